@@ -1,0 +1,57 @@
+/**
+ * The one way to wait: spin a bounded time, then park in slices, until a condition holds, a deadline on the
+ * monotonic clock passes, or a thread it depends on is dead.
+ *
+ * Parking is sliced so that a death (which the supervisor marks, but which wakes nobody by itself) is seen
+ * within one slice. A thread whose machine is hosted inline steps the models through `relax` and never
+ * parks: the work it waits for is its own.
+ */
+import type { SyncEnv } from './thread.js';
+
+/** Spinning about 20 us before parking keeps a busy round trip at half a microsecond. */
+const SPIN_NS = 20_000;
+const SPINS_PER_CLOCK_READ = 64;
+const PARK_SLICE_MS = 20;
+
+export const ETIMEDOUT = 110;
+export const EOWNERDEAD = 130;
+
+/** No deadline: for waits that only an owner's death may end. */
+export const NEVER = Number.POSITIVE_INFINITY;
+
+/**
+ * Wait until `ready()` holds.
+ * @param word        byte offset of the word whose change (and notify) may make it ready
+ * @param owner       thread id the wait depends on, read anew each time; 0 when nobody in particular
+ * @param deadlineNs  on env.clock
+ * @param announce    called with 1 before parking and -1 after, so that the waker knows to notify
+ * @returns 0 | -ETIMEDOUT | -EOWNERDEAD
+ */
+export function waitUntil(
+  env: SyncEnv,
+  word: number,
+  ready: () => boolean,
+  deadlineNs: number,
+  owner?: () => number,
+  announce?: (delta: 1 | -1) => void,
+): number {
+  const { words, clock, threads } = env;
+  let spins = 0;
+  let spinUntil = -1;
+  for (;;) {
+    if (ready()) return 0;
+    const moved = env.relax?.() ?? false;
+    if (++spins % SPINS_PER_CLOCK_READ !== 0) continue;
+    const now = clock.nowNs();
+    if (now >= deadlineNs) return -ETIMEDOUT;
+    const holder = owner === undefined ? 0 : owner();
+    if (holder !== 0 && threads.isDead(holder)) return ready() ? 0 : -EOWNERDEAD;
+    if (spinUntil < 0) spinUntil = now + SPIN_NS;
+    if (moved || now < spinUntil || !env.canPark) continue;
+    announce?.(1);
+    // The value is read after the announcement: a waker that changes the word from here on sees it.
+    const seen = words.load(word);
+    if (!ready()) words.wait(word, seen, Math.min(PARK_SLICE_MS, (deadlineNs - now) / 1e6));
+    announce?.(-1);
+  }
+}
