@@ -1,0 +1,175 @@
+/**
+ * What the iommufd core and a host IOMMU driver ask of each other: Linux's `struct iommu_ops`,
+ * `iommu_domain_ops` and `iommufd_viommu_ops` (include/linux/iommu.h, iommufd.h), in the shape this runtime
+ * needs. The core never touches a register; a driver never touches an object or an ioctl struct.
+ *
+ * Page numbers are bytes / 4096 as exact Numbers; every function returns >= 0 or -errno and changes nothing
+ * when it fails. All of it runs on the core's thread, except `cacheInvalidate`, which any thread may host.
+ */
+
+export const IOMMU_READ = 1 << 0;
+export const IOMMU_WRITE = 1 << 1;
+
+/** A physical device as its IOMMU's driver knows it. */
+export interface HostDevice {
+  /** Index in the machine; also the number of its port. */
+  readonly index: number;
+  readonly name: string;
+  readonly iommu: IommuInstance;
+  readonly streamId: number;
+  /** Devices that the IOMMU cannot tell apart share a group. */
+  readonly groupId: number;
+}
+
+/** One TLBI + SYNC round that an unmap caused, for whoever explains it later. */
+export interface InvalidationNote {
+  readonly iommu: number;
+  /** VMID or ASID whose entries were invalidated. */
+  readonly tag: number;
+  /** Name of the first command, as the specification spells it. */
+  readonly command: string;
+  readonly firstPage: number;
+  readonly pages: number;
+  /** Command-queue index of the SYNC that completed it. */
+  readonly syncIndex: number;
+  /** Machine-wide logical time before the first command and after SYNC completed. */
+  readonly tickIssued: number;
+  readonly tickDone: number;
+}
+
+/** Collects what an unmap left to invalidate (Linux: struct iommu_iotlb_gather). */
+export interface Gather {
+  firstPage: number;
+  /** Inclusive; below firstPage when empty. */
+  lastPage: number;
+  /** Unlinked table frames, released only after the SYNC. */
+  readonly freedTables: number[];
+  /** Filled by sync() when `wantNotes`. */
+  readonly notes: InvalidationNote[];
+  wantNotes: boolean;
+}
+
+export interface PagingDomain {
+  readonly kind: 'paging';
+  readonly driver: string;
+  readonly nestParent: boolean;
+  /** Log2 of each leaf size, ascending. */
+  readonly pageSizesLg2: readonly number[];
+  readonly aperture: { readonly firstPage: number; readonly lastPage: number };
+  /** @returns 0 | -ENOMEM | -EEXIST; on failure nothing stays mapped */
+  map(iovaPage: number, pfn: number, pages: number, prot: number): number;
+  /** Clears entries; their translations may still be cached until sync(). @returns pages unmapped */
+  unmap(iovaPage: number, pages: number, gather: Gather): number;
+  /** Invalidates on every IOMMU the domain is live on and waits for each SYNC. @returns 0 | -ETIMEDOUT */
+  sync(gather: Gather): number;
+  /** iova_to_phys. @returns frame number or -1 */
+  lookup(iovaPage: number): number;
+  /** Last reference is gone: release tables and tags. */
+  free(): void;
+}
+
+export interface NestedDomain {
+  readonly kind: 'nested';
+  readonly driver: string;
+  free(): void;
+}
+
+export type Domain = PagingDomain | NestedDomain;
+
+/** A driver's vIOMMU: one slice of one physical IOMMU. */
+export interface DriverViommu {
+  readonly iommu: IommuInstance;
+  /** Linear offset of the driver's shared record of it, what `cacheInvalidate` takes on any thread. */
+  readonly sharedBase: number;
+  /** @returns a nested domain | -EINVAL | -EIO | -EOPNOTSUPP */
+  allocNested(dataType: number, data: Uint8Array, flags: number): NestedDomain | number;
+  /** @returns 0 | -EEXIST | -ENOSPC | -EINVAL */
+  vdeviceInit(device: HostDevice, virtId: number): number;
+  vdeviceDestroy(device: HostDevice, virtId: number): void;
+  /** Types of vEVENTQ it can feed. */
+  readonly veventTypes: readonly number[];
+  destroy(): void;
+}
+
+/** A fault or other event the hardware recorded, already carrying virtual IDs. */
+export interface ViommuEvent {
+  readonly viommu: DriverViommu;
+  readonly type: number;
+  readonly data: Uint8Array;
+}
+
+/** One physical IOMMU as its driver presents it. */
+export interface IommuInstance {
+  readonly index: number;
+  readonly name: string;
+  /** Two instances can share a domain when their drivers are the same. */
+  readonly driver: string;
+  /** GET_HW_INFO: type, vendor data, IOMMU_HW_CAP_* bits, log2 of the PASID count (0 = none). */
+  hwInfo(device: HostDevice): { type: number; data: Uint8Array; capabilities: bigint; maxPasidLog2: number };
+  /** Inclusive [firstPage, lastPage] windows no mapping may use (MSI, RMR). */
+  reservedRegions(device: HostDevice): readonly { firstPage: number; lastPage: number }[];
+  /** @param flags IOMMU_HWPT_ALLOC_*. @returns a domain | -EOPNOTSUPP | -ENOMEM */
+  allocPaging(device: HostDevice, flags: number): PagingDomain | number;
+  /** @returns a nested domain straight on a nest parent (no vIOMMU) | -EOPNOTSUPP | -EINVAL */
+  allocNested(
+    device: HostDevice,
+    parent: PagingDomain,
+    dataType: number,
+    data: Uint8Array,
+    flags: number,
+  ): NestedDomain | number;
+  /**
+   * Point a device at a domain (null: blocked), replacing what it had without a gap where the hardware can.
+   * @returns 0 | -EINVAL incompatible, the core may try another domain | -EBUSY | -ENOENT no vDEVICE | -ENOMEM
+   */
+  attach(device: HostDevice, domain: Domain | null): number;
+  /** @returns a vIOMMU | -EOPNOTSUPP type | -EINVAL parent of another IOMMU | -ENOSPC */
+  allocViommu(device: HostDevice, parent: PagingDomain, type: number): DriverViommu | number;
+  /** Serve what the hardware raised (events, errors). @returns whether there was anything */
+  poll(): boolean;
+  /** Where events for a vIOMMU go; the core sets it once. */
+  onEvent: ((event: ViommuEvent) => void) | null;
+}
+
+/**
+ * The part of a driver that any thread can host, living wholly in shared memory: user invalidations.
+ * @source struct iommufd_viommu_ops.cache_invalidate
+ */
+export interface SharedInvalidator {
+  /** @returns bytes of one entry of this data type, or -EINVAL for an unknown type */
+  entryBytes(dataType: number): number;
+  /**
+   * @param entries  `count` commands in the user's format, `stride` bytes apart
+   * @param handled  handled[0] := how many were really issued, always written
+   * @returns 0 | -EIO illegal command or unknown virtual ID | -ETIMEDOUT
+   */
+  cacheInvalidate(
+    viommuBase: number,
+    entries: Uint8Array,
+    stride: number,
+    count: number,
+    handled: Uint32Array,
+  ): number;
+}
+
+/** Watches an address space from inside the core; the stress checker is one. */
+export interface IoasObserver {
+  /** Before the first entry is written. */
+  mapping(ioasId: number, iovaPage: number, pfn: number, pages: number): void;
+  /** After every SYNC, before the frames may be reused. */
+  unmapped(
+    ioasId: number,
+    iovaPage: number,
+    pfn: number,
+    pages: number,
+    notes: readonly InvalidationNote[],
+  ): void;
+}
+
+/** Deliberate defects, all off by default: the proof that the checker fires. */
+export interface RuntimeBugs {
+  /** Driver: range and VMID invalidations carry another VMID. */
+  readonly wrongVmid?: boolean;
+  /** Core: frames are released before the SYNC. */
+  readonly earlyFree?: boolean;
+}
