@@ -33,6 +33,8 @@ export const UnitLayout = layout('translation-unit', 1, {
   /** Ports in use; then each port's base (0 = gone). Writer: the thread that builds the machine. */
   portCount: line(u32()),
   ports: array(u32(), MAX_PORTS),
+  /** Thread id of the pIOMMU's host, so that a waiter notices its death. Writer: the hosting thread. */
+  owner: line(u32()),
 });
 
 /** Contexts cached per unit: direct mapped by the low bits of the stream ID. */

@@ -1,0 +1,299 @@
+/**
+ * User memory: the virtual address space of the process that holds the iommufd, whose pages the core pins.
+ * A guest's RAM is a range of it. Every thread can translate and copy (copy_from_user, copy_to_user); only
+ * the core allocates and frees.
+ *
+ *   VA ---- runs (sorted by VA, in shared memory) ----> frames ---- refs ----> frame allocator
+ *
+ * A frame stays allocated while anything holds it: one reference for the mapping here, one for each pin. So
+ * freeing user memory that is still mapped for DMA is safe, as get_user_pages makes it on Linux. Phantom
+ * frames are not counted: they cost nothing and are not reused.
+ */
+import { bug } from '../hw/memory/bug.js';
+import type { FrameAllocator } from '../hw/memory/frame-allocator.js';
+import { array, i32, type Layout, layout, line, raw, u32 } from '../hw/memory/layout.js';
+import type { MachineMemory } from '../hw/memory/machine-memory.js';
+import { EFAULT, ENOMEM } from '../uapi/abi/errno.js';
+
+/** First user virtual page: VA 0x7000_0000_0000. */
+export const USER_BASE_PAGE = 0x7_0000_0000;
+const MAX_RUNS = 65536;
+const RUN_BYTES = 16;
+const PAGE = 4096;
+const PAGES_2M = 512;
+const PAGES_1G = 262144;
+/** Pages kept empty between two allocations, so that running off an end faults. */
+const GUARD_PAGES = 16;
+
+/** Writer: the core, under seq (odd while it writes). Readers: any thread. */
+export const UserMemoryLayout = layout('user-memory', 1, {
+  seq: line(u32()),
+  runCount: u32(),
+  nextPage: u32(),
+  /** Each run: page relative to USER_BASE_PAGE, pages, pfn low, pfn high; sorted by page. */
+  runs: raw(RUN_BYTES * MAX_RUNS),
+});
+
+/** refs[frame]: how many hold the frame. Writers: the core. */
+export const frameRefsLayout = (ramBytes: number): Layout =>
+  layout('frame-refs', 1, { refs: array(i32(), ramBytes / PAGE) });
+
+export interface Run {
+  pfn: number;
+  pages: number;
+}
+
+export interface UserAllocOptions {
+  /** One physical run rather than several. */
+  readonly contiguous?: boolean;
+  /** Frames past the RAM: translated and checked, but without data. */
+  readonly phantom?: boolean;
+  /** Largest physical chunk to use, log2 of bytes: 12, 21 or 30. */
+  readonly chunkLg2?: 12 | 21 | 30;
+}
+
+export class UserMemory {
+  readonly #memory: MachineMemory;
+  readonly #base: number;
+  readonly #runs: Int32Array;
+  readonly #refs: Int32Array;
+  readonly #firstPfn: number;
+  readonly #frames: FrameAllocator | null;
+
+  /** @param frames  the allocator on the core's thread; null elsewhere, where nothing is allocated */
+  constructor(memory: MachineMemory, frames: FrameAllocator | null) {
+    this.#memory = memory;
+    this.#frames = frames;
+    this.#base = memory.region(UserMemoryLayout, 'user').base;
+    const runs = (this.#base + UserMemoryLayout.at.runs) >> 2;
+    this.#runs = memory.i32.subarray(runs, runs + (MAX_RUNS * RUN_BYTES) / 4);
+    const refsLayout = frameRefsLayout(memory.ram.bytes);
+    const refs = memory.region(refsLayout, 'frame-refs').base >> 2;
+    this.#refs = memory.i32.subarray(refs, refs + memory.ram.bytes / PAGE);
+    this.#firstPfn = memory.ram.basePa / PAGE;
+  }
+
+  static allocRegions(memory: MachineMemory): void {
+    memory.allocRegion(UserMemoryLayout, 'user');
+    memory.allocRegion(frameRefsLayout(memory.ram.bytes), 'frame-refs');
+  }
+
+  /**
+   * mmap of anonymous memory, zeroed and populated.
+   * @param bytes  rounded up to whole pages
+   * @returns the user virtual address, or -ENOMEM as a negative bigint
+   */
+  alloc(bytes: number, options: UserAllocOptions = {}): bigint {
+    const frames = this.#owner();
+    const pages = Math.ceil(bytes / PAGE);
+    if (!(pages > 0) || pages > 0xffff_0000) return BigInt(-ENOMEM);
+    const runs: Run[] = [];
+    const status = this.#allocRuns(frames, pages, options, runs);
+    if (status < 0 || this.#count() + runs.length > MAX_RUNS) {
+      for (const { pfn, pages: n } of runs) frames.free(pfn, n);
+      return BigInt(-ENOMEM);
+    }
+    const { words } = this.#memory;
+    const next = words.load(this.#base + UserMemoryLayout.at.nextPage) >>> 0;
+    const align = pages >= PAGES_1G ? PAGES_1G : pages >= PAGES_2M ? PAGES_2M : 1;
+    const first = Math.ceil((next + GUARD_PAGES) / align) * align;
+    this.#write(() => {
+      let index = this.#count();
+      let page = first;
+      for (const { pfn, pages: n } of runs) {
+        this.#setRun(index++, page, n, pfn);
+        page += n;
+      }
+      words.store(this.#base + UserMemoryLayout.at.runCount, index);
+      words.store(this.#base + UserMemoryLayout.at.nextPage, page);
+    });
+    for (const { pfn, pages: n } of runs) {
+      if (frames.isPhantom(pfn)) continue;
+      frames.zero(pfn, n);
+      this.pin(pfn, n);
+    }
+    return BigInt(USER_BASE_PAGE + first) << 12n;
+  }
+
+  /** munmap of what one alloc returned. @returns 0 | -EFAULT nothing there */
+  free(va: bigint, bytes: number): number {
+    const first = Number(va >> 12n) - USER_BASE_PAGE;
+    const end = first + Math.ceil(bytes / PAGE);
+    const from = this.#find(first);
+    if (from < 0 || this.#runs[from * 4]! >>> 0 !== first) return -EFAULT;
+    let to = from;
+    while (to < this.#count() && this.#runs[to * 4]! >>> 0 < end) to++;
+    const dropped: Run[] = [];
+    for (let i = from; i < to; i++)
+      dropped.push({ pfn: this.#pfnOf(i), pages: this.#runs[i * 4 + 1]! >>> 0 });
+    this.#write(() => {
+      const count = this.#count();
+      this.#runs.copyWithin(from * 4, to * 4, count * 4);
+      this.#memory.words.store(this.#base + UserMemoryLayout.at.runCount, count - (to - from));
+    });
+    for (const { pfn, pages } of dropped) this.unpin(pfn, pages);
+    return 0;
+  }
+
+  /**
+   * The physical run behind a user page.
+   * @param out  pfn of that page and how many pages go on contiguously from it
+   * @returns 0 | -EFAULT nothing mapped there
+   */
+  runAt(vaPage: number, out: Run): number {
+    const { words } = this.#memory;
+    const page = vaPage - USER_BASE_PAGE;
+    for (;;) {
+      const seq = words.load(this.#base + UserMemoryLayout.at.seq);
+      if ((seq & 1) !== 0) continue;
+      const index = page < 0 ? -1 : this.#find(page);
+      if (index >= 0) {
+        const offset = page - (this.#runs[index * 4]! >>> 0);
+        out.pfn = this.#pfnOf(index) + offset;
+        out.pages = (this.#runs[index * 4 + 1]! >>> 0) - offset;
+      }
+      if (words.load(this.#base + UserMemoryLayout.at.seq) === seq) return index < 0 ? -EFAULT : 0;
+    }
+  }
+
+  /** Holds frames (get_user_pages); phantom frames are not counted. Core only. */
+  pin(pfn: number, pages: number): void {
+    if (this.#isPhantom(pfn)) return;
+    const first = pfn - this.#firstPfn;
+    for (let i = first; i < first + pages; i++) this.#refs[i]!++;
+  }
+
+  /** Drops holds; a frame nobody holds goes back to the allocator. Core only. */
+  unpin(pfn: number, pages: number): void {
+    const frames = this.#owner();
+    if (this.#isPhantom(pfn)) return;
+    const first = pfn - this.#firstPfn;
+    let runStart = -1;
+    for (let i = first; i <= first + pages; i++) {
+      const gone = i < first + pages && --this.#refs[i]! === 0;
+      if (i < first + pages && this.#refs[i]! < 0) bug(`frame ${i + this.#firstPfn} unpinned once too often`);
+      if (gone && runStart < 0) runStart = i;
+      if (!gone && runStart >= 0) {
+        frames.free(runStart + this.#firstPfn, i - runStart);
+        runStart = -1;
+      }
+    }
+  }
+
+  /** How many hold a RAM frame: 1 for being mapped in user memory, 1 for each pin. */
+  refs(pfn: number): number {
+    return this.#refs[pfn - this.#firstPfn] ?? 0;
+  }
+
+  /** copy_from_user. @returns 0 | -EFAULT */
+  copyIn(va: bigint, into: Uint8Array): number {
+    return this.#copy(va, into.byteLength, (linear, at, n) => {
+      into.set(this.#memory.u8.subarray(linear, linear + n), at);
+    });
+  }
+
+  /** copy_to_user. @returns 0 | -EFAULT */
+  copyOut(va: bigint, from: Uint8Array): number {
+    return this.#copy(va, from.byteLength, (linear, at, n) => {
+      this.#memory.u8.set(from.subarray(at, at + n), linear);
+    });
+  }
+
+  /** Linear offset of `bytes` user bytes when they lie together in RAM, else -1. */
+  linearOf(va: bigint, bytes: number): number {
+    const run: Run = { pfn: 0, pages: 0 };
+    const offset = Number(va & 0xfffn);
+    if (this.runAt(Number(va >> 12n), run) < 0 || offset + bytes > run.pages * PAGE) return -1;
+    return this.#memory.linearOf(run.pfn * PAGE + offset, bytes);
+  }
+
+  #copy(va: bigint, bytes: number, move: (linear: number, at: number, n: number) => void): number {
+    const run: Run = { pfn: 0, pages: 0 };
+    // Checked first, moved second: a partial copy would not be all or nothing.
+    for (const doMove of [false, true]) {
+      let at = 0;
+      while (at < bytes) {
+        const where = va + BigInt(at);
+        if (where < 0n || this.runAt(Number(where >> 12n), run) < 0) return -EFAULT;
+        const offset = Number(where & 0xfffn);
+        const n = Math.min(bytes - at, run.pages * PAGE - offset);
+        const linear = this.#memory.linearOf(run.pfn * PAGE + offset, n);
+        if (linear < 0) return -EFAULT;
+        if (doMove) move(linear, at, n);
+        at += n;
+      }
+    }
+    return 0;
+  }
+
+  #allocRuns(frames: FrameAllocator, pages: number, options: UserAllocOptions, runs: Run[]): number {
+    const { contiguous = false, phantom = false, chunkLg2 = 30 } = options;
+    const align = pages >= PAGES_1G ? PAGES_1G : pages >= PAGES_2M ? PAGES_2M : 1;
+    if (phantom || contiguous) {
+      const pfn = phantom ? frames.allocPhantom(pages, align) : frames.allocRun(pages, align);
+      if (pfn >= 0) runs.push({ pfn, pages });
+      return pfn < 0 ? pfn : 0;
+    }
+    let left = pages;
+    let lg2: number = chunkLg2;
+    while (left > 0) {
+      while (lg2 > 12 && 2 ** (lg2 - 12) > left) lg2 -= 9;
+      const pfn = frames.alloc(lg2);
+      if (pfn < 0) {
+        if (lg2 === 12) return pfn;
+        lg2 -= 9;
+        continue;
+      }
+      const n = 2 ** (lg2 - 12);
+      const last = runs[runs.length - 1];
+      if (last && last.pfn + last.pages === pfn) last.pages += n;
+      else runs.push({ pfn, pages: n });
+      left -= n;
+    }
+    return 0;
+  }
+
+  /** Index of the run that holds a relative page, or -1. */
+  #find(page: number): number {
+    let low = 0;
+    let high = Math.min(this.#count(), MAX_RUNS) - 1;
+    while (low <= high) {
+      const mid = (low + high) >>> 1;
+      const first = this.#runs[mid * 4]! >>> 0;
+      if (page < first) high = mid - 1;
+      else if (page >= first + (this.#runs[mid * 4 + 1]! >>> 0)) low = mid + 1;
+      else return mid;
+    }
+    return -1;
+  }
+
+  #count(): number {
+    return this.#memory.words.load(this.#base + UserMemoryLayout.at.runCount);
+  }
+
+  #pfnOf(index: number): number {
+    return (this.#runs[index * 4 + 2]! >>> 0) + (this.#runs[index * 4 + 3]! >>> 0) * 2 ** 32;
+  }
+
+  #setRun(index: number, page: number, pages: number, pfn: number): void {
+    this.#runs[index * 4] = page;
+    this.#runs[index * 4 + 1] = pages;
+    this.#runs[index * 4 + 2] = pfn;
+    this.#runs[index * 4 + 3] = Math.floor(pfn / 2 ** 32);
+  }
+
+  #write(change: () => void): void {
+    const { words } = this.#memory;
+    words.add(this.#base + UserMemoryLayout.at.seq, 1);
+    change();
+    words.add(this.#base + UserMemoryLayout.at.seq, 1);
+  }
+
+  #isPhantom(pfn: number): boolean {
+    return pfn >= this.#firstPfn + this.#refs.length;
+  }
+
+  #owner(): FrameAllocator {
+    return this.#frames ?? bug('user memory is allocated and released on the core thread only');
+  }
+}
