@@ -22,7 +22,7 @@ export class IommufdError extends Error {
   readonly code: string;
   /** The ioctl or call that failed, as in `'IOMMU_IOAS_MAP'`. */
   readonly syscall: string;
-  readonly field?: string;
+  declare readonly field?: string;
 
   /**
    * @param errno    positive error number; inner functions return it negated, so negate first

@@ -181,14 +181,14 @@ export function struct<const F extends Fields>(
     offsets: Object.fromEntries(slots.map((slot) => [slot.name, slot.offset])) as Struct<F>['offsets'],
 
     decode(bytes, at = 0) {
-      const view = window(cName, bytes, at, size);
+      const view = window(cName, bytes, at, 0, size);
       const value: Record<string, WireField> = {};
       for (const slot of slots) value[slot.name] = readSlot(slot, view, slot.offset);
       return value as StructValue<F>;
     },
 
     encode(value, bytes, at = 0) {
-      const view = window(cName, bytes, at, size);
+      const view = window(cName, bytes, at, 0, size);
       for (const slot of slots) checkValue(cName, slot, value[slot.name]);
       for (const slot of slots) writeSlot(slot, view, slot.offset, value[slot.name] as WireField);
     },
@@ -212,13 +212,13 @@ export function struct<const F extends Fields>(
 
     getField(bytes, field, at = 0) {
       const slot = slotOf(field);
-      const view = window(`${cName}.${field}`, bytes, at + slot.offset, slot.bytes);
+      const view = window(`${cName}.${field}`, bytes, at, slot.offset, slot.bytes);
       return readSlot(slot, view, 0) as FieldValue<F[typeof field]>;
     },
 
     put(bytes, field, value, at = 0) {
       const slot = slotOf(field);
-      const view = window(`${cName}.${field}`, bytes, at + slot.offset, slot.bytes);
+      const view = window(`${cName}.${field}`, bytes, at, slot.offset, slot.bytes);
       checkValue(cName, slot, value);
       writeSlot(slot, view, 0, value as WireField);
     },
@@ -228,6 +228,7 @@ export function struct<const F extends Fields>(
 
 function layOut(cName: string, fields: Fields): Slot[] {
   const slots: Slot[] = [];
+  if (Object.keys(fields).length === 0) throw new Error(`${cName}: no fields`);
   let offset = 0;
   for (const [name, kind] of Object.entries(fields)) {
     // Such keys are enumerated before all others, so the declared order would be lost.
@@ -261,11 +262,12 @@ function checkSize(cName: string, slots: readonly Slot[], size: number): void {
  * The DataView bounds check is against the whole buffer; a struct must also stay inside `bytes`, which may be
  * a small window on memory that belongs to somebody else.
  */
-function window(what: string, bytes: Uint8Array, at: number, length: number): DataView {
-  if (!Number.isInteger(at) || at < 0 || at + length > bytes.byteLength) {
-    throw new RangeError(`${what}: ${length} bytes at ${at} exceed a buffer of ${bytes.byteLength}`);
+function window(what: string, bytes: Uint8Array, at: number, offset: number, length: number): DataView {
+  const start = at + offset;
+  if (!Number.isInteger(at) || at < 0 || start + length > bytes.byteLength) {
+    throw new RangeError(`${what}: ${length} bytes at ${start} exceed a buffer of ${bytes.byteLength}`);
   }
-  return new DataView(bytes.buffer, bytes.byteOffset + at, length);
+  return new DataView(bytes.buffer, bytes.byteOffset + start, length);
 }
 
 function readSlot(slot: Slot, view: DataView, at: number): WireField {
@@ -283,20 +285,20 @@ function writeSlot(slot: Slot, view: DataView, at: number, value: WireField): vo
 function checkValue(cName: string, slot: Slot, value: unknown): void {
   const { codec, count } = slot;
   if (count === undefined) {
-    if (!codec.fits(value)) throw misfit(cName, slot.name, value, slot.scalarName);
+    if (!codec.fits(value)) throw misfit(cName, slot.name, value, `a ${slot.scalarName}`);
     return;
   }
   if (!Array.isArray(value) || value.length !== count) {
-    throw misfit(cName, slot.name, value, `array of ${count} ${slot.scalarName}`);
+    throw misfit(cName, slot.name, value, `an array of ${count} ${slot.scalarName}`);
   }
   for (let i = 0; i < count; i++) {
-    if (!codec.fits(value[i])) throw misfit(cName, `${slot.name}[${i}]`, value[i], slot.scalarName);
+    if (!codec.fits(value[i])) throw misfit(cName, `${slot.name}[${i}]`, value[i], `a ${slot.scalarName}`);
   }
 }
 
 function misfit(cName: string, field: string, value: unknown, kind: string): RangeError {
   const shown = typeof value === 'bigint' ? `${value}n` : String(value);
-  return new RangeError(`${cName}.${field}: ${shown} is not a ${kind}`);
+  return new RangeError(`${cName}.${field}: ${shown} is not ${kind}`);
 }
 
 function zeroOf(slot: Slot): WireField {
