@@ -1,0 +1,117 @@
+/** What a stress run takes, says while it runs, and returns: plain JSON-able data throughout. */
+import type { MachineDescription } from '../../hw/acpi/description.js';
+
+export type TrafficKind = 'nic' | 'nvme' | 'gpu' | 'guest';
+export type Injection = 'skip-tlbi' | 'early-sync' | 'wrong-vmid' | 'early-free';
+
+export const INJECTIONS: readonly Injection[] = ['skip-tlbi', 'early-sync', 'wrong-vmid', 'early-free'];
+export const TRAFFIC_KINDS: readonly TrafficKind[] = ['nic', 'nvme', 'gpu', 'guest'];
+
+export interface StressOptions {
+  readonly topologyName: string;
+  readonly topology: MachineDescription;
+  /** Seconds of traffic, set-up not counted. */
+  readonly durationS: number;
+  /** Devices in all, spread over the machine's SMMUs. */
+  readonly devices: number;
+  /** Guests (VMs); each takes devices behind several SMMUs. 0 = none. */
+  readonly guests: number;
+  readonly seed: number;
+  /** Relative weights of the traffic programs; 'guest' is nested traffic with page-table churn. */
+  readonly mix: Readonly<Record<TrafficKind, number>>;
+  /** Share of transactions that are hostile, in percent. */
+  readonly hostilePercent: number;
+  readonly s2Sharing: 'shared' | 'per-psmmu';
+  readonly inject: Injection | null;
+  /** RAM of the machine, bytes. */
+  readonly memoryBytes: number;
+}
+
+/** One SMMU's totals since the start of traffic. */
+export interface IommuTotals {
+  readonly name: string;
+  /** Page translations that devices asked for, whatever came of them. */
+  readonly translations: number;
+  /** Of those, found in a device's micro-TLB or in the IOTLB. */
+  readonly hits: number;
+  readonly misses: number;
+  /** Invalidation commands consumed (TLBI_*, CFGI_*). */
+  readonly invalidations: number;
+  readonly syncs: number;
+  readonly faults: number;
+  readonly events: number;
+  readonly eventsDropped: number;
+}
+
+/** Percentiles in microseconds of what a thread saw from issuing an invalidation to its SYNC being complete. */
+export interface LatencySummary {
+  readonly count: number;
+  readonly p50Us: number;
+  readonly p99Us: number;
+  readonly maxUs: number;
+}
+
+export interface StressSample {
+  /** Seconds since traffic began. */
+  readonly atS: number;
+  readonly iommus: readonly IommuTotals[];
+  /** By SMMU, over the whole run so far. */
+  readonly syncLatency: readonly LatencySummary[];
+  readonly maps: number;
+  readonly unmaps: number;
+  readonly guestInvalidations: number;
+  readonly checks: number;
+  readonly violations: number;
+}
+
+/** One violation, told so that someone can act on it. Absent facts are null, never invented. */
+export interface ViolationStory {
+  /** R1, R6, R7 (races.md), or FAULT for a hostile transaction that was not answered as it should be. */
+  readonly rule: string;
+  readonly summary: string;
+  readonly device: string | null;
+  readonly iommu: string;
+  readonly stream: string | null;
+  readonly iova: string | null;
+  readonly pa: string | null;
+  /** Where the translation came from: the walk (number, tick, IPA, PA), and the cache that served it. */
+  readonly walk: string | null;
+  /** The invalidation that should have killed it: command, range, tag, ticks. */
+  readonly invalidation: string | null;
+  /** The SYNC that claimed completion: queue index and tick. */
+  readonly sync: string | null;
+  readonly details: readonly string[];
+}
+
+export interface WorkerDeath {
+  readonly worker: string;
+  readonly reason: string;
+}
+
+export interface StressResult {
+  readonly options: Omit<StressOptions, 'topology'> & { readonly unsupported: readonly string[] };
+  readonly versions: { readonly iommufd: string; readonly node: string; readonly cores: number };
+  /** Milliseconds: create the machine, start its workers, until the first DMA. */
+  readonly startup: { readonly machineMs: number; readonly workersMs: number; readonly firstDmaMs: number };
+  readonly final: StressSample;
+  /** About two a second, for charts. */
+  readonly samples: readonly StressSample[];
+  /** Number of checks made, by rule. */
+  readonly checksByRule: Readonly<Record<string, number>>;
+  readonly violations: readonly ViolationStory[];
+  readonly deaths: readonly WorkerDeath[];
+  /** Ended by Ctrl-C before its time. */
+  readonly interrupted: boolean;
+}
+
+export interface StressListener {
+  started(info: {
+    machineMs: number;
+    workersMs: number;
+    iommus: readonly string[];
+    devices: readonly string[];
+  }): void;
+  sample(sample: StressSample): void;
+  violation(story: ViolationStory): void;
+  death(death: WorkerDeath): void;
+}
