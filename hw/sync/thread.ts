@@ -33,6 +33,9 @@ export const monotonicClock: Clock = { nowNs: () => performance.now() * 1e6 };
  * @property relax  called while spinning; inline machines step their models here and return whether
  *                  anything moved. Absent when the models run on threads of their own.
  * @property canPark  false on a thread that may not block (it then only spins and relaxes)
+ * @property spinNs   how long to spin before parking; a default when absent
+ * @property parkSliceMs  longest sleep before looking again whether the awaited thread died; a default when
+ *                  absent. A long one makes a lost wake-up show as a time-out.
  */
 export interface SyncEnv {
   readonly words: Words;
@@ -40,6 +43,8 @@ export interface SyncEnv {
   readonly threadId: number;
   readonly clock: Clock;
   readonly canPark: boolean;
+  readonly spinNs?: number | undefined;
+  readonly parkSliceMs?: number | undefined;
   relax?: (() => boolean) | undefined;
 }
 

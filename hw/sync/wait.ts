@@ -20,11 +20,12 @@ export const EOWNERDEAD = 130;
 export const NEVER = Number.POSITIVE_INFINITY;
 
 /**
- * Wait until `ready()` holds.
+ * Wait until `ready()` holds. It is not called again once it answered true, so it may take what it waits for.
  * @param word        byte offset of the word whose change (and notify) may make it ready
  * @param owner       thread id the wait depends on, read anew each time; 0 when nobody in particular
  * @param deadlineNs  on env.clock
  * @param announce    called with 1 before parking and -1 after, so that the waker knows to notify
+ * @param sliceMs     longest sleep; for a waker that never notifies
  * @returns 0 | -ETIMEDOUT | -EOWNERDEAD
  */
 export function waitUntil(
@@ -34,6 +35,7 @@ export function waitUntil(
   deadlineNs: number,
   owner?: () => number,
   announce?: (delta: 1 | -1) => void,
+  sliceMs = env.parkSliceMs ?? PARK_SLICE_MS,
 ): number {
   const { words, clock, threads } = env;
   let spins = 0;
@@ -46,12 +48,14 @@ export function waitUntil(
     if (now >= deadlineNs) return -ETIMEDOUT;
     const holder = owner === undefined ? 0 : owner();
     if (holder !== 0 && threads.isDead(holder)) return ready() ? 0 : -EOWNERDEAD;
-    if (spinUntil < 0) spinUntil = now + SPIN_NS;
+    if (spinUntil < 0) spinUntil = now + (env.spinNs ?? SPIN_NS);
     if (moved || now < spinUntil || !env.canPark) continue;
     announce?.(1);
     // The value is read after the announcement: a waker that changes the word from here on sees it.
     const seen = words.load(word);
-    if (!ready()) words.wait(word, seen, Math.min(PARK_SLICE_MS, (deadlineNs - now) / 1e6));
+    const done = ready();
+    if (!done) words.wait(word, seen, Math.min(sliceMs, (deadlineNs - now) / 1e6));
     announce?.(-1);
+    if (done) return 0;
   }
 }

@@ -102,6 +102,23 @@ export class Words {
     return BigInt.asUintN(64, before);
   }
 
+  /**
+   * Copies `count` words out of shared memory: one schedule point, plain accesses. For data that a protocol's
+   * own word guards; by itself it may be torn between words.
+   */
+  read(offset: number, into: Int32Array, at: number, count: number): void {
+    if (hook !== null) hook('load', offset);
+    const word = offset >>> 2;
+    for (let i = 0; i < count; i++) into[at + i] = this.#i32[word + i]!;
+  }
+
+  /** Copies `count` words into shared memory, as read() does out of it. */
+  write(offset: number, from: Int32Array, at: number, count: number): void {
+    if (hook !== null) hook('store', offset);
+    const word = offset >>> 2;
+    for (let i = 0; i < count; i++) this.#i32[word + i] = from[at + i]!;
+  }
+
   /** Parks while the word still holds `value`, for at most `timeoutMs`. */
   wait(offset: number, value: number, timeoutMs: number): WaitResult {
     if (hook !== null) hook('wait', offset);
