@@ -14,6 +14,8 @@ export const MAX_THREADS = 255;
 /** state[id]: the registering thread, then the supervisor (DEAD). deaths: the supervisor adds one per death. */
 export const ThreadTableLayout = layout('threads', 1, {
   deaths: line(i32()),
+  /** Always 0: what a thread that only wants to rest parks on. */
+  still: line(i32()),
   state: array(i32(), MAX_THREADS + 1),
 });
 
@@ -73,6 +75,11 @@ export class ThreadTable {
   markDead(id: number): void {
     this.#words.store(this.#state(id), DEAD);
     this.#words.add(this.#base + ThreadTableLayout.at.deaths, 1);
+  }
+
+  /** Byte offset of a word that never changes. */
+  get still(): number {
+    return this.#base + ThreadTableLayout.at.still;
   }
 
   isDead(id: number): boolean {

@@ -59,3 +59,8 @@ export function waitUntil(
     if (done) return 0;
   }
 }
+
+/** Parks for a while, waiting for nothing. A thread that may not park returns at once. */
+export function rest(env: SyncEnv, ms: number): void {
+  if (env.canPark) env.words.wait(env.threads.still, 0, ms);
+}
