@@ -24,11 +24,14 @@ export const Xlat = layout('xlat', 1, {
   sid: u32(),
   /** In: SubstreamID, or NO_SSID. */
   ssid: u32(),
-  /** In: index of the batch slot, returned with the answer. */
+  /** Returned with the answer: batch slot in the low 6 bits, number of the batch above. Only the device reads it. */
   cookie: u32(),
-  /** Out: physical address of the byte. */
+  /** Out: physical address of the byte; on F_WALK_EABT the address whose fetch was aborted. */
   pa: u64(),
-  /** Out: the IPA that stage 1 gave (nested), or the IPA a stage-2 fault reports. */
+  /**
+   * Out: the IPA that stage 1 gave (nested) or that came in (stage 2 only; 0 for stage 1 only), of which an IOTLB
+   * hit knows the low 44 bits; or the IPA a stage-2 fault reports.
+   */
   ipa: u64(),
   /** Out: XLAT_OK, XLAT_PENDING, or the fault (an event number, or XLAT_ABORT for a silent abort). */
   status: u32(),
@@ -79,8 +82,12 @@ export const PortLayout = layout('port', 1, {
   iotlb: u32(),
   /** The device's StreamID. */
   sid: u32(),
-  /** Requests sent and not yet answered. */
+  /** Requests of this batch sent and not yet answered. */
   outstanding: u32(),
+  /** Number of this batch: an answer to an earlier one, which was left before it came, is dropped. */
+  batchSeq: u32(),
+  /** Requests of any batch whose answers were not yet taken: never more than PORT_RING. */
+  inFlight: u32(),
   hitsMicro: line(u64()),
   hitsIotlb: u64(),
   misses: u64(),

@@ -26,7 +26,10 @@ export const UnitLayout = layout('translation-unit', 1, {
   doorbell: line(u32()),
   /** 1 while the pIOMMU is parked or about to park: the ringer then notifies. Writer: pIOMMU. */
   doorbellParked: line(u32()),
-  /** Leaf sizes present in the IOTLB: bit (log2 bytes - 12). Never cleared but by a full flush. Writer: pIOMMU. */
+  /**
+   * Leaf sizes present in the IOTLB: bit (log2 bytes - 12); bit 31: global entries. Never cleared but by a full
+   * flush. Writer: pIOMMU.
+   */
   leafSizes: line(u32()),
   /** Number of the last walk that filled (or would have filled) the IOTLB. Writer: pIOMMU. */
   fillSeq: u32(),
@@ -66,7 +69,7 @@ export const StreamContext = layout('stream-context', 1, {
   s1Root: u64(),
   /** Input bits of stage 1: 64 - T0SZ. */
   s1InputBits: u32(),
-  /** Output bits of stage 1 (CD.IPS), in bits. */
+  /** Output bits of stage 1 (CD.IPS), in bits; for bypass the bits of an address (0: unchecked). */
   s1OutputBits: u32(),
   /** STE.S2TTB: byte PA. */
   s2Root: u64(),
@@ -119,7 +122,7 @@ export const IotlbEntry = layout('iotlb-entry', 1, {
   pa: u64(),
   /** Number of the walk that made it (UnitLayout.fillSeq): names the walk in a report. */
   fillSeq: u32(),
-  /** Nested: IPA page number (low 32 bits) that stage 1 gave for `page`. */
+  /** IPA page number (low 32 bits): what stage 1 gave for `page`, or `page` itself with stage 2 only. */
   ipaPage: u32(),
 });
 

@@ -83,7 +83,7 @@ interface Exports {
   takeRequests(port: number, dst: number, max: number): number;
   answer(port: number, src: number, n: number): number;
   ptMap(table: number, page: number, pfn: number, pages: number, prot: number): number;
-  ptUnmap(table: number, page: number, pages: number): number;
+  ptUnmap(table: number, first: number, last: number, from: number): number;
   ptLookup(table: number, page: number): number;
   ptGive(table: number, pfn: number): number;
   ptTakeBack(table: number): number;
@@ -295,9 +295,13 @@ export class Kernel {
     return this.#x.ptMap(table, page, pfn, pages, prot);
   }
 
-  /** @returns pages of the range it got through; PageTableLayout.reason and .unmapped say more */
-  ptUnmap(table: number, page: number, pages: number): number {
-    return this.#x.ptUnmap(table, page, pages);
+  /**
+   * Unmaps [first, last], beginning at `from` (`first`, or where an earlier call paused). PageTableLayout.reason
+   * says whether it is done, .unmapped how many pages this call unmapped.
+   * @returns the page to go on from
+   */
+  ptUnmap(table: number, first: number, last: number, from: number): number {
+    return this.#x.ptUnmap(table, first, last, from);
   }
 
   /** @returns pfn or -1; PageTableLayout.foundLg2 and .foundProt describe the leaf */

@@ -22,6 +22,8 @@ export const PageTableLayout = layout('page-table', 1, {
   root: u64(),
   windowBase: u64(),
   windowBytes: u64(),
+  /** Out of unmap: pages that were mapped and are no more. */
+  unmapped: u64(),
   windowLinear: u32(),
   /** 1 or 2. */
   stage: u32(),
@@ -30,14 +32,11 @@ export const PageTableLayout = layout('page-table', 1, {
   outputBits: u32(),
   /** Out of map and unmap: REASON_*. */
   reason: u32(),
-  /** Out of unmap: pages that were mapped and are no more. */
-  unmapped: u32(),
   /** Out of lookup: log2 of the leaf's size, PROT_*. */
   foundLg2: u32(),
   foundProt: u32(),
   poolCount: u32(),
   freedCount: u32(),
-  pad: u32(),
   /** Byte addresses. */
   pool: array(u64(), POOL_FRAMES),
   freed: array(u64(), FREED_FRAMES),

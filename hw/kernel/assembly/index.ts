@@ -1,9 +1,27 @@
-export function probe(p: usize): u64 {
-  return atomic.load<u64>(p);
-}
-export function cas(p: usize, a: u64, b: u64): u64 {
-  return atomic.cmpxchg<u64>(p, a, b);
-}
-export function nt(p: usize): i32 {
-  return atomic.notify(p, 1);
-}
+/** What the module exports: everything hw/kernel/kernel.ts calls, and the layout constants for their test. */
+export { dmaBegin, dmaEnd, dmaPoll } from './dma';
+export {
+  iotlbCountAsid,
+  iotlbCountVmid,
+  iotlbFill,
+  iotlbFindPa,
+  iotlbInit,
+  iotlbInvalidateAll,
+  iotlbInvalidateAsid,
+  iotlbInvalidateIpa,
+  iotlbInvalidateVa,
+  iotlbInvalidateVmid,
+  iotlbProbe,
+  iotlbSnapshot,
+  snapshotBits,
+  snapshotFillSeq,
+  snapshotIpaPage,
+  snapshotPage,
+  snapshotPfn,
+  snapshotTag,
+} from './iotlb';
+export * from './layout';
+export { machineInit } from './machine';
+export { ptGive, ptLookup, ptMap, ptTakeBack, ptTakeFreed, ptUnmap } from './pagetable';
+export { answer, takeRequests } from './rings';
+export { translate, translateBatch, translateIpa } from './walk';

@@ -1,0 +1,297 @@
+/**
+ * The device's side of a DMA (port-layout.ts has the picture): enter the epoch, translate a batch as far as
+ * the micro-TLB and the IOTLB reach, ask for the rest, take the answers, leave.
+ *
+ *   micro-TLB entry   0 page word as the IOTLB's (the page is always 4 KiB, the size that of the translation)
+ *                     8 physical page | 16 fillSeq | 20 IPA page, low 32 bits
+ *
+ * The micro-TLB is the device's alone, so it is read plainly. It holds what was seen in one generation: any
+ * SYNC moves the generation, and the next batch then starts with it empty. A foreign StreamID or a SubstreamID
+ * in a slot is none of the caches' business: it goes to the pIOMMU, which knows what to say about it.
+ */
+import { find, hitFillSeq, hitIpaPage, hitPa, hitWord } from './iotlb';
+import {
+  CONTEXT_ABORT,
+  CONTEXT_BYPASS,
+  CONTEXT_BYTES,
+  CONTEXT_COUNT,
+  CONTEXT_KIND,
+  CONTEXT_NESTED,
+  CONTEXT_S1,
+  CONTEXT_S1_OUTPUT_BITS,
+  CONTEXT_SEQ,
+  CONTEXT_SID,
+  CONTEXT_TAG,
+  CONTEXT_VALID,
+  MICRO_BYTES,
+  MICRO_ENTRIES,
+  NO_SSID,
+  PORT_ACK,
+  PORT_BATCH,
+  PORT_BATCH_SEQ,
+  PORT_BATCH_SLOTS,
+  PORT_CONTEXTS,
+  PORT_FAULTS,
+  PORT_HITS_IOTLB,
+  PORT_HITS_MICRO,
+  PORT_IN_FLIGHT,
+  PORT_IOTLB,
+  PORT_LAST_GEN,
+  PORT_MICRO,
+  PORT_MISSES,
+  PORT_OUTSTANDING,
+  PORT_REQ,
+  PORT_REQ_PROD,
+  PORT_RESP,
+  PORT_RESP_CONS,
+  PORT_RESP_PROD,
+  PORT_RING_SLOTS,
+  PORT_SID,
+  PORT_UNIT,
+  UNIT_DOORBELL,
+  UNIT_DOORBELL_PARKED,
+  UNIT_GEN,
+  UNIT_SYNC_WAITING,
+  XLAT_BYTES,
+  XLAT_COOKIE,
+  XLAT_FAULT,
+  XLAT_FILL_SEQ,
+  XLAT_FLAG_WRITE,
+  XLAT_FLAGS,
+  XLAT_FROM_BYPASS,
+  XLAT_FROM_IOTLB,
+  XLAT_FROM_MICRO,
+  XLAT_IOVA,
+  XLAT_IPA,
+  XLAT_OK,
+  XLAT_PA,
+  XLAT_PENDING,
+  XLAT_SID,
+  XLAT_SIZE_LG2,
+  XLAT_SOURCE,
+  XLAT_SSID,
+  XLAT_STATUS,
+} from './layout';
+import { schedulePoint } from './machine';
+import { copyXlat, ringSlot } from './rings';
+import { abort, BYPASS_LG2, stagesOf, succeed } from './walk';
+
+const EBUSY: i32 = 16;
+const SLOT_BITS: u32 = 6;
+const BATCH_SEQ_MASK: u32 = (1 << 26) - 1;
+
+const MICRO_WORD: usize = 0;
+const MICRO_PA: usize = 8;
+const MICRO_FILL_SEQ: usize = 16;
+const MICRO_IPA_PAGE: usize = 20;
+const READ: u32 = 2;
+const WRITE: u32 = 4;
+
+// The stream's configuration as one consistent reading saw it.
+let contextKind: u32 = 0;
+let contextTag: u32 = 0;
+let contextOutputBits: u32 = 0;
+
+/** @returns whether the configuration of `sid` is cached */
+function readContext(contexts: usize, sid: u32): bool {
+  const context = contexts + (sid % CONTEXT_COUNT) * CONTEXT_BYTES;
+  const seq = atomic.load<u32>(context, CONTEXT_SEQ);
+  schedulePoint();
+  const usable =
+    (atomic.load<u32>(context, CONTEXT_SID) == sid) &
+    (atomic.load<u32>(context, CONTEXT_VALID) != 0) &
+    ((seq & 1) == 0);
+  contextKind = atomic.load<u32>(context, CONTEXT_KIND);
+  contextTag = atomic.load<u32>(context, CONTEXT_TAG);
+  contextOutputBits = atomic.load<u32>(context, CONTEXT_S1_OUTPUT_BITS);
+  schedulePoint();
+  return usable & (atomic.load<u32>(context, CONTEXT_SEQ) == seq);
+}
+
+/** Page number to micro-TLB slot. */
+function microOf(port: usize, page: u64): usize {
+  return port + PORT_MICRO + ((u32(page) ^ u32(page >> 9)) % MICRO_ENTRIES) * MICRO_BYTES;
+}
+
+function count(port: usize, at: usize, n: u32): void {
+  store<u64>(port + at, load<u64>(port + at) + u64(n));
+}
+
+/** Enters the epoch; drops the micro-TLB if a SYNC was consumed since the last batch. */
+function enter(port: usize, unit: usize): void {
+  let gen: u32;
+  do {
+    gen = atomic.load<u32>(unit, UNIT_GEN);
+    schedulePoint();
+    atomic.store<u32>(port, gen, PORT_ACK);
+    schedulePoint();
+    // The store must be visible before this load, or a SYNC could pass us by: both are sequentially consistent.
+  } while (atomic.load<u32>(unit, UNIT_GEN) != gen);
+  if (load<u32>(port, PORT_LAST_GEN) != gen) {
+    memory.fill(port + PORT_MICRO, 0, MICRO_ENTRIES * MICRO_BYTES);
+    store<u32>(port, gen, PORT_LAST_GEN);
+  }
+}
+
+/** Drops answers to batches that were left before they came. @returns requests still in flight */
+function dropOldAnswers(port: usize): u32 {
+  const cons = load<u32>(port, PORT_RESP_CONS);
+  const prod = atomic.load<u32>(port, PORT_RESP_PROD);
+  const flying = load<u32>(port, PORT_IN_FLIGHT);
+  if (prod == cons) return flying;
+  const left = flying - min(prod - cons, flying);
+  atomic.store<u32>(port, prod, PORT_RESP_CONS);
+  store<u32>(port, left, PORT_IN_FLIGHT);
+  return left;
+}
+
+export function dmaBegin(port: usize, slots: u32): i32 {
+  const n = min(slots, PORT_BATCH_SLOTS);
+  const flying = dropOldAnswers(port);
+  if (flying > PORT_RING_SLOTS - n) return -EBUSY;
+  const unit = <usize>load<u32>(port, PORT_UNIT);
+  const iotlb = <usize>load<u32>(port, PORT_IOTLB);
+  const sid = load<u32>(port, PORT_SID);
+  enter(port, unit);
+
+  const known = readContext(load<u32>(port, PORT_CONTEXTS), sid);
+  const kind = contextKind;
+  const tag = contextTag;
+  const outputBits = contextOutputBits;
+  const translated = known && kind >= CONTEXT_S1 && kind <= CONTEXT_NESTED;
+  const stages = stagesOf(kind);
+  const hasIpa = kind != CONTEXT_S1;
+
+  const batchSeq = (load<u32>(port, PORT_BATCH_SEQ) + 1) & BATCH_SEQ_MASK;
+  store<u32>(port, batchSeq, PORT_BATCH_SEQ);
+  const prod = load<u32>(port, PORT_REQ_PROD);
+  let microHits: u32 = 0;
+  let iotlbHits: u32 = 0;
+  let misses: u32 = 0;
+  let faults: u32 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    const xlat = port + PORT_BATCH + i * XLAT_BYTES;
+    const ours = (load<u32>(xlat, XLAT_SID) == sid) & (load<u32>(xlat, XLAT_SSID) == NO_SSID);
+    if (ours & translated) {
+      const iova = load<u64>(xlat, XLAT_IOVA);
+      const page = iova >> 12;
+      const need = READ << (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE);
+      const micro = microOf(port, page);
+      const word = load<u64>(micro, MICRO_WORD);
+      if (((word ^ iova) >> 12 == 0) & ((u32(word) & need) != 0)) {
+        const low = iova & 0xfff;
+        const ipa = select<u64>((u64(load<u32>(micro, MICRO_IPA_PAGE)) << 12) | low, 0, hasIpa);
+        const pa = load<u64>(micro, MICRO_PA) | low;
+        succeed(xlat, pa, ipa, u32(word >> 6) & 63, load<u32>(micro, MICRO_FILL_SEQ), XLAT_FROM_MICRO);
+        microHits++;
+        continue;
+      }
+      if (find(unit, iotlb, tag, stages, page) != 0 && (u32(hitWord) & need) != 0) {
+        const lg2 = u32(hitWord >> 6) & 63;
+        const below = iova & (((<u64>1) << u64(lg2)) - 1);
+        const pa = hitPa | below;
+        const ipa = select<u64>((u64(hitIpaPage) << 12) | below, 0, hasIpa);
+        succeed(xlat, pa, ipa, lg2, hitFillSeq, XLAT_FROM_IOTLB);
+        store<u64>(micro, (page << 12) | (hitWord & 0xfff), MICRO_WORD);
+        store<u64>(micro, pa & ~0xfff, MICRO_PA);
+        store<u32>(micro, hitFillSeq, MICRO_FILL_SEQ);
+        store<u32>(micro, u32(ipa >> 12), MICRO_IPA_PAGE);
+        iotlbHits++;
+        continue;
+      }
+    } else if (ours & known) {
+      if (kind == CONTEXT_ABORT) {
+        abort(xlat);
+        faults++;
+        continue;
+      }
+      const iova = load<u64>(xlat, XLAT_IOVA);
+      if (kind == CONTEXT_BYPASS && (outputBits == 0 || outputBits >= 64 || iova >> u64(outputBits) == 0)) {
+        succeed(xlat, iova, 0, BYPASS_LG2, 0, XLAT_FROM_BYPASS);
+        continue;
+      }
+    }
+    store<u32>(xlat, (batchSeq << SLOT_BITS) | i, XLAT_COOKIE);
+    store<u32>(xlat, XLAT_PENDING, XLAT_STATUS);
+    copyXlat(ringSlot(port + PORT_REQ, prod + misses), xlat);
+    misses++;
+  }
+  if (microHits != 0) count(port, PORT_HITS_MICRO, microHits);
+  if (iotlbHits != 0) count(port, PORT_HITS_IOTLB, iotlbHits);
+  if (faults != 0) count(port, PORT_FAULTS, faults);
+  store<u32>(port, misses, PORT_OUTSTANDING);
+  if (misses != 0) {
+    count(port, PORT_MISSES, misses);
+    store<u32>(port, flying + misses, PORT_IN_FLIGHT);
+    schedulePoint();
+    atomic.store<u32>(port, prod + misses, PORT_REQ_PROD);
+  }
+  return i32(misses);
+}
+
+export function dmaPoll(port: usize): i32 {
+  let cons = load<u32>(port, PORT_RESP_CONS);
+  const prod = atomic.load<u32>(port, PORT_RESP_PROD);
+  let outstanding = load<u32>(port, PORT_OUTSTANDING);
+  if (prod == cons) return i32(outstanding);
+  schedulePoint();
+  if (prod - cons > PORT_RING_SLOTS) cons = prod - PORT_RING_SLOTS;
+  const flying = load<u32>(port, PORT_IN_FLIGHT);
+  store<u32>(port, flying - min(prod - cons, flying), PORT_IN_FLIGHT);
+  const batchSeq = load<u32>(port, PORT_BATCH_SEQ);
+  const sid = load<u32>(port, PORT_SID);
+  let faults: u32 = 0;
+  for (; cons != prod; cons++) {
+    const from = ringSlot(port + PORT_RESP, cons);
+    const cookie = load<u32>(from, XLAT_COOKIE);
+    const xlat = port + PORT_BATCH + (cookie % PORT_BATCH_SLOTS) * XLAT_BYTES;
+    const status = load<u32>(from, XLAT_STATUS);
+    // Ours, of this batch, and not answered before.
+    if (
+      cookie >>> SLOT_BITS != batchSeq ||
+      load<u32>(xlat, XLAT_STATUS) != XLAT_PENDING ||
+      status == XLAT_PENDING
+    )
+      continue;
+    store<u64>(xlat, load<u64>(from, XLAT_PA), XLAT_PA);
+    store<u64>(xlat, load<u64>(from, XLAT_IPA), XLAT_IPA);
+    store<u64>(xlat, load<u64>(from, XLAT_STATUS), XLAT_STATUS);
+    store<u64>(xlat, load<u64>(from, XLAT_FILL_SEQ), XLAT_FILL_SEQ);
+    store<u64>(xlat, load<u64>(from, XLAT_SOURCE), XLAT_SOURCE);
+    if (outstanding != 0) outstanding--;
+    if (status != XLAT_OK) {
+      faults++;
+    } else if (
+      load<u32>(xlat, XLAT_SOURCE) != XLAT_FROM_BYPASS &&
+      load<u32>(xlat, XLAT_SID) == sid &&
+      load<u32>(xlat, XLAT_SSID) == NO_SSID
+    ) {
+      // The answer proves no more than the access that was asked for.
+      const iova = load<u64>(xlat, XLAT_IOVA);
+      const may = READ << (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE);
+      const micro = microOf(port, iova >> 12);
+      store<u64>(
+        micro,
+        (iova & ~0xfff) | (u64(load<u32>(xlat, XLAT_SIZE_LG2) & 63) << 6) | u64(may) | 1,
+        MICRO_WORD,
+      );
+      store<u64>(micro, load<u64>(xlat, XLAT_PA) & ~0xfff, MICRO_PA);
+      store<u32>(micro, load<u32>(xlat, XLAT_FILL_SEQ), MICRO_FILL_SEQ);
+      store<u32>(micro, u32(load<u64>(xlat, XLAT_IPA) >> 12), MICRO_IPA_PAGE);
+    }
+  }
+  atomic.store<u32>(port, cons, PORT_RESP_CONS);
+  store<u32>(port, outstanding, PORT_OUTSTANDING);
+  if (faults != 0) count(port, PORT_FAULTS, faults);
+  return i32(outstanding);
+}
+
+export function dmaEnd(port: usize): void {
+  const unit = <usize>load<u32>(port, PORT_UNIT);
+  atomic.store<u32>(port, 0, PORT_ACK);
+  schedulePoint();
+  if (atomic.load<u32>(unit, UNIT_SYNC_WAITING) != 0) {
+    atomic.add<u32>(unit, 1, UNIT_DOORBELL);
+    if (atomic.load<u32>(unit, UNIT_DOORBELL_PARKED) != 0) atomic.notify(unit + UNIT_DOORBELL, -1);
+  }
+}

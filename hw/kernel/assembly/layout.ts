@@ -1,0 +1,148 @@
+/**
+ * The layouts of hw/iotlb and hw/pagetable again, as numbers: AssemblyScript cannot import them. All are
+ * exported from the module, and test/hw/kernel/layout.test.ts compares each with its declaration.
+ */
+
+// Xlat
+export const XLAT_IOVA: u32 = 0;
+export const XLAT_FLAGS: u32 = 8;
+export const XLAT_SID: u32 = 12;
+export const XLAT_SSID: u32 = 16;
+export const XLAT_COOKIE: u32 = 20;
+export const XLAT_PA: u32 = 24;
+export const XLAT_IPA: u32 = 32;
+export const XLAT_STATUS: u32 = 40;
+export const XLAT_SIZE_LG2: u32 = 44;
+export const XLAT_FILL_SEQ: u32 = 48;
+export const XLAT_FAULT: u32 = 52;
+export const XLAT_SOURCE: u32 = 56;
+export const XLAT_LEVEL: u32 = 60;
+
+export const XLAT_BYTES: u32 = 64;
+export const NO_SSID: u32 = 0xffff_ffff;
+export const XLAT_FLAG_WRITE: u32 = 1;
+export const XLAT_OK: u32 = 0;
+export const XLAT_ABORT: u32 = 0xff;
+export const XLAT_PENDING: u32 = 0xffff_ffff;
+export const XLAT_FAULT_S2: u32 = 1;
+export const XLAT_FAULT_CLASS_SHIFT: u32 = 1;
+export const CLASS_CD: u32 = 0;
+export const CLASS_TTD: u32 = 1;
+export const CLASS_IN: u32 = 2;
+export const XLAT_FROM_MICRO: u32 = 1;
+export const XLAT_FROM_IOTLB: u32 = 2;
+export const XLAT_FROM_WALK: u32 = 3;
+export const XLAT_FROM_BYPASS: u32 = 4;
+
+// Event numbers of the faults that a walk can find. [IHI0070] 7.3
+export const F_WALK_EABT: u32 = 0x0b;
+export const F_TRANSLATION: u32 = 0x10;
+export const F_ADDR_SIZE: u32 = 0x11;
+export const F_ACCESS: u32 = 0x12;
+export const F_PERMISSION: u32 = 0x13;
+
+// UnitLayout
+export const UNIT_GEN: u32 = 0;
+export const UNIT_SYNC_WAITING: u32 = 64;
+export const UNIT_DOORBELL: u32 = 128;
+export const UNIT_DOORBELL_PARKED: u32 = 192;
+export const UNIT_LEAF_SIZES: u32 = 256;
+export const UNIT_FILL_SEQ: u32 = 320;
+
+/** In leafSizes: some entry is global, so that an invalidation by address must look at every ASID's sets. */
+export const LEAF_SIZES_GLOBAL: u32 = 0x8000_0000;
+
+// StreamContext
+export const CONTEXT_SEQ: u32 = 0;
+export const CONTEXT_SID: u32 = 4;
+export const CONTEXT_VALID: u32 = 8;
+export const CONTEXT_KIND: u32 = 12;
+export const CONTEXT_TAG: u32 = 16;
+export const CONTEXT_FLAGS: u32 = 20;
+export const CONTEXT_S1_ROOT: u32 = 24;
+export const CONTEXT_S1_INPUT_BITS: u32 = 32;
+export const CONTEXT_S1_OUTPUT_BITS: u32 = 36;
+export const CONTEXT_S2_ROOT: u32 = 40;
+export const CONTEXT_S2_INPUT_BITS: u32 = 48;
+export const CONTEXT_S2_OUTPUT_BITS: u32 = 52;
+export const CONTEXT_S2_START_LEVEL: u32 = 56;
+export const CONTEXT_S1_START_LEVEL: u32 = 60;
+
+export const CONTEXT_COUNT: u32 = 1024;
+export const CONTEXT_BYTES: u32 = 128;
+export const CONTEXT_ABORT: u32 = 0;
+export const CONTEXT_BYPASS: u32 = 1;
+export const CONTEXT_S1: u32 = 2;
+export const CONTEXT_S2: u32 = 3;
+export const CONTEXT_NESTED: u32 = 4;
+export const CONTEXT_FLAG_S1_AF_FAULT: u32 = 1;
+export const CONTEXT_FLAG_S2_AF_FAULT: u32 = 2;
+
+// IotlbEntry, iotlbLayout
+export const IOTLB_ENTRY_SEQ: u32 = 0;
+export const IOTLB_ENTRY_TAG: u32 = 4;
+export const IOTLB_ENTRY_PAGE: u32 = 8;
+export const IOTLB_ENTRY_PA: u32 = 16;
+export const IOTLB_ENTRY_FILL_SEQ: u32 = 24;
+export const IOTLB_ENTRY_IPA_PAGE: u32 = 28;
+export const IOTLB_SETS: u32 = 0;
+export const IOTLB_ENTRIES: u32 = 64;
+export const IOTLB_ENTRY_BYTES: u32 = 32;
+export const IOTLB_WAYS: u32 = 4;
+
+// PortLayout
+export const PORT_ACK: u32 = 0;
+export const PORT_LAST_GEN: u32 = 64;
+export const PORT_UNIT: u32 = 128;
+export const PORT_CONTEXTS: u32 = 132;
+export const PORT_IOTLB: u32 = 136;
+export const PORT_SID: u32 = 140;
+export const PORT_OUTSTANDING: u32 = 144;
+export const PORT_BATCH_SEQ: u32 = 148;
+export const PORT_IN_FLIGHT: u32 = 152;
+export const PORT_HITS_MICRO: u32 = 192;
+export const PORT_HITS_IOTLB: u32 = 256;
+export const PORT_MISSES: u32 = 264;
+export const PORT_FAULTS: u32 = 272;
+export const PORT_ANSWERED: u32 = 320;
+export const PORT_PARKED: u32 = 384;
+export const PORT_REQ_PROD: u32 = 448;
+export const PORT_REQ_CONS: u32 = 512;
+export const PORT_RESP_PROD: u32 = 576;
+export const PORT_RESP_CONS: u32 = 640;
+export const PORT_BATCH: u32 = 704;
+export const PORT_MICRO: u32 = 4800;
+export const PORT_REQ: u32 = 6848;
+export const PORT_RESP: u32 = 15040;
+
+export const PORT_BATCH_SLOTS: u32 = 64;
+export const PORT_RING_SLOTS: u32 = 128;
+export const MICRO_ENTRIES: u32 = 64;
+export const MICRO_BYTES: u32 = 32;
+
+// PageTableLayout
+export const PAGE_TABLE_ROOT: u32 = 0;
+export const PAGE_TABLE_WINDOW_BASE: u32 = 8;
+export const PAGE_TABLE_WINDOW_BYTES: u32 = 16;
+export const PAGE_TABLE_UNMAPPED: u32 = 24;
+export const PAGE_TABLE_WINDOW_LINEAR: u32 = 32;
+export const PAGE_TABLE_STAGE: u32 = 36;
+export const PAGE_TABLE_START_LEVEL: u32 = 40;
+export const PAGE_TABLE_INPUT_BITS: u32 = 44;
+export const PAGE_TABLE_OUTPUT_BITS: u32 = 48;
+export const PAGE_TABLE_REASON: u32 = 52;
+export const PAGE_TABLE_FOUND_LG2: u32 = 56;
+export const PAGE_TABLE_FOUND_PROT: u32 = 60;
+export const PAGE_TABLE_POOL_COUNT: u32 = 64;
+export const PAGE_TABLE_FREED_COUNT: u32 = 68;
+export const PAGE_TABLE_POOL: u32 = 72;
+export const PAGE_TABLE_FREED: u32 = 328;
+
+export const POOL_FRAMES: u32 = 32;
+export const FREED_FRAMES: u32 = 64;
+export const REASON_DONE: u32 = 0;
+export const REASON_POOL: u32 = 1;
+export const REASON_FREED: u32 = 2;
+export const REASON_EXISTS: u32 = 3;
+export const REASON_SPLIT: u32 = 4;
+export const REASON_WILD: u32 = 5;
