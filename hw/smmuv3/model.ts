@@ -1,0 +1,163 @@
+/**
+ * One SMMUv3, as silicon does it. [IHI0070] SMMUv3.2, Non-secure state only.
+ *
+ *   registers (mmio.ts) --> control: CR0, GBPA, IRQ_CTRL      commands: command-queue.ts --> IOTLB, contexts
+ *   ports (hw/iotlb)    --> requests: translation.ts --> config-cache.ts, compiled walks --> event-queue.ts
+ *
+ * step() does a bounded amount of each and never blocks, so the same model runs inline on its caller's thread or
+ * in a worker's loop. All state lies in the machine's memory; the objects here hold scratch only, and a new one
+ * built on another thread carries on where the last one stopped. Exactly one may be stepped at a time.
+ */
+import { UnitLayout } from '../iotlb/unit-layout.js';
+import type { Kernel } from '../kernel/kernel.js';
+import type { MachineMemory } from '../memory/machine-memory.js';
+import type { SyncEnv } from '../sync/thread.js';
+import type { Words } from '../sync/words.js';
+import { Bus } from './bus.js';
+import { CommandQueue } from './command-queue.js';
+import type { Smmuv3Config } from './config.js';
+import { ConfigCache } from './config-cache.js';
+import { EpochGate } from './epoch-gate.js';
+import { EventQueue } from './event-queue.js';
+import { Interrupts } from './interrupts.js';
+import { CR0_MASK, type Log } from './mmio.js';
+import type { Smmuv3Regions } from './regions.js';
+import { CR0, GBPA } from './registers.js';
+import { Smmuv3Layout, UPDATE_GBPA, UPDATE_SMMUEN } from './smmuv3-layout.js';
+import { Trace } from './trace.js';
+import { Translation } from './translation.js';
+
+const at = Smmuv3Layout.at;
+const SMMUEN = CR0.SMMUEN.mask;
+const CMDQEN = CR0.CMDQEN.mask;
+
+export interface Smmuv3Hooks {
+  /** Refusals and accesses to what is not modelled, each once. Default: dropped. */
+  readonly log?: Log;
+}
+
+export class Smmuv3 {
+  readonly config: Smmuv3Config;
+  readonly trace: Trace;
+  readonly #words: Words;
+  readonly #base: number;
+  readonly #gate: EpochGate;
+  readonly #configs: ConfigCache;
+  readonly #commands: CommandQueue;
+  readonly #translation: Translation;
+
+  /** The calling thread becomes the unit's host. */
+  constructor(
+    env: SyncEnv,
+    memory: MachineMemory,
+    kernel: Kernel,
+    regions: Smmuv3Regions,
+    config: Smmuv3Config,
+    hooks: Smmuv3Hooks = {},
+  ) {
+    const log = hooks.log ?? (() => undefined);
+    const bus = new Bus(memory);
+    this.config = config;
+    this.trace = new Trace(memory, regions);
+    this.#words = env.words;
+    this.#base = regions.smmu;
+    this.#gate = new EpochGate(env.words, regions.unit);
+    const interrupts = new Interrupts(bus, regions.smmu);
+    const events = new EventQueue(bus, regions.smmu, interrupts, config.evtqLog2);
+    this.#configs = new ConfigCache(bus, kernel, regions, config, log);
+    const shared = { kernel, regions, config, configs: this.#configs, trace: this.trace };
+    this.#commands = new CommandQueue({ ...shared, bus, gate: this.#gate, interrupts, log });
+    this.#translation = new Translation({ ...shared, memory, events });
+    env.words.store(regions.unit + UnitLayout.at.owner, env.threadId);
+  }
+
+  /** @returns whether anything was done; when not, the caller may wait for the unit's doorbell */
+  step(): boolean {
+    let worked = this.#control();
+    worked = this.#commands.step() || worked;
+    return this.#translation.step() || worked;
+  }
+
+  /** Whether step() would do anything now, without doing it. */
+  hasWork(): boolean {
+    return this.#controlPending() || this.#commands.hasWork() || this.#translation.hasWork();
+  }
+
+  // ---- control registers ----
+
+  #load(offset: number): number {
+    return this.#words.load(this.#base + offset);
+  }
+
+  #store(offset: number, value: number): void {
+    this.#words.store(this.#base + offset, value);
+  }
+
+  #controlPending(): boolean {
+    const pending = this.#load(at.updatePending);
+    if (pending !== 0 && this.#gate.passed(this.#load(at.updateGen))) return true;
+    if (this.#load(at.irqCtrl) !== this.#load(at.irqCtrlAck)) return true;
+    if (pending === 0 && GBPA.Update.get(this.#load(at.gbpa)) === 1) return true;
+    return this.#cr0Step() !== this.#load(at.cr0ack);
+  }
+
+  /**
+   * What CR0ACK may show next. SMMUEN has an update of its own; CMDQEN stays until a CMD_SYNC in progress has been
+   * consumed (6.3.9.3).
+   */
+  #cr0Step(): number {
+    const ack = this.#load(at.cr0ack);
+    let next = this.#load(at.cr0) & CR0_MASK;
+    if (this.#load(at.updatePending) !== 0) next = (next & ~SMMUEN) | (ack & SMMUEN);
+    if ((ack & CMDQEN) !== 0 && this.#commands.syncPending) next |= CMDQEN;
+    return next;
+  }
+
+  #control(): boolean {
+    let worked = this.#finishUpdate();
+    const irqCtrl = this.#load(at.irqCtrl);
+    if (irqCtrl !== this.#load(at.irqCtrlAck)) {
+      this.#store(at.irqCtrlAck, irqCtrl);
+      worked = true;
+    }
+    const ack = this.#load(at.cr0ack);
+    const next = this.#cr0Step();
+    if (next !== ack) {
+      worked = true;
+      const changed = next ^ ack;
+      if ((changed & SMMUEN) !== 0) {
+        this.#store(at.smmuenActive, next & SMMUEN);
+        this.#beginUpdate(UPDATE_SMMUEN);
+      }
+      // The other fields have nothing to wait for.
+      this.#store(at.cr0ack, (next & ~SMMUEN) | (ack & SMMUEN));
+      this.#finishUpdate();
+    }
+    if (GBPA.Update.get(this.#load(at.gbpa)) === 1 && this.#load(at.updatePending) === 0) {
+      worked = true;
+      this.#store(at.gbpaActive, GBPA.Update.put(this.#load(at.gbpa) >>> 0, 0));
+      this.#beginUpdate(UPDATE_GBPA);
+      this.#finishUpdate();
+    }
+    return worked;
+  }
+
+  /** From here on the new value is in force; it is acknowledged when the DMA before it is over. */
+  #beginUpdate(what: number): void {
+    if (what === UPDATE_SMMUEN) this.#configs.invalidateAll();
+    this.#store(at.updateGen, this.#gate.begin());
+    this.#store(at.updatePending, what);
+  }
+
+  /** @returns whether an update was acknowledged */
+  #finishUpdate(): boolean {
+    const pending = this.#load(at.updatePending);
+    if (pending === 0 || !this.#gate.passed(this.#load(at.updateGen))) return false;
+    this.#store(at.updatePending, 0);
+    if (!this.#commands.syncPending) this.#gate.end();
+    if (pending === UPDATE_SMMUEN)
+      this.#store(at.cr0ack, (this.#load(at.cr0ack) & ~SMMUEN) | this.#load(at.smmuenActive));
+    else this.#store(at.gbpa, this.#load(at.gbpaActive));
+    return true;
+  }
+}
