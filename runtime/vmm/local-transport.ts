@@ -1,0 +1,99 @@
+/**
+ * The transport of a VMM on the core's own thread: plain calls. For embedding in an emulator, and for tests.
+ */
+import type { MachineMemory } from '../../hw/memory/machine-memory.js';
+import { ENODEV } from '../../uapi/abi/errno.js';
+import { IOMMU_HWPT_INVALIDATE } from '../../uapi/iommufd/hwpt-invalidate.js';
+import type { UserMemory } from '../user-memory.js';
+import { scratchBytes, type VmmTransport } from './transport.js';
+
+/** An open /dev/iommu. */
+export interface LocalIommufd {
+  /** Descriptor number. */
+  readonly fd: number;
+  ioctl(cmd: number, bytes: Uint8Array): number;
+}
+
+/** A file that an ioctl gave out, by descriptor. */
+export interface LocalFiles {
+  /** Whole records that fit in `maxBytes`. */
+  read(fd: number, maxBytes: number): Uint8Array;
+  close(fd: number): void;
+}
+
+/** An open VFIO cdev. */
+export interface LocalVfio {
+  ioctl(cmd: number, bytes: Uint8Array): number;
+  close(): void;
+}
+
+export interface LocalTransportOptions {
+  readonly memory: MachineMemory;
+  readonly user: UserMemory;
+  readonly iommufd: LocalIommufd;
+  readonly files: LocalFiles;
+  /** open() of a device's cdev, by the device's index; null when there is none. Each is opened at its first use. */
+  openVfio(deviceIndex: number): LocalVfio | null;
+  /** Physical SMMUs to have scratch memory for. */
+  readonly viommus?: number;
+}
+
+export class LocalTransport implements VmmTransport {
+  readonly memory: MachineMemory;
+  readonly user: UserMemory;
+  readonly scratch: { readonly va: bigint; readonly bytes: number };
+  readonly #options: LocalTransportOptions;
+  readonly #open = new Map<number, LocalVfio>();
+
+  /** @throws RangeError when there is no user memory for the scratch area */
+  constructor(options: LocalTransportOptions) {
+    this.#options = options;
+    this.memory = options.memory;
+    this.user = options.user;
+    const bytes = scratchBytes(options.viommus ?? 16);
+    const va = options.user.alloc(bytes, { contiguous: true });
+    if (va < 0n) throw new RangeError(`vmm: no user memory for ${bytes} bytes of scratch`);
+    this.scratch = { va, bytes };
+  }
+
+  get iommufd(): number {
+    return this.#options.iommufd.fd;
+  }
+
+  ioctl(cmd: number, bytes: Uint8Array): number {
+    return this.#options.iommufd.ioctl(cmd, bytes);
+  }
+
+  invalidate(bytes: Uint8Array): number {
+    return this.#options.iommufd.ioctl(IOMMU_HWPT_INVALIDATE, bytes);
+  }
+
+  vfio(deviceIndex: number, cmd: number, bytes: Uint8Array): number {
+    const device = this.#open.get(deviceIndex) ?? this.#options.openVfio(deviceIndex);
+    if (device === null) return -ENODEV;
+    this.#open.set(deviceIndex, device);
+    return device.ioctl(cmd, bytes);
+  }
+
+  vfioClose(deviceIndex: number): void {
+    this.#open.get(deviceIndex)?.close();
+    this.#open.delete(deviceIndex);
+  }
+
+  read(fd: number, into: Uint8Array): number {
+    const records = this.#options.files.read(fd, into.byteLength);
+    into.set(records);
+    return records.byteLength;
+  }
+
+  close(fd: number): void {
+    this.#options.files.close(fd);
+  }
+
+  /** Closes what is still open and returns the scratch memory; the iommufd is the caller's. */
+  dispose(): void {
+    for (const device of this.#open.values()) device.close();
+    this.#open.clear();
+    this.user.free(this.scratch.va, this.scratch.bytes);
+  }
+}
