@@ -1,0 +1,98 @@
+/**
+ * The iommufd driver of one machine: opens `/dev/iommu` and VFIO device files, arbitrates who may own a
+ * device's DMA, and takes the events that host drivers raise to the vIOMMUs they are meant for.
+ */
+import type { MachineMemory } from '../../hw/memory/machine-memory.js';
+import { EMFILE, EPERM } from '../../uapi/abi/errno.js';
+import { IommufdError } from '../../uapi/abi/iommufd-error.js';
+import type { DriverViommu, HostDevice, ViommuEvent } from '../drivers/contract.js';
+import { VfioDevice } from '../objects/vfio-device.js';
+import type { Viommu } from '../objects/viommu.js';
+import type { CoreContext } from './context.js';
+import { IommufdCtx } from './ctx.js';
+import { IommufdFd } from './fd.js';
+import { FileTable } from './file-table.js';
+import { ObjectsLayout } from './objects-layout.js';
+
+/** Iommufds that can be open at once unless told otherwise: each costs 256 KiB of control memory. */
+export const DEFAULT_MAX_FDS = 16;
+
+export class IommufdCore {
+  readonly context: CoreContext;
+  readonly files = new FileTable();
+  /** Where a driver's events go. */
+  readonly viommus = new Map<DriverViommu, Viommu>();
+  /** Device indexes that a VFIO device file has open. */
+  readonly openDevices = new Set<number>();
+  readonly #freeIndexes: number[];
+  readonly #dmaOwners = new Map<string, { ctx: IommufdCtx; count: number }>();
+  readonly #logged = new Set<string>();
+
+  /** Once per machine, before other threads attach. @param maxFds  iommufds open at once */
+  static allocRegions(memory: MachineMemory, maxFds = DEFAULT_MAX_FDS): void {
+    for (let index = 0; index < maxFds; index++) memory.allocRegion(ObjectsLayout, `objects:${index}`);
+  }
+
+  /** Allocates the object tables too, unless that has been done. */
+  constructor(context: CoreContext, options: { maxFds?: number } = {}) {
+    this.context = context;
+    const { memory } = context;
+    if (!memory.hasRegion('objects:0')) IommufdCore.allocRegions(memory, options.maxFds);
+    let count = 0;
+    while (memory.hasRegion(`objects:${count}`)) count++;
+    this.#freeIndexes = Array.from({ length: count }, (_, i) => i);
+    for (const iommu of context.iommus) iommu.onEvent = (event) => this.#deliver(event);
+  }
+
+  /** open("/dev/iommu"). @throws IommufdError EMFILE */
+  open(): IommufdFd {
+    const index = this.#freeIndexes.shift();
+    if (index === undefined) throw new IommufdError(EMFILE, 'open', { detail: 'too many open iommufds' });
+    const ctx = new IommufdCtx(this, index, () => {
+      this.#freeIndexes.push(index);
+      this.#freeIndexes.sort((a, b) => a - b);
+    });
+    const fd = this.files.install({ kind: 'iommufd', ctx, release: () => ctx.putFile() } as IommufdFile);
+    return new IommufdFd(ctx, fd);
+  }
+
+  /** open("/dev/vfio/devices/vfioN"). */
+  openVfio(device: HostDevice): VfioDevice {
+    return new VfioDevice(this, device);
+  }
+
+  /**
+   * iommu_device_claim_dma_owner: a group has one owner, however many of its devices are bound.
+   * @returns 0 | -EPERM somebody else owns the group
+   */
+  claimDma(group: string, ctx: IommufdCtx): number {
+    const owner = this.#dmaOwners.get(group);
+    if (owner === undefined) this.#dmaOwners.set(group, { ctx, count: 1 });
+    else if (owner.ctx !== ctx) return -EPERM;
+    else owner.count++;
+    return 0;
+  }
+
+  releaseDma(group: string): void {
+    const owner = this.#dmaOwners.get(group);
+    if (owner !== undefined && --owner.count === 0) this.#dmaOwners.delete(group);
+  }
+
+  /** Says something once, however often it happens. */
+  logOnce(message: string): void {
+    if (this.#logged.has(message)) return;
+    this.#logged.add(message);
+    this.context.log(message);
+  }
+
+  #deliver(event: ViommuEvent): void {
+    this.viommus.get(event.viommu)?.reportEvent(event.type, event.data);
+  }
+}
+
+/** What the descriptor of an open iommufd stands for. */
+export interface IommufdFile {
+  readonly kind: 'iommufd';
+  readonly ctx: IommufdCtx;
+  release(): void;
+}

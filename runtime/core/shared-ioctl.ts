@@ -1,0 +1,43 @@
+/**
+ * An open iommufd as a thread other than the core's sees it: the one ioctl that does not travel to the core.
+ * A guest's invalidations are frequent and must not queue behind somebody's 64 GiB map.
+ */
+import type { MachineMemory } from '../../hw/memory/machine-memory.js';
+import { EFAULT } from '../../uapi/abi/errno.js';
+import type { StructInput } from '../../uapi/abi/struct.js';
+import { HwptInvalidate } from '../../uapi/iommufd/hwpt-invalidate.js';
+import type { SharedInvalidator } from '../drivers/contract.js';
+import { Invalidations, type ReadableUser } from './invalidations.js';
+import { SharedObjects } from './object-table.js';
+import { copyStructIn, structSize } from './struct-copy.js';
+
+export class SharedIommufd {
+  readonly #invalidations: Invalidations;
+
+  /**
+   * @param fdIndex       `IommufdFd.index`
+   * @param invalidators  by driver name, this thread's own
+   */
+  constructor(
+    memory: MachineMemory,
+    user: ReadableUser,
+    fdIndex: number,
+    invalidators: ReadonlyMap<string, SharedInvalidator>,
+  ) {
+    this.#invalidations = new Invalidations(new SharedObjects(memory, fdIndex), user, invalidators);
+  }
+
+  /**
+   * IOMMU_HWPT_INVALIDATE, exactly as through the core.
+   * @param bytes  struct iommu_hwpt_invalidate; entry_num is written back
+   * @returns 0 | -errno
+   */
+  hwptInvalidate(bytes: Uint8Array): number {
+    if (bytes.byteLength < 4) return -EFAULT;
+    const cmd = copyStructIn(HwptInvalidate, bytes, structSize(bytes));
+    if (typeof cmd === 'number') return cmd;
+    const status = this.#invalidations.execute(cmd);
+    HwptInvalidate.encode(cmd as StructInput<typeof HwptInvalidate.fields>, bytes);
+    return status;
+  }
+}

@@ -1,0 +1,27 @@
+/** Reading a caller's struct, whose length says how new the caller is: copy_struct_from_user. */
+import { E2BIG, EFAULT, EINVAL } from '../../uapi/abi/errno.js';
+import type { Fields, Struct, StructValue } from '../../uapi/abi/struct.js';
+
+/** The first u32 of a struct. Needs 4 bytes. */
+export function structSize(bytes: Uint8Array): number {
+  return (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0;
+}
+
+/**
+ * copy_struct_from_user, with iommufd's minimum.
+ * @returns the struct, zero-extended when the caller's is older | -EINVAL | -E2BIG | -EFAULT
+ */
+export function copyStructIn<F extends Fields>(
+  struct: Struct<F>,
+  bytes: Uint8Array,
+  userSize: number,
+): StructValue<F> | number {
+  if (userSize < struct.minSize) return -EINVAL;
+  const readable = Math.min(userSize, bytes.byteLength);
+  for (let i = struct.size; i < readable; i++) if (bytes[i] !== 0) return -E2BIG;
+  if (bytes.byteLength < userSize) return -EFAULT;
+  if (userSize >= struct.size) return struct.decode(bytes);
+  const whole = new Uint8Array(struct.size);
+  whole.set(bytes.subarray(0, userSize));
+  return struct.decode(whole);
+}

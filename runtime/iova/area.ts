@@ -1,0 +1,41 @@
+/** A mapping: a range of IOVA and the slice of user pages behind it. struct iopt_area. */
+import type { Span } from './ordered-spans.js';
+import type { IoptPages } from './pages.js';
+
+export interface IoptArea extends Span {
+  /** Bytes into the first page of the slice. */
+  readonly pageOffset: number;
+  /** The slice, as page indexes in `pages`. */
+  readonly pagesFirst: number;
+  /** Inclusive. */
+  readonly pagesLast: number;
+  /** IOMMU_READ | IOMMU_WRITE. */
+  readonly prot: number;
+  /** Null while the area only reserves its IOVA: being mapped, or being unmapped. */
+  pages: IoptPages | null;
+}
+
+/** Whole user pages, as inserted in a list of what to map: `lengthBytes` from (page, offset) of `pages` on. */
+export interface PagesSlice {
+  readonly pages: IoptPages;
+  readonly startPage: number;
+  readonly startOffset: number;
+  readonly length: bigint;
+}
+
+export const PAGE_SIZE = 4096;
+export const U64_MAX = 0xffff_ffff_ffff_ffffn;
+
+export const pageOf = (address: bigint): number => Number(address >> 12n);
+export const offsetOf = (address: bigint): number => Number(address & 0xfffn);
+export const addressOf = (page: number, offset: number): bigint => (BigInt(page) << 12n) | BigInt(offset);
+
+export const firstIova = (area: Span): bigint => addressOf(area.firstPage, area.firstOffset);
+export const lastIova = (area: Span): bigint => addressOf(area.lastPage, area.lastOffset);
+
+/** The slice of `pages` that backs [iova, iova + length) of an area. */
+export function sliceAt(area: IoptArea, pages: IoptPages, iova: bigint, length: bigint): PagesSlice {
+  const bytes = area.pageOffset + Number((iova - firstIova(area)) & 0xfffn);
+  const startPage = area.pagesFirst + Number((iova - firstIova(area)) >> 12n) + (bytes >= PAGE_SIZE ? 1 : 0);
+  return { pages, startPage, startOffset: bytes % PAGE_SIZE, length };
+}

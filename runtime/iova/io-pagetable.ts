@@ -1,0 +1,296 @@
+/**
+ * The IOVA to page map behind one IOAS: areas of IOVA over pinned user pages, mirrored into every domain that
+ * is attached. struct io_pagetable.
+ *
+ *   IOVA   |--area--|      |----area----|          iova-space.ts
+ *              |                 |
+ *   pages  [ IoptPages ]    [ IoptPages ]          pages.ts, shared by IOAS_COPY
+ *              |                 |
+ *   domains  every area is mapped in all of them   domain-fill.ts
+ *
+ * Core thread only. What Linux guards with domains_rwsem and iova_rwsem runs here undisturbed, but an area
+ * is still taken out of use (pages = null) before its domains are cleared, because a SYNC may run others.
+ *
+ * Not modelled: in-kernel accesses, dma-bufs and files, dirty tracking, splitting areas for VFIO type 1.
+ *
+ * @source drivers/iommu/iommufd/io_pagetable.c
+ */
+import { bug } from '../../hw/memory/bug.js';
+import { EADDRINUSE, EBUSY, EEXIST, EINVAL, ENOENT, EOVERFLOW, EPERM } from '../../uapi/abi/errno.js';
+import { IOMMU_WRITE, type PagingDomain } from '../drivers/contract.js';
+import {
+  addressOf,
+  firstIova,
+  type IoptArea,
+  lastIova,
+  offsetOf,
+  PAGE_SIZE,
+  type PagesSlice,
+  pageOf,
+  sliceAt,
+  U64_MAX,
+} from './area.js';
+import {
+  announce,
+  type FillContext,
+  fillDomains,
+  letGo,
+  mapArea,
+  newGather,
+  syncDomain,
+  unfillDomains,
+} from './domain-fill.js';
+import { IovaSpace, LAST_PAGE } from './iova-space.js';
+import { IoptPages, type PinnableMemory } from './pages.js';
+
+/** SIZE_MAX - PAGE_SIZE: the longest mapping whose page count can be computed. */
+const MAX_LENGTH = U64_MAX - BigInt(PAGE_SIZE);
+
+export class IoPagetable {
+  readonly space = new IovaSpace();
+  readonly #domains: PagingDomain[] = [];
+  readonly #context: FillContext;
+  readonly #user: PinnableMemory;
+
+  constructor(context: FillContext, user: PinnableMemory) {
+    this.#context = context;
+    this.#user = user;
+  }
+
+  get domains(): readonly PagingDomain[] {
+    return this.#domains;
+  }
+
+  /**
+   * Map user memory.
+   * @param iova  where, or null to choose
+   * @param prot  IOMMU_READ | IOMMU_WRITE
+   * @returns the IOVA, or -EINVAL | -EOVERFLOW | -EEXIST | -ENOSPC | -EFAULT | -ENOMEM as a negative bigint
+   * @source iopt_map_user_pages
+   */
+  mapUserPages(userVa: bigint, length: bigint, iova: bigint | null, prot: number): bigint {
+    if (userVa + length > U64_MAX) return BigInt(-EOVERFLOW);
+    if (length === 0n || length > MAX_LENGTH) return BigInt(-EINVAL);
+    const startOffset = offsetOf(userVa);
+    const npages = pageOf(length + BigInt(startOffset) + BigInt(PAGE_SIZE - 1));
+    const pages = new IoptPages(this.#user, pageOf(userVa), npages, (prot & IOMMU_WRITE) !== 0);
+    const where = this.mapPages([{ pages, startPage: 0, startOffset, length }], length, iova, prot);
+    pages.put();
+    return where;
+  }
+
+  /**
+   * Map slices of pages one after the other; the areas take references of their own.
+   * @returns as mapUserPages, and -EPERM write access to read-only pages
+   * @source iopt_map_pages
+   */
+  mapPages(slices: readonly PagesSlice[], length: bigint, iova: bigint | null, prot: number): bigint {
+    const { space } = this;
+    if ((length & BigInt(space.alignment - 1)) !== 0n || length === 0n) return BigInt(-EINVAL);
+    let where: bigint;
+    if (iova === null) {
+      const first = slices[0]!;
+      const address = addressOf(first.pages.vaPage + first.startPage, first.startOffset);
+      where = space.allocate(address, length);
+      if (where < 0n) return where;
+    } else {
+      const status = space.check(iova, length);
+      if (status < 0) return BigInt(status);
+      where = iova;
+    }
+    const areas: IoptArea[] = [];
+    let status = this.#insertAreas(slices, where, prot, areas);
+    let filled = 0;
+    while (status === 0 && filled < areas.length) {
+      status = fillDomains(this.#context, areas[filled]!, slices[filled]!.pages, this.#domains);
+      if (status === 0) filled++;
+    }
+    if (status < 0) {
+      if (this.#domains.length > 0)
+        for (let i = 0; i < filled; i++)
+          unfillDomains(this.#context, areas[i]!, slices[i]!.pages, this.#domains);
+      for (const area of areas) space.removeArea(area);
+      return BigInt(status);
+    }
+    areas.forEach((area, i) => {
+      area.pages = slices[i]!.pages.get();
+    });
+    return where;
+  }
+
+  /**
+   * The pages behind a range without holes, referenced.
+   * @returns slices, each of which the caller puts | -EINVAL | -EOVERFLOW | -ENOENT a hole
+   * @source iopt_get_pages
+   */
+  getPages(iova: bigint, length: bigint): PagesSlice[] | number {
+    if (length === 0n) return -EINVAL;
+    const last = iova + length - 1n;
+    if (last > U64_MAX) return -EOVERFLOW;
+    const slices: PagesSlice[] = [];
+    let at = iova;
+    let area = this.#areaIn(at, at);
+    while (area?.pages && firstIova(area) <= at) {
+      const end = lastIova(area) < last ? lastIova(area) : last;
+      slices.push(sliceAt(area, area.pages.get(), at, end - at + 1n));
+      if (end === last) return slices;
+      at = end + 1n;
+      area = this.#areaIn(at, at);
+    }
+    for (const { pages } of slices) pages.put();
+    return -ENOENT;
+  }
+
+  /** @returns status and bytes unmapped; on failure some may have been. @source iopt_unmap_iova */
+  unmap(iova: bigint, length: bigint): { status: number; bytes: bigint } {
+    if (length === 0n) return { status: -EINVAL, bytes: 0n };
+    const last = iova + length - 1n;
+    if (last > U64_MAX) return { status: -EOVERFLOW, bytes: 0n };
+    return this.#unmapRange(iova, last);
+  }
+
+  unmapAll(): { status: number; bytes: bigint } {
+    return this.#unmapRange(0n, U64_MAX);
+  }
+
+  /**
+   * Mirror everything into one more domain. Nothing changes on failure.
+   * @returns 0 | -EADDRINUSE a mapping lies outside its aperture or between its pages | -EINVAL its pages are
+   *   larger than the CPU's | -EFAULT | -ENOMEM
+   * @source iopt_table_add_domain
+   */
+  addDomain(domain: PagingDomain): number {
+    const { space } = this;
+    if (this.#domains.includes(domain)) return -EEXIST;
+    const alignment = Math.max(2 ** (domain.pageSizesLg2[0] ?? 12), space.alignment);
+    if (alignment > PAGE_SIZE) return -EINVAL;
+    if (alignment !== space.alignment && !this.#fitsAlignment(alignment)) return -EADDRINUSE;
+    const { firstPage, lastPage } = domain.aperture;
+    let status = 0;
+    if (firstPage !== 0) status = space.reserve(0, firstPage - 1, domain);
+    if (status === 0 && lastPage < LAST_PAGE) status = space.reserve(lastPage + 1, LAST_PAGE, domain);
+    if (status === 0) status = this.#fillDomain(domain);
+    if (status < 0) {
+      space.unreserve(domain);
+      return status;
+    }
+    space.alignment = alignment;
+    this.#domains.push(domain);
+    return 0;
+  }
+
+  /** @source iopt_table_remove_domain */
+  removeDomain(domain: PagingDomain): void {
+    const index = this.#domains.indexOf(domain);
+    if (index < 0) bug('removing a domain that is not in the io_pagetable');
+    this.#domains.splice(index, 1);
+    this.#unfillDomain(domain, undefined);
+    this.space.unreserve(domain);
+    const smallest = this.#domains.map(({ pageSizesLg2 }) => 2 ** (pageSizesLg2[0] ?? 12));
+    this.space.alignment = Math.max(1, ...smallest);
+  }
+
+  /** @source iopt_unmap_iova_range */
+  #unmapRange(start: bigint, last: bigint): { status: number; bytes: bigint } {
+    let bytes = 0n;
+    let from = start;
+    for (;;) {
+      const area = this.#areaIn(from, last);
+      if (area === undefined) return { status: 0, bytes };
+      const { pages } = area;
+      // Being mapped or unmapped by somebody else.
+      if (pages === null) return { status: -EBUSY, bytes };
+      const areaFirst = firstIova(area);
+      const areaLast = lastIova(area);
+      if (areaFirst < from || areaLast > last) return { status: -ENOENT, bytes };
+      area.pages = null;
+      if (this.#domains.length > 0) unfillDomains(this.#context, area, pages, this.#domains);
+      this.space.removeArea(area);
+      pages.put();
+      bytes += areaLast - areaFirst + 1n;
+      // What is mapped behind the cursor from now on is not ours to unmap.
+      if (areaLast >= last) return { status: 0, bytes };
+      from = areaLast + 1n;
+    }
+  }
+
+  /** Areas without pages, so that the IOVA is taken. @returns 0 | -EPERM | -EINVAL with some inserted */
+  #insertAreas(slices: readonly PagesSlice[], iova: bigint, prot: number, areas: IoptArea[]): number {
+    let at = iova;
+    for (const { pages, startPage, startOffset, length } of slices) {
+      if ((prot & IOMMU_WRITE) !== 0 && !pages.writable) return -EPERM;
+      if ((startOffset & (this.space.alignment - 1)) !== 0) return -EINVAL;
+      const last = at + length - 1n;
+      const area: IoptArea = {
+        firstPage: pageOf(at),
+        firstOffset: offsetOf(at),
+        lastPage: pageOf(last),
+        lastOffset: offsetOf(last),
+        pageOffset: startOffset,
+        pagesFirst: startPage,
+        pagesLast: startPage + pageOf(BigInt(startOffset) + length - 1n),
+        prot,
+        pages: null,
+      };
+      this.space.insertArea(area);
+      areas.push(area);
+      at = last + 1n;
+    }
+    return 0;
+  }
+
+  /** Every existing area into a domain that is not in the list yet. */
+  #fillDomain(domain: PagingDomain): number {
+    const first = this.#domains.length === 0;
+    for (const area of this.space.areas) {
+      const { pages } = area;
+      if (pages === null) continue;
+      let status = first ? pages.acquire(area.pagesFirst, area.pagesLast) : 0;
+      if (status === 0) {
+        if (first) announce(this.#context, area, pages);
+        status = mapArea(this.#context, area, pages, domain);
+        if (status < 0 && first) letGo(this.#context, area, pages, []);
+      }
+      if (status < 0) {
+        this.#unfillDomain(domain, area);
+        return status;
+      }
+    }
+    return 0;
+  }
+
+  /** Areas before `end` (all without it) out of a domain that is not in the list; the last domain unpins. */
+  #unfillDomain(domain: PagingDomain, end: IoptArea | undefined): void {
+    const lastOne = this.#domains.length === 0;
+    const gather = newGather(lastOne && this.#context.observer !== undefined);
+    const cleared: IoptArea[] = [];
+    for (const area of this.space.areas) {
+      if (area === end) break;
+      if (area.pages === null) continue;
+      domain.unmap(area.firstPage, area.lastPage - area.firstPage + 1, gather);
+      cleared.push(area);
+    }
+    if (cleared.length === 0) return;
+    if (this.#context.bugs.earlyFree && lastOne)
+      for (const area of cleared) letGo(this.#context, area, area.pages!, [gather]);
+    syncDomain(this.#context, domain, gather);
+    if (!this.#context.bugs.earlyFree && lastOne)
+      for (const area of cleared) letGo(this.#context, area, area.pages!, [gather]);
+  }
+
+  #fitsAlignment(alignment: number): boolean {
+    const mask = alignment - 1;
+    for (const area of this.space.areas)
+      if (
+        (area.firstOffset & mask) !== 0 ||
+        ((area.lastOffset + 1) & mask) !== 0 ||
+        (area.pageOffset & mask) !== 0
+      )
+        return false;
+    return true;
+  }
+
+  #areaIn(first: bigint, last: bigint): IoptArea | undefined {
+    return this.space.areas.firstIn(pageOf(first), offsetOf(first), pageOf(last), offsetOf(last));
+  }
+}

@@ -1,0 +1,166 @@
+/**
+ * The user pages behind a mapping, and what of them is pinned. struct iopt_pages.
+ *
+ * One IoptPages belongs to one IOAS_MAP; IOAS_COPY makes further areas over the same pages, whole or in part.
+ * Pages are pinned while any area that covers them is filled into a domain, once however many areas that are:
+ *
+ *   page index   0        100       200      300
+ *   area A       |---------filled--------------|
+ *   area B                |--filled--|
+ *   runs         | uses 1 | uses 2   |  uses 1 |     each run is physically contiguous
+ *
+ * The frame numbers are kept with the pins, so what the user unmaps or maps anew meanwhile does not matter.
+ *
+ * @source drivers/iommu/iommufd/pages.c
+ */
+import { bug } from '../../hw/memory/bug.js';
+import { EFAULT } from '../../uapi/abi/errno.js';
+import { OrderedSpans, type Span } from './ordered-spans.js';
+
+/** What pinning needs of user memory. */
+export interface PinnableMemory {
+  runAt(vaPage: number, out: { pfn: number; pages: number }): number;
+  pin(pfn: number, pages: number): void;
+  unpin(pfn: number, pages: number): void;
+}
+
+/** A pinned run; positions are page indexes inside the IoptPages. */
+interface PinnedRun extends Span {
+  firstPage: number;
+  lastPage: number;
+  pfn: number;
+  uses: number;
+}
+
+export class IoptPages {
+  readonly writable: boolean;
+  /** Page of the user address where index 0 lies. */
+  readonly vaPage: number;
+  readonly npages: number;
+  /** Areas and lists that point here; kref. */
+  refs = 1;
+  readonly #user: PinnableMemory;
+  readonly #runs = new OrderedSpans<PinnedRun>();
+
+  constructor(user: PinnableMemory, vaPage: number, npages: number, writable: boolean) {
+    this.#user = user;
+    this.vaPage = vaPage;
+    this.npages = npages;
+    this.writable = writable;
+  }
+
+  get(): this {
+    this.refs++;
+    return this;
+  }
+
+  put(): void {
+    if (--this.refs === 0 && this.#runs.size > 0) bug('pages freed while pinned');
+  }
+
+  /**
+   * Pin pages for one more filled area.
+   * @param last  inclusive
+   * @returns 0 | -EFAULT no user memory there; nothing is pinned then
+   */
+  acquire(first: number, last: number): number {
+    this.#splitAt(first);
+    this.#splitAt(last + 1);
+    let index = first;
+    while (index <= last) {
+      const run = this.#runs.firstIn(index, 0, last, 0);
+      const holeEnd = run === undefined ? last + 1 : run.firstPage;
+      const status = this.#pinHole(index, holeEnd);
+      if (status < 0) {
+        // #pinHole left nothing of its own hole; what came before it goes as one.
+        if (index > first) this.release(first, index - 1);
+        return status;
+      }
+      if (run === undefined) break;
+      run.uses++;
+      index = run.lastPage + 1;
+    }
+    return 0;
+  }
+
+  /** Undo acquire() for the same range, or for a prefix of it. */
+  release(first: number, last: number): void {
+    this.#splitAt(first);
+    this.#splitAt(last + 1);
+    let run = this.#runs.firstIn(first, 0, last, 0);
+    while (run !== undefined && run.firstPage <= last) {
+      const after = this.#runs.next(run);
+      if (--run.uses === 0) {
+        this.#runs.remove(run);
+        this.#user.unpin(run.pfn, run.lastPage - run.firstPage + 1);
+      }
+      run = after;
+    }
+  }
+
+  /**
+   * Visit pinned pages as the longest physically contiguous runs.
+   * @param visit  called with (index of the run's first page, pfn, pages); a negative result ends the visit
+   * @returns 0 | the negative result
+   */
+  forEachRun(
+    first: number,
+    last: number,
+    visit: (index: number, pfn: number, pages: number) => number,
+  ): number {
+    let run = this.#runs.firstIn(first, 0, last, 0);
+    let index = first;
+    while (index <= last) {
+      if (run === undefined || run.firstPage > index) bug(`page ${index} is not pinned`);
+      const start = index;
+      const pfn: number = run.pfn + (index - run.firstPage);
+      do {
+        index = Math.min(run.lastPage, last) + 1;
+        run = index <= last ? this.#runs.next(run) : undefined;
+      } while (run !== undefined && run.firstPage === index && run.pfn === pfn + (index - start));
+      const status = visit(start, pfn, index - start);
+      if (status < 0) return status;
+    }
+    return 0;
+  }
+
+  /** Pins [index, end), which nothing covers. @returns 0 | -EFAULT with nothing pinned */
+  #pinHole(index: number, end: number): number {
+    const out = { pfn: 0, pages: 0 };
+    let at = index;
+    while (at < end) {
+      if (this.#user.runAt(this.vaPage + at, out) < 0) {
+        if (at > index) this.release(index, at - 1);
+        return -EFAULT;
+      }
+      const pages = Math.min(out.pages, end - at);
+      this.#user.pin(out.pfn, pages);
+      this.#runs.insert({
+        firstPage: at,
+        firstOffset: 0,
+        lastPage: at + pages - 1,
+        lastOffset: 0,
+        pfn: out.pfn,
+        uses: 1,
+      });
+      at += pages;
+    }
+    return 0;
+  }
+
+  /** Makes `index` the start of a run if it lies inside one. */
+  #splitAt(index: number): void {
+    const run = this.#runs.firstIn(index, 0, index, 0);
+    if (run === undefined || run.firstPage === index) return;
+    const right: PinnedRun = {
+      firstPage: index,
+      firstOffset: 0,
+      lastPage: run.lastPage,
+      lastOffset: 0,
+      pfn: run.pfn + (index - run.firstPage),
+      uses: run.uses,
+    };
+    run.lastPage = index - 1;
+    this.#runs.insert(right);
+  }
+}

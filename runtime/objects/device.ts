@@ -1,0 +1,201 @@
+/**
+ * A physical device bound to an iommufd, and how it is attached to page tables. struct iommufd_device.
+ *
+ * Made by VFIO's bind and gone with its unbind; user space cannot destroy it (its driver is a user).
+ *
+ * @source drivers/iommu/iommufd/device.c
+ */
+import { bug } from '../../hw/memory/bug.js';
+import { EFAULT, EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import {
+  type HwInfo,
+  IOMMU_HW_INFO_FLAG_INPUT_TYPE,
+  IOMMU_HW_INFO_TYPE_DEFAULT,
+} from '../../uapi/iommufd/hw-info.js';
+import { type IommufdCtx, REMOVE_TOMBSTONE, REMOVE_WAIT } from '../core/ctx.js';
+import { IommufdObject } from '../core/iommufd-object.js';
+import { OBJ_ANY, OBJ_DEVICE, OBJ_HWPT_NESTED, OBJ_HWPT_PAGING, OBJ_IOAS } from '../core/objects-layout.js';
+import type { UcmdOf } from '../core/ucmd.js';
+import type { HostDevice, IommuInstance } from '../drivers/contract.js';
+import { IommufdGroup } from './group.js';
+import { type Hwpt, HwptPaging } from './hwpt.js';
+import type { Ioas } from './ioas.js';
+import type { Vdevice } from './vdevice.js';
+
+/** Zeroes for clear_user. */
+const ZEROES = new Uint8Array(4096);
+
+export class Device extends IommufdObject {
+  readonly host: HostDevice;
+  readonly group: IommufdGroup;
+  vdevice: Vdevice | null = null;
+  /** Unbind has begun: no new vDEVICE. */
+  destroying = false;
+
+  constructor(ctx: IommufdCtx, id: number, host: HostDevice, group: IommufdGroup) {
+    super(ctx, id, OBJ_DEVICE);
+    this.host = host;
+    this.group = group;
+  }
+
+  get iommu(): IommuInstance {
+    return this.host.iommu;
+  }
+
+  /**
+   * Take a device's DMA away from everybody else.
+   * @returns the bound device | -EPERM its group belongs to somebody else | -ENOMEM | what the driver said
+   * @source iommufd_device_bind
+   */
+  static bindTo(ctx: IommufdCtx, host: HostDevice): Device | number {
+    const key = `${host.iommu.index}:${host.groupId}`;
+    const claimed = ctx.core.claimDma(key, ctx);
+    if (claimed < 0) return claimed;
+    const id = ctx.objects.reserve(OBJ_DEVICE);
+    if (id < 0) {
+      ctx.core.releaseDma(key);
+      return id;
+    }
+    const group = ctx.groups.get(key) ?? new IommufdGroup(ctx, key);
+    const device = new Device(ctx, id, host, group);
+    const status = group.bind(device);
+    if (status < 0) {
+      ctx.objects.free(id);
+      ctx.core.releaseDma(key);
+      return status;
+    }
+    ctx.groups.set(key, group);
+    // VFIO is a user until unbind(), and keeps the file open.
+    device.addUser();
+    ctx.getFile();
+    ctx.publish(device);
+    return device;
+  }
+
+  /** @source iommufd_device_unbind */
+  unbind(): void {
+    const { ctx } = this;
+    const status = ctx.destroyHeld(this, REMOVE_WAIT);
+    if (status < 0) ctx.context.log(`iommufd: device ${this.id} is still in use at unbind (${status})`);
+    ctx.putFile();
+  }
+
+  /**
+   * @param ptId  an IOAS (a page table is found or made) or a page table
+   * @returns ID of the page table in use | -ENOENT | -EINVAL | -EADDRINUSE | -EBUSY | -ENOMEM
+   */
+  attach(ptId: number): number {
+    const attach: ChangePt = (hwpt) => {
+      const status = this.group.attach(this, hwpt);
+      return status < 0 ? status : null;
+    };
+    const used = this.#changePt(ptId, attach, true);
+    if (used >= 0) this.addUser();
+    return used;
+  }
+
+  /** As attach(), from one page table to another. */
+  replace(ptId: number): number {
+    return this.#changePt(ptId, (hwpt) => this.group.replace(this, hwpt), false);
+  }
+
+  detach(): void {
+    const hwpt = this.group.detach(this);
+    if (hwpt === null) return;
+    hwpt.giveUp();
+    this.dropUser();
+  }
+
+  /** A vDEVICE holds a short reference for as long as it lives: take it away before waiting for it. */
+  override preDestroy(): void {
+    this.destroying = true;
+    const { vdevice, ctx } = this;
+    if (vdevice === null) return;
+    vdevice.addUser();
+    const status = ctx.destroyHeld(vdevice, REMOVE_WAIT | REMOVE_TOMBSTONE);
+    if (status < 0) bug(`vDEVICE ${vdevice.id} cannot be destroyed (${status})`);
+  }
+
+  override destroy(): void {
+    this.group.unbind(this);
+    this.ctx.core.releaseDma(this.group.key);
+  }
+
+  /** @param immediate  this is a first attach: a page table made for it is attached before it is filled */
+  #changePt(ptId: number, change: ChangePt, immediate: boolean): number {
+    const { ctx } = this;
+    const target = ctx.get(ptId, OBJ_ANY);
+    if (target === undefined) return -ENOENT;
+    let left: Hwpt | null | number;
+    let used = ptId;
+    if (target.type === OBJ_HWPT_PAGING || target.type === OBJ_HWPT_NESTED) left = change(target as Hwpt);
+    else if (target.type === OBJ_IOAS) {
+      const auto = this.#autoDomain(target as Ioas, change, immediate);
+      left = typeof auto === 'number' ? auto : auto.left;
+      if (typeof auto !== 'number') used = auto.hwpt.id;
+    } else left = -EINVAL;
+    ctx.put(target);
+    if (typeof left === 'number') return left;
+    left?.giveUp();
+    return used;
+  }
+
+  /**
+   * Any automatic page table of the IOAS that the device can use is as good as another; -EINVAL says that it
+   * cannot. When there is none, make one.
+   * @source iommufd_device_auto_get_domain
+   */
+  #autoDomain(ioas: Ioas, change: ChangePt, immediate: boolean): { hwpt: Hwpt; left: Hwpt | null } | number {
+    const { ctx } = this;
+    for (const hwpt of ioas.hwpts) {
+      if (!hwpt.auto || ctx.get(hwpt.id, OBJ_HWPT_PAGING) === undefined) continue;
+      const left = change(hwpt);
+      ctx.put(hwpt);
+      if (left === -EINVAL) continue;
+      return typeof left === 'number' ? left : { hwpt, left };
+    }
+    const first = {
+      attach: (made: HwptPaging) => this.group.attach(this, made),
+      undo: () => this.group.detach(this)?.giveUp(),
+    };
+    const hwpt = HwptPaging.alloc(ctx, ioas, this, 0, immediate ? first : undefined);
+    if (typeof hwpt === 'number') return hwpt;
+    const left = immediate ? null : change(hwpt);
+    if (typeof left === 'number') {
+      ctx.abort(hwpt);
+      return left;
+    }
+    hwpt.auto = true;
+    ctx.publish(hwpt);
+    return { hwpt, left };
+  }
+}
+
+/** Moves a device to a page table. @returns the one to give up, null when there is none, or -errno */
+type ChangePt = (hwpt: Hwpt) => Hwpt | null | number;
+
+/** @source device.c iommufd_get_hw_info */
+export function getHwInfo(ucmd: UcmdOf<typeof HwInfo>): number {
+  const { ctx, cmd } = ucmd;
+  if ((cmd.flags & ~IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0) return -EOPNOTSUPP;
+  if (cmd.reserved.some((byte) => byte !== 0)) return -EOPNOTSUPP;
+  const asked = (cmd.flags & IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0 ? cmd.dataType : IOMMU_HW_INFO_TYPE_DEFAULT;
+  const device = ctx.get<Device>(cmd.devId, OBJ_DEVICE);
+  if (device === undefined) return -ENOENT;
+  const info = device.iommu.hwInfo(device.host);
+  ctx.put(device);
+  if (asked !== IOMMU_HW_INFO_TYPE_DEFAULT && asked !== info.type) return -EOPNOTSUPP;
+
+  const { user } = ctx.context;
+  const copied = Math.min(cmd.dataLen, info.data.byteLength);
+  if (user.copyOut(cmd.dataUptr, info.data.subarray(0, copied)) < 0) return -EFAULT;
+  for (let at = copied; at < cmd.dataLen; at += ZEROES.byteLength) {
+    const part = ZEROES.subarray(0, Math.min(ZEROES.byteLength, cmd.dataLen - at));
+    if (user.copyOut(cmd.dataUptr + BigInt(at), part) < 0) return -EFAULT;
+  }
+  cmd.dataLen = info.data.byteLength;
+  cmd.dataType = info.type;
+  cmd.outCapabilities = info.capabilities;
+  cmd.outMaxPasidLog2 = info.maxPasidLog2;
+  return ucmd.respond();
+}

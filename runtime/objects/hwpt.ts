@@ -1,0 +1,240 @@
+/**
+ * Hardware page tables: kernel-managed over an IOAS (paging), or a guest's over a nest parent (nested).
+ * struct iommufd_hw_pagetable, iommufd_hwpt_paging, iommufd_hwpt_nested.
+ *
+ * Not modelled: fault queues (FAULT_ID_VALID finds none), PASID attach, cache coherency enforcement (every
+ * IOMMU here is coherent).
+ *
+ * @source drivers/iommu/iommufd/hw_pagetable.c
+ */
+import { EFAULT, EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import { IOMMU_HW_CAP_DIRTY_TRACKING } from '../../uapi/iommufd/hw-info.js';
+import {
+  type HwptAlloc,
+  IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
+  IOMMU_HWPT_ALLOC_NEST_PARENT,
+  IOMMU_HWPT_ALLOC_PASID,
+  IOMMU_HWPT_DATA_NONE,
+  IOMMU_HWPT_FAULT_ID_VALID,
+} from '../../uapi/iommufd/hwpt.js';
+import type { HwptInvalidate } from '../../uapi/iommufd/hwpt-invalidate.js';
+import type { IommufdCtx } from '../core/ctx.js';
+import { IommufdObject } from '../core/iommufd-object.js';
+import {
+  NESTED_VIOMMU_ID,
+  OBJ_ANY,
+  OBJ_DEVICE,
+  OBJ_HWPT_NESTED,
+  OBJ_HWPT_PAGING,
+  OBJ_IOAS,
+  OBJ_VIOMMU,
+} from '../core/objects-layout.js';
+import type { UcmdOf } from '../core/ucmd.js';
+import type { NestedDomain, PagingDomain } from '../drivers/contract.js';
+import type { Device } from './device.js';
+import type { Ioas } from './ioas.js';
+import type { Viommu } from './viommu.js';
+
+const NESTED_FLAGS = IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID;
+const PAGING_FLAGS =
+  IOMMU_HWPT_ALLOC_NEST_PARENT |
+  IOMMU_HWPT_ALLOC_DIRTY_TRACKING |
+  IOMMU_HWPT_FAULT_ID_VALID |
+  IOMMU_HWPT_ALLOC_PASID;
+/** No vendor struct comes near; more is a wrong length. */
+const MAX_DATA_BYTES = 4096;
+
+export class HwptPaging extends IommufdObject {
+  readonly ioas: Ioas;
+  readonly domain: PagingDomain;
+  readonly nestParent: boolean;
+  /** Made by an attach to the IOAS; dies with its last device. */
+  auto = false;
+
+  private constructor(ctx: IommufdCtx, id: number, ioas: Ioas, domain: PagingDomain, nestParent: boolean) {
+    super(ctx, id, OBJ_HWPT_PAGING);
+    this.ioas = ioas;
+    this.domain = domain;
+    this.nestParent = nestParent;
+    ioas.addUser();
+  }
+
+  /**
+   * A page table that mirrors the IOAS; not published yet.
+   * @returns it | -EOPNOTSUPP flags | -ENOMEM | -EADDRINUSE a mapping does not fit it | -EFAULT | what
+   *   `first` returned
+   * @param first  done when the domain exists and before it is filled; undone by the caller's `undo`
+   * @source iommufd_hwpt_paging_alloc
+   */
+  static alloc(
+    ctx: IommufdCtx,
+    ioas: Ioas,
+    device: Device,
+    flags: number,
+    first?: { attach(hwpt: HwptPaging): number; undo(): void },
+  ): HwptPaging | number {
+    if ((flags & ~PAGING_FLAGS) !== 0) return -EOPNOTSUPP;
+    if ((flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0 && !canTrackDirty(device)) return -EOPNOTSUPP;
+    if ((flags & IOMMU_HWPT_FAULT_ID_VALID) !== 0 && (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0)
+      return -EOPNOTSUPP;
+    const id = ctx.objects.reserve(OBJ_HWPT_PAGING);
+    if (id < 0) return id;
+    const domain = device.iommu.allocPaging(device.host, flags & ~IOMMU_HWPT_FAULT_ID_VALID);
+    if (typeof domain === 'number') {
+      ctx.objects.free(id);
+      return domain;
+    }
+    const hwpt = new HwptPaging(ctx, id, ioas, domain, (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0);
+    let status = first?.attach(hwpt) ?? 0;
+    if (status === 0) {
+      status = ioas.iopt.addDomain(domain);
+      if (status < 0) first?.undo();
+    }
+    if (status < 0) {
+      ctx.abort(hwpt);
+      return status;
+    }
+    ioas.hwpts.add(hwpt);
+    return hwpt;
+  }
+
+  /** A device no longer uses it: an automatic one goes with the last. @source iommufd_hw_pagetable_put */
+  giveUp(): void {
+    // Others still using it is no failure: it stays for them.
+    if (this.auto) this.ctx.destroyHeld(this, 0);
+    else this.dropUser();
+  }
+
+  override destroy(): void {
+    if (this.ioas.hwpts.delete(this)) this.ioas.iopt.removeDomain(this.domain);
+    this.domain.free();
+    this.ioas.dropUser();
+  }
+}
+
+export class HwptNested extends IommufdObject {
+  readonly parent: HwptPaging;
+  readonly viommu: Viommu | null;
+  readonly domain: NestedDomain;
+
+  constructor(ctx: IommufdCtx, id: number, parent: HwptPaging, viommu: Viommu | null, domain: NestedDomain) {
+    super(ctx, id, OBJ_HWPT_NESTED);
+    this.parent = parent;
+    this.viommu = viommu;
+    this.domain = domain;
+    (viommu ?? parent).addUser();
+    ctx.objects.setPayload(id, NESTED_VIOMMU_ID, viommu?.id ?? 0);
+  }
+
+  giveUp(): void {
+    this.dropUser();
+  }
+
+  override destroy(): void {
+    this.domain.free();
+    (this.viommu ?? this.parent).dropUser();
+  }
+}
+
+export type Hwpt = HwptPaging | HwptNested;
+
+/** The table that IOVAs of this one end in. @source find_hwpt_paging */
+export function findHwptPaging(hwpt: Hwpt): HwptPaging {
+  return hwpt instanceof HwptPaging ? hwpt : hwpt.parent;
+}
+
+/** @source hw_pagetable.c iommufd_hwpt_alloc */
+export function hwptAlloc(ucmd: UcmdOf<typeof HwptAlloc>): number {
+  const { ctx, cmd } = ucmd;
+  if (cmd.reserved !== 0) return -EOPNOTSUPP;
+  if ((cmd.dataType === IOMMU_HWPT_DATA_NONE) !== (cmd.dataLen === 0)) return -EINVAL;
+  const device = ctx.get<Device>(cmd.devId, OBJ_DEVICE);
+  if (device === undefined) return -ENOENT;
+  const target = ctx.get(cmd.ptId, OBJ_ANY);
+  if (target === undefined) {
+    ctx.put(device);
+    return -EINVAL;
+  }
+  const hwpt = allocOn(ucmd, device, target);
+  ctx.put(target);
+  ctx.put(device);
+  if (typeof hwpt === 'number') return hwpt;
+  ucmd.newObject = hwpt;
+  // No fault queue exists that the ID could name.
+  if ((cmd.flags & IOMMU_HWPT_FAULT_ID_VALID) !== 0) return -ENOENT;
+  cmd.outHwptId = hwpt.id;
+  return ucmd.respond();
+}
+
+function allocOn(ucmd: UcmdOf<typeof HwptAlloc>, device: Device, target: IommufdObject): Hwpt | number {
+  const { ctx, cmd } = ucmd;
+  switch (target.type) {
+    case OBJ_IOAS: {
+      // No driver here takes vendor data for a kernel-managed table.
+      if (cmd.dataLen !== 0) return -EOPNOTSUPP;
+      return HwptPaging.alloc(ctx, target as Ioas, device, cmd.flags);
+    }
+    case OBJ_HWPT_PAGING:
+      return nestedOnParent(ucmd, device, target as HwptPaging);
+    case OBJ_VIOMMU:
+      return nestedOnViommu(ucmd, device, target as Viommu);
+    default:
+      return -EINVAL;
+  }
+}
+
+/** @source iommufd_hwpt_nested_alloc */
+function nestedOnParent(
+  ucmd: UcmdOf<typeof HwptAlloc>,
+  device: Device,
+  parent: HwptPaging,
+): HwptNested | number {
+  const { cmd } = ucmd;
+  if ((cmd.flags & ~NESTED_FLAGS) !== 0 || cmd.dataLen === 0) return -EOPNOTSUPP;
+  if (parent.auto || !parent.nestParent || parent.domain.driver !== device.iommu.driver) return -EINVAL;
+  const flags = cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID;
+  return makeNested(ucmd, parent, null, (data) =>
+    device.iommu.allocNested(device.host, parent.domain, cmd.dataType, data, flags),
+  );
+}
+
+/** @source iommufd_viommu_alloc_hwpt_nested */
+function nestedOnViommu(ucmd: UcmdOf<typeof HwptAlloc>, device: Device, viommu: Viommu): HwptNested | number {
+  const { cmd } = ucmd;
+  if (viommu.iommu !== device.iommu) return -EINVAL;
+  if ((cmd.flags & ~NESTED_FLAGS) !== 0 || cmd.dataLen === 0) return -EOPNOTSUPP;
+  const flags = cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID;
+  return makeNested(ucmd, viommu.parent, viommu, (data) =>
+    viommu.driver.allocNested(cmd.dataType, data, flags),
+  );
+}
+
+function makeNested(
+  ucmd: UcmdOf<typeof HwptAlloc>,
+  parent: HwptPaging,
+  viommu: Viommu | null,
+  make: (data: Uint8Array) => NestedDomain | number,
+): HwptNested | number {
+  const { ctx, cmd } = ucmd;
+  if (cmd.dataLen > MAX_DATA_BYTES) return -EINVAL;
+  const data = new Uint8Array(cmd.dataLen);
+  const id = ctx.objects.reserve(OBJ_HWPT_NESTED);
+  if (id < 0) return id;
+  const domain = ctx.context.user.copyIn(cmd.dataUptr, data) < 0 ? -EFAULT : make(data);
+  if (typeof domain === 'number') {
+    ctx.objects.free(id);
+    return domain;
+  }
+  return new HwptNested(ctx, id, parent, viommu, domain);
+}
+
+/** The core's own invalidations go the way that any thread's go. */
+export function hwptInvalidate(ucmd: UcmdOf<typeof HwptInvalidate>): number {
+  const status = ucmd.ctx.invalidations.execute(ucmd.cmd);
+  ucmd.respond();
+  return status;
+}
+
+function canTrackDirty(device: Device): boolean {
+  return (device.iommu.hwInfo(device.host).capabilities & BigInt(IOMMU_HW_CAP_DIRTY_TRACKING)) !== 0n;
+}

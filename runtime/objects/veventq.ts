@@ -1,0 +1,149 @@
+/**
+ * vEVENTQ: the events of one type that concern one VM, as a file to read. struct iommufd_veventq.
+ *
+ * When `depth` events wait unread, the next one is lost: its number goes into a header without data that
+ * stands at the tail, one however many are lost. An event that finds room again takes the header away, and
+ * its sequence number shows how many were lost before it.
+ *
+ *   depth 2:   | 0 | 1 |          | 0 | 1 | LOST 2 |       | 0 | 1 | LOST 5 |       read one:  | 1 | LOST 5 |
+ *                                                                                   next event: | 1 | 6 |
+ *
+ * @source drivers/iommu/iommufd/eventq.c, iommufd_private.h iommufd_vevent_handler,
+ *   driver.c iommufd_viommu_report_event
+ */
+import { EEXIST, EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import {
+  IOMMU_VEVENTQ_FLAG_LOST_EVENTS,
+  IOMMU_VEVENTQ_TYPE_DEFAULT,
+  VeventHeader,
+  type VeventqAlloc,
+} from '../../uapi/iommufd/veventq.js';
+import type { EventFile } from '../core/file-table.js';
+import { IommufdObject } from '../core/iommufd-object.js';
+import { OBJ_VEVENTQ, OBJ_VIOMMU } from '../core/objects-layout.js';
+import type { UcmdOf } from '../core/ucmd.js';
+import type { Viommu } from './viommu.js';
+
+const INT_MAX = 0x7fff_ffff;
+const HEADER_BYTES = 8;
+
+interface Vevent {
+  readonly sequence: number;
+  readonly data: Uint8Array;
+}
+
+export class Veventq extends IommufdObject {
+  readonly viommu: Viommu;
+  /** IOMMU_VEVENTQ_TYPE_*. */
+  readonly eventType: number;
+  readonly depth: number;
+  /** Normal events from `#head` on; consumed ones before it are dropped from time to time. */
+  readonly #events: Vevent[] = [];
+  #head = 0;
+  /** Sequence number in the LOST_EVENTS header at the tail, or -1 when there is none. */
+  #lost = -1;
+  #sequence = 0;
+
+  constructor(id: number, viommu: Viommu, type: number, depth: number) {
+    super(viommu.ctx, id, OBJ_VEVENTQ);
+    this.viommu = viommu;
+    this.eventType = type;
+    this.depth = depth;
+    viommu.addUser();
+    viommu.veventqs.set(type, this);
+  }
+
+  report(data: Uint8Array): void {
+    const sequence = this.#sequence;
+    this.#sequence = sequence === INT_MAX ? 0 : sequence + 1;
+    if (this.#events.length - this.#head >= this.depth) {
+      this.#lost = sequence;
+      return;
+    }
+    this.#lost = -1;
+    this.#events.push({ sequence, data: data.slice() });
+  }
+
+  get readable(): boolean {
+    return this.#head < this.#events.length || this.#lost >= 0;
+  }
+
+  /** Whole records only; a record that does not fit stays for the next read. */
+  read(maxBytes: number): Uint8Array {
+    const records: Uint8Array[] = [];
+    let done = 0;
+    while (this.#head < this.#events.length) {
+      const event = this.#events[this.#head]!;
+      if (done + HEADER_BYTES + event.data.byteLength > maxBytes) return concat(records, done);
+      records.push(VeventHeader.toBytes({ flags: 0, sequence: event.sequence }), event.data);
+      done += HEADER_BYTES + event.data.byteLength;
+      this.#drop();
+    }
+    if (this.#lost >= 0 && done + HEADER_BYTES <= maxBytes) {
+      records.push(VeventHeader.toBytes({ flags: IOMMU_VEVENTQ_FLAG_LOST_EVENTS, sequence: this.#lost }));
+      done += HEADER_BYTES;
+      this.#lost = -1;
+    }
+    return concat(records, done);
+  }
+
+  override destroy(): void {
+    this.viommu.veventqs.delete(this.eventType);
+    this.viommu.dropUser();
+  }
+
+  /** The open file: a user of the object, and of the iommufd. */
+  open(): EventFile {
+    this.addUser();
+    this.ctx.getFile();
+    return {
+      kind: 'event',
+      read: (maxBytes) => this.read(maxBytes),
+      poll: () => this.readable,
+      release: () => {
+        this.dropUser();
+        this.ctx.putFile();
+      },
+    };
+  }
+
+  #drop(): void {
+    this.#head++;
+    if (this.#head < 1024 && this.#head < this.#events.length) return;
+    this.#events.splice(0, this.#head);
+    this.#head = 0;
+  }
+}
+
+function concat(parts: readonly Uint8Array[], bytes: number): Uint8Array {
+  const whole = new Uint8Array(bytes);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.byteLength;
+  }
+  return whole;
+}
+
+/** @source eventq.c iommufd_veventq_alloc */
+export function veventqAlloc(ucmd: UcmdOf<typeof VeventqAlloc>): number {
+  const { ctx, cmd } = ucmd;
+  if (cmd.flags !== 0 || cmd.reserved !== 0 || cmd.type === IOMMU_VEVENTQ_TYPE_DEFAULT) return -EOPNOTSUPP;
+  if (cmd.veventqDepth === 0) return -EINVAL;
+  const viommu = ctx.get<Viommu>(cmd.viommuId, OBJ_VIOMMU);
+  if (viommu === undefined) return -ENOENT;
+  const queue = allocOn(viommu, cmd.type, cmd.veventqDepth);
+  ctx.put(viommu);
+  if (typeof queue === 'number') return queue;
+  ucmd.newObject = queue;
+  cmd.outVeventqId = queue.id;
+  cmd.outVeventqFd = ctx.core.files.install(queue.open());
+  return ucmd.respond();
+}
+
+function allocOn(viommu: Viommu, type: number, depth: number): Veventq | number {
+  if (viommu.veventqs.has(type)) return -EEXIST;
+  if (!viommu.driver.veventTypes.includes(type)) return -EOPNOTSUPP;
+  const id = viommu.ctx.objects.reserve(OBJ_VEVENTQ);
+  return id < 0 ? id : new Veventq(id, viommu, type, depth);
+}
