@@ -1,0 +1,44 @@
+/**
+ * `report.json`: everything a command's runs found, for programs and for charts.
+ *
+ *   { "report": "iommufd-stress", "version": 1, "runs": [ StressResult, ... ] }
+ *
+ * One entry a topology, in the order they ran, as `perf/stress/types.ts` declares it. An older report is
+ * replaced whole or not at all.
+ */
+import { renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import type { StressResult } from '../stress/types.js';
+
+export interface StressReport {
+  readonly report: 'iommufd-stress';
+  readonly version: 1;
+  readonly runs: readonly StressResult[];
+}
+
+/** Why a report could not be written to `file`, found out before the work rather than after; null when it could. */
+export function reportProblem(file: string): string | null {
+  const path = resolve(file);
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return `'${file}' is a directory`;
+  if (!statSync(dirname(path), { throwIfNoEntry: false })?.isDirectory())
+    return `there is no directory '${dirname(path)}'`;
+  return null;
+}
+
+/**
+ * @returns the absolute path written
+ * @throws what the file system says (ENOSPC, EACCES, ...); then neither half a report nor a leftover is there
+ */
+export function writeReport(file: string, runs: readonly StressResult[]): string {
+  const path = resolve(file);
+  const report: StressReport = { report: 'iommufd-stress', version: 1, runs };
+  const partial = join(dirname(path), `.${basename(path)}.${process.pid}`);
+  try {
+    writeFileSync(partial, `${JSON.stringify(report, null, 2)}\n`);
+    renameSync(partial, path);
+  } catch (error) {
+    rmSync(partial, { force: true });
+    throw error;
+  }
+  return path;
+}
