@@ -1,0 +1,5 @@
+// Removes everything a build or a run made; node_modules stays.
+import { fs } from 'zx';
+
+process.chdir(`${import.meta.dirname}/..`);
+for (const path of ['dist', 'report.json']) await fs.remove(path);

@@ -1,0 +1,58 @@
+/** The `iommufd` command line: which commands there are, and what wrong usage comes to. */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { addStress } from './commands/stress.js';
+import { addTopology } from './commands/topology.js';
+import { EXIT_CLEAN, EXIT_USAGE, type Surroundings } from './surroundings.js';
+
+/** Commands that have a place and no code: named, so that nobody looks for a typing error. */
+const NOT_YET: Record<string, string> = {
+  scale: 'what N SMMUs, N command queues and one shared stage 2 cost',
+  bench: 'figures for one operation at a time, with baselines',
+  explore: 'one thread at a time, every shared access a schedule point',
+  serve: 'an IOMMU behind a socket, for an emulator',
+  decode: 'commands, events and table entries in words',
+};
+
+/** @returns the exit code: 0 clean, 1 a violation or a dead worker, 2 wrong usage */
+export async function main(args: readonly string[], surroundings: Surroundings): Promise<number> {
+  let exitCode = EXIT_CLEAN;
+  const done = (code: number): void => {
+    exitCode = code;
+  };
+  const program = new Command('iommufd')
+    .description("Linux's iommufd user API over simulated physical IOMMUs, with real threads.")
+    .version(packageVersion(), '-V, --version')
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => surroundings.stdout.write(text),
+      writeErr: (text) => surroundings.stderr.write(text),
+    })
+    .showHelpAfterError('(iommufd --help, iommufd stress --help)')
+    .addHelpText('after', '\nExit codes: 0 clean, 1 a violation or a dead worker, 2 wrong usage.');
+  addStress(program, surroundings, done);
+  addTopology(program, surroundings, done);
+  for (const [name, text] of Object.entries(NOT_YET))
+    program
+      .command(name)
+      .description(`${text} (not there yet)`)
+      .argument('[args...]')
+      .allowUnknownOption()
+      .action(() => {
+        surroundings.stderr.write(`iommufd ${name}: not there yet\n`);
+        done(EXIT_USAGE);
+      });
+  try {
+    await program.parseAsync(args, { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    return error.exitCode === 0 ? EXIT_CLEAN : EXIT_USAGE;
+  }
+  return exitCode;
+}
+
+/** Two folders up, where npm puts it: next to `dist`. */
+function packageVersion(): string {
+  const file = new URL('../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}

@@ -1,0 +1,169 @@
+/**
+ * `iommufd stress`: the main job. One run a topology, one after the other, each with the same options; one
+ * report and one tally for all. Everything is checked before the first thread starts.
+ */
+import { type Command, InvalidArgumentError } from 'commander';
+import { reportProblem, writeReport } from '../../perf/report/report-json.js';
+import { OptionError } from '../../perf/stress/option-error.js';
+import { DEFAULTS, type StressInput, stressOptions } from '../../perf/stress/options.js';
+import { PRESET_NAMES } from '../../perf/stress/presets.js';
+import { INJECTIONS, type StressOptions, type StressResult } from '../../perf/stress/types.js';
+import { ConfigError } from '../../runtime/machine-config.js';
+import { EXIT_CLEAN, EXIT_FOUND, type RunStress, type Surroundings } from '../surroundings.js';
+import { jsonOutput, type StressOutput, textOutput } from './stress-output.js';
+import { usageError } from './usage.js';
+
+interface Flags extends Omit<StressInput, 'topology'> {
+  readonly topology?: readonly string[];
+  /** A file, or false for --no-report. */
+  readonly report: string | false;
+  readonly json?: boolean;
+}
+
+export function addStress(program: Command, around: Surroundings, done: (code: number) => void): void {
+  const { duration, guests, mix, hostile, memory, s2Sharing } = DEFAULTS;
+  program
+    .command('stress')
+    .description(
+      'send DMA at several SMMUs while mappings change, and check that no dead translation is used',
+    )
+    .option(
+      '--topology <file|preset>',
+      `the machine: a raw IORT, a JSON description, or ${PRESET_NAMES.join(', ')}; may be given more than ` +
+        'once, one run each (default: every preset)',
+      (value: string, before: readonly string[] = []) => [...before, value],
+    )
+    .option('--duration <s>', `seconds of traffic for each topology (default: ${duration})`)
+    .option('--devices <n>', 'devices in all (default: 2 an SMMU, 4 to 12)')
+    .option('--guests <n>', `VMs that change page tables of their own (default: ${guests})`)
+    .option('--seed <n>', 'repeat the choices of a run; it printed its seed (default: drawn)')
+    .option('--mix <mix>', `weights of the traffic programs (default: ${mix})`)
+    .option(
+      '--s2-sharing <how>',
+      `one stage 2 for all SMMUs or one each: shared, per-psmmu (default: ${s2Sharing})`,
+    )
+    .option('--inject <bug>', `a deliberate bug, to see the checker fire: ${INJECTIONS.join(', ')}`)
+    .option('--hostile <pct>', `percent of transactions that must fault (default: ${hostile})`)
+    .option('--memory <size>', `RAM of the machine (default: ${memory})`)
+    .option('--report <file>', 'where to write everything found', nonEmpty, 'report.json')
+    .option('--no-report', 'write no report')
+    .option('--json', 'one JSON object a line on stdout, the last one the result')
+    .addHelpText(
+      'after',
+      '\nCtrl-C ends the run with its results; twice ends it at once.' +
+        '\nExit codes: 0 clean, 1 a violation or a dead worker, 2 wrong usage.',
+    )
+    .action(async (flags: Flags) => {
+      try {
+        done(await stress(flags, around));
+      } catch (error) {
+        const code = usageError('stress', error, around.stderr);
+        if (code === null) throw error;
+        done(code);
+      }
+    });
+}
+
+function nonEmpty(value: string): string {
+  if (value === '') throw new InvalidArgumentError('needs a file name.');
+  return value;
+}
+
+async function stress(flags: Flags, around: Surroundings): Promise<number> {
+  const runs = allOptions(flags);
+  if (flags.report !== false) {
+    const problem = reportProblem(flags.report);
+    if (problem !== null) throw new OptionError('report', problem);
+  }
+  const output = flags.json ? jsonOutput(around.stdout) : textOutput(around.stdout);
+  const runStress = await around.loadStress();
+  const results: StressResult[] = [];
+  const tally = { checks: 0, violations: 0, deaths: 0 };
+  for (const options of runs) {
+    if (around.signal.aborted) break;
+    const seen = await runOne(runStress, options, output, around);
+    if (seen.result !== null) results.push(seen.result);
+    tally.checks += seen.checks;
+    tally.violations += seen.violations;
+    tally.deaths += seen.deaths;
+  }
+  let report: string | null = null;
+  let unwritten = false;
+  if (flags.report !== false && results.length > 0) {
+    try {
+      report = writeReport(flags.report, results);
+    } catch (error) {
+      around.stderr.write(`iommufd stress: --report: not written: ${(error as Error).message}\n`);
+      unwritten = true;
+    }
+  }
+  const interrupted = around.signal.aborted;
+  output.result({ ...tally, interrupted, skipped: runs.length - results.length, report, runs: results });
+  return tally.violations > 0 || tally.deaths > 0 || unwritten ? EXIT_FOUND : EXIT_CLEAN;
+}
+
+/** One set of options a topology; a seed that is drawn is drawn once, so that one number repeats them all. */
+function allOptions({ topology, report: _, json: __, ...rest }: Flags): StressOptions[] {
+  const names = topology ?? PRESET_NAMES;
+  const first = stressOptions({ ...rest, topology: names[0]! });
+  return [
+    first,
+    ...names.slice(1).map((name) => stressOptions({ ...rest, topology: name }, () => first.seed)),
+  ];
+}
+
+interface Seen {
+  readonly result: StressResult | null;
+  readonly checks: number;
+  readonly violations: number;
+  readonly deaths: number;
+}
+
+/** A run that throws is a dead main thread: it counts as one, and what it said before still counts. */
+async function runOne(
+  runStress: RunStress,
+  options: StressOptions,
+  output: StressOutput,
+  around: Surroundings,
+): Promise<Seen> {
+  const listener = output.listen(options);
+  let checks = 0;
+  let violations = 0;
+  let told = 0;
+  let deaths = 0;
+  try {
+    const result = await runStress(
+      options,
+      {
+        started: (info) => listener.started(info),
+        sample(sample) {
+          checks = sample.checks;
+          violations = Math.max(violations, sample.violations);
+          listener.sample(sample);
+        },
+        violation(story) {
+          told++;
+          listener.violation(story);
+        },
+        death(death) {
+          deaths++;
+          listener.death(death);
+        },
+      },
+      around.signal,
+    );
+    listener.ended(result);
+    return {
+      result,
+      checks: result.final.checks,
+      violations: Math.max(result.final.violations, result.violations.length),
+      deaths: Math.max(result.deaths.length, deaths),
+    };
+  } catch (error) {
+    // A machine that refuses its configuration names the key: nothing was started yet.
+    if (error instanceof OptionError || error instanceof ConfigError) throw error;
+    listener.death({ worker: 'main', reason: (error as Error).stack ?? String(error) });
+    listener.ended(null);
+    return { result: null, checks, violations: Math.max(violations, told), deaths: deaths + 1 };
+  }
+}
