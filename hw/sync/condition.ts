@@ -16,7 +16,7 @@
 import type { Field } from '../memory/layout.js';
 import type { Mutex } from './mutex.js';
 import type { SyncEnv } from './thread.js';
-import { NEVER, waitUntil } from './wait.js';
+import { ETIMEDOUT, NEVER, waitUntil } from './wait.js';
 
 const WAITERS = 4;
 const ALL = Number.POSITIVE_INFINITY;
@@ -54,6 +54,8 @@ export class Condition {
     while (!holds()) {
       const result = this.wait(mutex, deadlineNs);
       if (result < 0) return result;
+      // Signals that never pause must not keep it past its deadline.
+      if (this.#env.clock.nowNs() >= deadlineNs && !holds()) return -ETIMEDOUT;
     }
     return 0;
   }

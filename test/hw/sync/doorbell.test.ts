@@ -69,6 +69,7 @@ test('no ring is missed, wherever it falls into waitFor', (t) => {
       waker: () => {
         waker.words.store(work, 1);
         new Doorbell(waker, offset).ring();
+        return true;
       },
     };
   });

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { Mutex, mutexField } from '../../../hw/sync/mutex.js';
 import { setScheduleHook } from '../../../hw/sync/words.js';
-import { bench, everyPlaceForWaker } from './sync-env.js';
+import { bench, done, everyPlaceForWaker } from './sync-env.js';
 
 const ETIMEDOUT = 110;
 const EOWNERDEAD = 130;
@@ -122,7 +122,7 @@ test('no unlock is missed, wherever it falls into lock', (t) => {
   everyPlaceForWaker(t, mutexField(), (waiter, waker, offset) => {
     const held = new Mutex(waker, offset);
     held.lock();
-    return { waiter: () => new Mutex(waiter, offset).lock(), waker: () => held.unlock() };
+    return { waiter: () => new Mutex(waiter, offset).lock(), waker: () => done(held.unlock()) };
   });
 });
 

@@ -1,6 +1,6 @@
 import test from 'ava';
 import { Semaphore, semaphoreField } from '../../../hw/sync/semaphore.js';
-import { bench, everyPlaceForWaker } from './sync-env.js';
+import { bench, done, everyPlaceForWaker } from './sync-env.js';
 
 const ETIMEDOUT = 110;
 
@@ -42,6 +42,6 @@ test('release: of nothing, or past the largest count, is a bug', (t) => {
 test('no release is missed, wherever it falls into acquire', (t) => {
   everyPlaceForWaker(t, semaphoreField(), (waiter, waker, offset) => ({
     waiter: () => new Semaphore(waiter, offset).acquire(),
-    waker: () => new Semaphore(waker, offset).release(),
+    waker: () => done(new Semaphore(waker, offset).release()),
   }));
 });
