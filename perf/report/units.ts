@@ -1,12 +1,12 @@
 /** Figures as a person reads them: few digits, always a unit's worth of meaning. */
 
-/** `1.24M`, `532k`, `0`: at most three digits before the suffix. */
+/** `1.24M`, `53.2k`, `9999`, `0`: whole below 10 000, then three digits and a suffix. */
 export function compact(value: number): string {
   if (!Number.isFinite(value)) return '-';
-  if (value >= 999_500_000) return `${short(value / 1e9)}G`;
-  if (value >= 999_500) return `${short(value / 1e6)}M`;
-  if (value >= 9_995) return `${short(value / 1e3)}k`;
-  return short(value);
+  if (value >= 999_500_000) return `${(value / 1e9).toPrecision(3)}G`;
+  if (value >= 999_500) return `${(value / 1e6).toPrecision(3)}M`;
+  if (value >= 9_999.5) return `${(value / 1e3).toPrecision(3)}k`;
+  return value.toFixed(0);
 }
 
 /** A latency in microseconds: `0.4`, `12.3`, `1240`. `-` when there was nothing to measure. */
@@ -26,9 +26,4 @@ export function hitRate(hits: number, all: number): string {
 export function bytes(value: number): string {
   const mib = value / 2 ** 20;
   return mib >= 1024 ? `${Number((mib / 1024).toFixed(2))} GiB` : `${Number(mib.toFixed(2))} MiB`;
-}
-
-function short(value: number): string {
-  if (Number.isInteger(value) && value < 10_000) return String(value);
-  return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 }

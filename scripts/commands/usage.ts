@@ -9,7 +9,9 @@ import { EXIT_USAGE, type Output } from '../surroundings.js';
  */
 export function usageError(command: string, error: unknown, stderr: Output): number | null {
   if (error instanceof OptionError) {
-    stderr.write(`iommufd ${command}: --${kebab(error.option)}: ${error.message}\n`);
+    // `iommufd topology FILE` has no --topology: there the argument is what is meant.
+    const where = error.option === command ? '' : ` --${kebab(error.option)}:`;
+    stderr.write(`iommufd ${command}:${where} ${error.message}\n`);
     return EXIT_USAGE;
   }
   if (error instanceof ConfigError) {

@@ -1,0 +1,124 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { reportProblem, writeReport } from '../../../perf/report/report-json.js';
+import { renderStory, renderSummary } from '../../../perf/report/summary.js';
+import { compact, hitRate, micros } from '../../../perf/report/units.js';
+import { stressOptions } from '../../../perf/stress/options.js';
+import { createProgress, renderLine, renderTable } from '../../../perf/stress/progress.js';
+import { resultOf, STORY, sampleAt } from '../stress-sample.js';
+
+const options = stressOptions({ topology: 'cix-p1', seed: 7 });
+
+test('summary: a row an SMMU, the checks by rule, and what repeats the run', (t) => {
+  const text = renderSummary(resultOf(options));
+  t.regex(text, /cix-p1: 4\.0 s of traffic, 4 devices, 2 guests, 256 MiB, seed 7/);
+  t.regex(text, /smmu0 .* 8\.00M .* 2\.00M .* 95\.0% .* 12\.0k .* 4000 .* 0\.42 .* 17\.5 .* 250 .* 12 /);
+  t.regex(text, /smmu1 .* - .* - /);
+  t.regex(text, /R1 3990, R6 10/);
+  t.regex(text, /first DMA after 95 ms/);
+  t.notRegex(text, /VIOLATION|died|interrupted/);
+});
+
+test('summary: tells a violation with every fact it has, and says of the rest that it is not known', (t) => {
+  const text = renderStory({ ...STORY, pa: null });
+  for (const fact of [STORY.device, STORY.stream, STORY.iova, STORY.walk, STORY.invalidation, STORY.sync])
+    t.true(text.includes(fact!), `${fact} in:\n${text}`);
+  t.regex(text, /PA +not known/);
+  t.true(text.includes('used at tick 90'));
+});
+
+test('summary: many violations are counted, a few are told', (t) => {
+  const text = renderSummary(
+    resultOf(
+      options,
+      Array.from({ length: 12 }, () => STORY),
+    ),
+  );
+  t.is(text.match(/VIOLATION R1/g)?.length, 5);
+  t.regex(text, /and 7 more violations in the report/);
+});
+
+test('summary: a run without a single check says so, and names who died', (t) => {
+  const text = renderSummary({
+    ...resultOf(options),
+    checksByRule: {},
+    deaths: [{ worker: 'piommu smmu1', reason: 'exit code 1' }],
+    interrupted: true,
+  });
+  t.regex(text, /checks: none were made/);
+  t.regex(text, /worker piommu smmu1 died: exit code 1/);
+  t.regex(text, /\(interrupted\)/);
+});
+
+test('progress: rates are of the time since the sample before', (t) => {
+  const now = sampleAt(4);
+  t.regex(
+    renderLine(sampleAt(2), now),
+    /^ +4\.0 s {2}smmu0 2\.00M\/s 95\.0% hits, 3000 inv\/s, sync 0\.42\/17\.5 us/,
+  );
+  const stalled = { ...now, atS: 6 };
+  t.regex(renderLine(now, stalled), /smmu0 0\/s - hits, 0 inv\/s/);
+  t.regex(
+    renderTable(undefined, now, 9),
+    /smmu0 .* 2\.00M .* 95\.0% .* 3000 .*\n[\s\S]*4\.0 of 9 s .*4000 checks, 0 violations/,
+  );
+});
+
+test('progress: what is not a terminal gets one line every two seconds, without escapes', (t) => {
+  let text = '';
+  const progress = createProgress({ write: (part: string) => (text += part) }, 9);
+  for (let atS = 0; atS <= 9; atS += 0.5) progress.sample(sampleAt(atS));
+  progress.end();
+  const lines = text.trimEnd().split('\n');
+  t.deepEqual(
+    lines.map((line) => line.trim().split(' ')[0]),
+    ['2.0', '4.0', '6.0', '8.0'],
+  );
+  t.false(text.includes('\u001b'));
+});
+
+test('units: three digits and a suffix, and no 100 % that is not one', (t) => {
+  t.deepEqual([0, 7, 999, 9999, 10_000, 999_499, 999_500, 1_234_567, 2_500_000_000].map(compact), [
+    '0',
+    '7',
+    '999',
+    '9999',
+    '10.0k',
+    '999k',
+    '1.00M',
+    '1.23M',
+    '2.50G',
+  ]);
+  t.is(hitRate(99_999, 100_000), '>99.9%');
+  t.is(hitRate(5, 5), '100.0%');
+  t.is(hitRate(0, 0), '-');
+  t.is(micros(0, 0), '-');
+  t.is(micros(0.384, 9), '0.38');
+});
+
+test('report: is written whole, replaces the one before, and leaves nothing else behind', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'iommufd-report-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const file = join(folder, 'report.json');
+  writeFileSync(file, 'old');
+  t.is(writeReport(file, [resultOf(options, [STORY])]), file);
+  const report = JSON.parse(readFileSync(file, 'utf8'));
+  t.is(report.report, 'iommufd-stress');
+  t.is(report.version, 1);
+  t.is(report.runs.length, 1);
+  t.is(report.runs[0].violations[0].iova, '0x10003000');
+  t.is(report.runs[0].options.seed, 7);
+  t.deepEqual(readdirSync(folder), ['report.json']);
+});
+
+test('report: a place that cannot take one is known before the run', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'iommufd-report-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  t.is(reportProblem(join(folder, 'new.json')), null);
+  t.regex(reportProblem(folder)!, /is a directory/);
+  t.regex(reportProblem(join(folder, 'none', 'r.json'))!, /there is no directory .*none/);
+  t.throws(() => writeReport(join(folder, 'none', 'r.json'), []), { code: 'ENOENT' });
+  t.false(existsSync(join(folder, 'none')));
+});

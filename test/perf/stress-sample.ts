@@ -1,0 +1,70 @@
+/** A made-up run for tests of what shows one: two SMMUs, four seconds, plain numbers. */
+import type { StressOptions, StressResult, StressSample, ViolationStory } from '../../perf/stress/types.js';
+
+export function sampleAt(atS: number): StressSample {
+  return {
+    atS,
+    iommus: [
+      {
+        name: 'smmu0',
+        translations: 2_000_000 * atS,
+        hits: 1_900_000 * atS,
+        misses: 100_000 * atS,
+        invalidations: 3_000 * atS,
+        syncs: 1_000 * atS,
+        faults: 12,
+        events: 12,
+        eventsDropped: 0,
+      },
+      {
+        name: 'smmu1',
+        translations: 0,
+        hits: 0,
+        misses: 0,
+        invalidations: 0,
+        syncs: 0,
+        faults: 0,
+        events: 0,
+        eventsDropped: 0,
+      },
+    ],
+    syncLatency: [
+      { count: 1_000 * atS, p50Us: 0.42, p99Us: 17.5, maxUs: 250 },
+      { count: 0, p50Us: 0, p99Us: 0, maxUs: 0 },
+    ],
+    maps: 500 * atS,
+    unmaps: 400 * atS,
+    guestInvalidations: 200 * atS,
+    checks: 1000 * atS,
+    violations: 0,
+  };
+}
+
+export const STORY: ViolationStory = {
+  rule: 'R1',
+  summary: 'a DMA used a translation after its invalidation was complete',
+  device: '0000:01:00.0',
+  iommu: 'smmu0',
+  stream: '0x100',
+  iova: '0x10003000',
+  pa: '0x80042000',
+  walk: 'walk 1234 at tick 77: PA 0x80042000, from the IOTLB',
+  invalidation: 'TLBI_NH_VA 0x10003000 asid 3 at tick 80',
+  sync: 'CMD_SYNC at queue index 512, complete at tick 81',
+  details: ['used at tick 90'],
+};
+
+export function resultOf(options: StressOptions, violations: readonly ViolationStory[] = []): StressResult {
+  const { topology, ...rest } = options;
+  return {
+    options: { ...rest, unsupported: topology.unsupported.map(({ name }) => name) },
+    versions: { iommufd: '0.1.0', node: process.version, cores: 2 },
+    startup: { machineMs: 20, workersMs: 60, firstDmaMs: 95 },
+    final: { ...sampleAt(4), violations: violations.length },
+    samples: [sampleAt(2), sampleAt(4)],
+    checksByRule: { R1: 3990, R6: 10 },
+    violations,
+    deaths: [],
+    interrupted: false,
+  };
+}

@@ -1,0 +1,260 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import type { ViolationStory } from '../../perf/stress/types.js';
+import { ConfigError } from '../../runtime/machine-config.js';
+import { main } from '../../scripts/cli.js';
+import type { RunStress } from '../../scripts/surroundings.js';
+import { resultOf, STORY, sampleAt } from '../perf/stress-sample.js';
+
+/** A run that is over at once: two samples, and what `change` makes of its result. */
+const fakeRun =
+  (found: Partial<ViolationStory>[] = []): RunStress =>
+  async (options, listener) => {
+    listener.started({ machineMs: 20, workersMs: 60, iommus: ['smmu0', 'smmu1'], devices: ['0000:01:00.0'] });
+    listener.sample(sampleAt(2));
+    for (const change of found) listener.violation({ ...STORY, ...change });
+    listener.sample({ ...sampleAt(4), violations: found.length });
+    return resultOf(
+      options,
+      found.map((change) => ({ ...STORY, ...change })),
+    );
+  };
+
+async function iommufd(
+  args: string[],
+  runStress: RunStress | null = null,
+  signal = new AbortController().signal,
+) {
+  let stdout = '';
+  let stderr = '';
+  let loaded = 0;
+  const code = await main(args, {
+    stdout: { write: (text) => (stdout += text) },
+    stderr: { write: (text) => (stderr += text) },
+    signal,
+    async loadStress() {
+      loaded++;
+      if (runStress === null) throw new Error('no run was expected');
+      return runStress;
+    },
+  });
+  return { code, stdout, stderr, loaded, last: stdout.trimEnd().split('\n').at(-1) };
+}
+
+function folder(t: ExecutionContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'iommufd-cli-'));
+  t.teardown(() => rmSync(path, { recursive: true }));
+  return path;
+}
+
+const WRONG: [args: string[], stderr: RegExp][] = [
+  [['stress', '--devices', '0'], /iommufd stress: --devices: must be a whole number from 1 to 256/],
+  [['stress', '--s2-sharing', 'all'], /--s2-sharing: must be 'shared' or 'per-psmmu'/],
+  [
+    ['stress', '--inject', 'nothing'],
+    /--inject: must be one of skip-tlbi, early-sync, wrong-vmid, early-free/,
+  ],
+  [['stress', '--mix', 'usb=1'], /--mix: 'usb' is not a kind of traffic/],
+  [
+    ['stress', '--topology', 'cix-p1', '--topology', '/nonexistent'],
+    /--topology: '\/nonexistent' is neither/,
+  ],
+  [['stress', '--report', '/nonexistent/report.json'], /--report: there is no directory '\/nonexistent'/],
+  [['stress', '--report', ''], /--report/],
+  [['stress', '--colour'], /unknown option '--colour'/],
+  [['stress', '--duration'], /option '--duration <s>' argument missing/],
+  [['stress', 'cix-p1'], /too many arguments/],
+  [['topology'], /missing required argument 'file\|preset'/],
+  [['topology', '/nonexistent'], /iommufd topology: '\/nonexistent' is neither/],
+  [['scale'], /iommufd scale: not there yet/],
+  [['bench', '--json'], /iommufd bench: not there yet/],
+  [['explore'], /not there yet/],
+  [['serve', 'socket'], /not there yet/],
+  [['decode'], /not there yet/],
+  [['stres'], /unknown command 'stres'/],
+  [[], /Usage: iommufd/],
+];
+for (const [args, message] of WRONG)
+  test(`cli: '${args.join(' ')}' is wrong usage, told before anything is loaded`, async (t) => {
+    const { code, stdout, stderr, loaded } = await iommufd(args);
+    t.is(code, 2);
+    t.regex(stderr, message);
+    t.is(stdout, '');
+    t.is(loaded, 0);
+  });
+
+for (const command of [[], ['stress'], ['topology']])
+  test(`cli: '${[...command, '--help'].join(' ')}' is an answer, not an error`, async (t) => {
+    const { code, stdout, stderr } = await iommufd([...command, '--help']);
+    t.is(code, 0);
+    t.regex(stdout, /^Usage: iommufd/);
+    t.is(stderr, '');
+  });
+
+test('cli: the help of stress names every option of the main job', async (t) => {
+  const { stdout } = await iommufd(['stress', '--help']);
+  const options =
+    'topology duration devices guests seed mix s2-sharing inject hostile memory report no-report json help';
+  for (const option of options.split(' ')) t.true(stdout.includes(`--${option}`), option);
+});
+
+test('stress: without a topology both presets run, one report holds both, the tally comes last', async (t) => {
+  const report = join(folder(t), 'report.json');
+  const { code, stdout, stderr, last } = await iommufd(['stress', '--report', report], fakeRun());
+  t.is(code, 0);
+  t.is(stderr, '');
+  t.is(last, '8000 checks, 0 violations');
+  t.regex(stdout, /^cix-p1: 2 SMMUs, 4 devices, 2 guests, 9 s, .*seed \d+\n/);
+  t.regex(stdout, /\nserver-4: 4 SMMUs, 8 devices/);
+  const seeds = [...stdout.matchAll(/seed (\d+)$/gm)].map(([, seed]) => seed);
+  t.is(new Set(seeds).size, 1, `one seed repeats it all: ${seeds.join(' ')}`);
+  const { runs } = JSON.parse(readFileSync(report, 'utf8'));
+  t.deepEqual(
+    runs.map(({ options }: { options: { topologyName: string } }) => options.topologyName),
+    ['cix-p1', 'server-4'],
+  );
+});
+
+test('stress: the options given are the options run', async (t) => {
+  const args =
+    'stress --topology server-4 --duration 3 --devices 6 --guests 1 --seed 5 --mix nic=1,guest=2 ' +
+    '--s2-sharing per-psmmu --inject early-sync --hostile 2.5 --memory 512MiB --no-report';
+  t.plan(2);
+  const run: RunStress = (options, ...rest) => {
+    const { topology, ...plain } = options;
+    t.deepEqual(plain, {
+      topologyName: 'server-4',
+      durationS: 3,
+      devices: 6,
+      guests: 1,
+      seed: 5,
+      mix: { nic: 1, nvme: 0, gpu: 0, guest: 2 },
+      hostilePercent: 2.5,
+      s2Sharing: 'per-psmmu',
+      inject: 'early-sync',
+      memoryBytes: 536_870_912,
+    });
+    return fakeRun()(options, ...rest);
+  };
+  t.is((await iommufd(args.split(' '), run)).code, 0);
+});
+
+test('stress: a violation is told, makes the exit code 1, and is in the tally', async (t) => {
+  const { code, stdout, last } = await iommufd(
+    ['stress', '--topology', 'cix-p1', '--no-report'],
+    fakeRun([{}, { iova: '0x20000000' }]),
+  );
+  t.is(code, 1);
+  t.is(last, '4000 checks, 2 violations');
+  t.regex(stdout, /VIOLATION R1: 0000:01:00\.0: a DMA used a translation/);
+  t.regex(stdout, /IOVA +0x20000000/);
+});
+
+test('stress: the worst of all topologies decides', async (t) => {
+  const run: RunStress = (options, ...rest) =>
+    fakeRun(options.topologyName === 'cix-p1' ? [{}] : [])(options, ...rest);
+  const { code, last } = await iommufd(['stress', '--no-report'], run);
+  t.is(code, 1);
+  t.is(last, '8000 checks, 1 violations');
+});
+
+test('stress: a dead worker makes the exit code 1', async (t) => {
+  const run: RunStress = async (options, listener) => {
+    listener.death({ worker: 'piommu smmu0', reason: 'exit code 7' });
+    return { ...resultOf(options), deaths: [{ worker: 'piommu smmu0', reason: 'exit code 7' }] };
+  };
+  const { code, stdout, last } = await iommufd(['stress', '--topology', 'cix-p1', '--no-report'], run);
+  t.is(code, 1);
+  t.regex(stdout, /worker piommu smmu0 died: exit code 7/);
+  t.is(last, '4000 checks, 0 violations');
+});
+
+test('stress: a run that throws is a death, and what came before it is still written', async (t) => {
+  const report = join(folder(t), 'report.json');
+  const run: RunStress = async (options, listener, signal) => {
+    if (options.topologyName === 'cix-p1') return fakeRun()(options, listener, signal);
+    listener.sample(sampleAt(1));
+    throw new Error('the floor gave way');
+  };
+  const { code, stdout, last } = await iommufd(['stress', '--report', report], run);
+  t.is(code, 1);
+  t.regex(stdout, /worker main died: Error: the floor gave way/);
+  t.is(last, '5000 checks, 0 violations');
+  t.is(JSON.parse(readFileSync(report, 'utf8')).runs.length, 1);
+});
+
+test('stress: a machine that refuses its configuration is wrong usage', async (t) => {
+  const run: RunStress = async () => {
+    throw new ConfigError('memory', 'must be more');
+  };
+  const { code, stderr } = await iommufd(['stress', '--topology', 'cix-p1', '--no-report'], run);
+  t.is(code, 2);
+  t.regex(stderr, /memory: must be more/);
+});
+
+test('stress: --json writes one JSON object a line and nothing else, the result last', async (t) => {
+  const report = join(folder(t), 'report.json');
+  const { code, stdout, stderr } = await iommufd(['stress', '--json', '--report', report], fakeRun([{}]));
+  t.is(code, 1);
+  t.is(stderr, '');
+  t.true(stdout.endsWith('\n'));
+  const lines = stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const one = ['started', 'sample', 'violation', 'sample'];
+  t.deepEqual(
+    lines.map(({ type }) => type),
+    [...one, ...one, 'result'],
+  );
+  t.deepEqual(
+    lines.map(({ topology }) => topology),
+    [...one.map(() => 'cix-p1'), ...one.map(() => 'server-4'), undefined],
+  );
+  t.true(Number.isInteger(lines[0].options.seed));
+  t.like(lines.at(-1), { checks: 8000, violations: 2, deaths: 0, interrupted: false, report });
+  t.is(lines.at(-1).runs[0].violations[0].rule, 'R1');
+});
+
+test('stress: Ctrl-C reaches the run, skips what has not begun, and still ends with results', async (t) => {
+  const report = join(folder(t), 'report.json');
+  const abort = new AbortController();
+  const run: RunStress = async (options, _, signal) => {
+    abort.abort();
+    return { ...resultOf(options), interrupted: signal.aborted };
+  };
+  const { code, stdout, last } = await iommufd(['stress', '--report', report], run, abort.signal);
+  t.is(code, 0);
+  t.regex(stdout, /interrupted, 1 topologies without a result/);
+  t.is(last, '4000 checks, 0 violations');
+  t.true(JSON.parse(readFileSync(report, 'utf8')).runs[0].interrupted);
+});
+
+test('stress: --no-report writes none', async (t) => {
+  const before = existsSync('report.json') ? readFileSync('report.json', 'utf8') : null;
+  const { code, stdout } = await iommufd(['stress', '--topology', 'cix-p1', '--no-report'], fakeRun());
+  t.is(code, 0);
+  t.notRegex(stdout, /report:/);
+  t.is(existsSync('report.json') ? readFileSync('report.json', 'utf8') : null, before);
+});
+
+test('topology: prints SMMUs, masters and mappings', async (t) => {
+  const { code, stdout } = await iommufd(['topology', 'cix-p1']);
+  t.is(code, 0);
+  t.regex(stdout, /2 SMMUs, 15 masters/);
+  t.regex(stdout, /smmu1 .*0xb1b0000 .*coherent .*event 141, pri 150, gerror 146, sync 142/);
+  t.regex(stdout, /PCI segment 0 \(ATS\) .*0x0\.\.0xffff .*smmu0 .*0x0\.\.0xffff/);
+  t.regex(stdout, /\\_SB_\.NPU0 .*smmu1 .*0x1e /);
+  t.regex(stdout, /reserved: 0x84800000 to 0x84ffffff/);
+});
+
+test('topology: --json is a description that is read back as it was', async (t) => {
+  const { stdout } = await iommufd(['topology', 'server-4', '--json']);
+  const { iommus } = JSON.parse(stdout);
+  t.deepEqual(
+    iommus.map(({ name }: { name: string }) => name),
+    ['smmu0', 'smmu1', 'smmu2', 'smmu3'],
+  );
+});

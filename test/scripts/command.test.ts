@@ -1,0 +1,33 @@
+/** The command as a process: exit codes, a closed pipe, and what npm's scripts are made of. Few, as they cost. */
+import { execFile, spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import test from 'ava';
+
+const command = fileURLToPath(new URL('../../scripts/iommufd.js', import.meta.url));
+const run = (...args: string[]) =>
+  spawnSync(process.execPath, [command, ...args], { encoding: 'utf8', timeout: 30_000 });
+
+test('command: the exit code of wrong usage is 2 and stdout stays empty', (t) => {
+  const { status, stdout, stderr } = run('stress', '--json', '--devices', 'many');
+  t.is(status, 2);
+  t.is(stdout, '');
+  t.regex(stderr, /--devices: must be a whole number/);
+});
+
+test('command: --version is the package’s', (t) => {
+  const { status, stdout } = run('--version');
+  t.is(status, 0);
+  t.regex(stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+test('command: a reader that goes away is no crash', async (t) => {
+  const child = execFile(process.execPath, [command, 'topology', 'cix-p1', '--json']);
+  child.stdout!.destroy();
+  let stderr = '';
+  child.stderr!.on('data', (text) => {
+    stderr += text;
+  });
+  const code = await new Promise((resolve) => child.on('close', resolve));
+  t.is(stderr, '');
+  t.is(code, 0);
+});
