@@ -40,12 +40,12 @@ export class DmaPort {
   /** Word index of batch slot 0. */
   readonly #slots: number;
 
-  constructor(env: SyncEnv, memory: MachineMemory, kernel: Kernel, index: number, name: string) {
+  constructor(env: SyncEnv, memory: MachineMemory, kernel: Kernel, name: string, key: string) {
     this.#env = env;
     this.#memory = memory;
     this.#kernel = kernel;
     this.name = name;
-    this.#base = memory.region(PortLayout, `port:${index}`).base;
+    this.#base = memory.region(PortLayout, key).base;
     this.#unit = memory.u32[(this.#base + PortLayout.at.unit) >> 2]!;
     this.streamId = memory.u32[(this.#base + PortLayout.at.sid) >> 2]!;
     this.#slots = (this.#base + PortLayout.at.batch) >> 2;
@@ -70,17 +70,19 @@ export class DmaPort {
    */
   translate(count: number): void {
     const kernel = this.#kernel;
-    if (kernel.dmaBegin(this.#base, count) === 0) return;
+    let outstanding = kernel.dmaBegin(this.#base, count);
+    // Negative: answers to a batch that was given up still occupy the ring, and have to come in first.
+    if (outstanding < 0) {
+      const status = this.#await(() => {
+        kernel.dmaPoll(this.#base);
+        outstanding = kernel.dmaBegin(this.#base, count);
+        return outstanding >= 0;
+      });
+      if (status < 0) throw new PortDeadError(this.name, -status);
+    }
+    if (outstanding === 0) return;
     this.#ringDoorbell();
-    const { words } = this.#memory;
-    const status = waitUntil(
-      this.#env,
-      this.#base + PortLayout.at.answered,
-      () => kernel.dmaPoll(this.#base) === 0,
-      this.#env.clock.nowNs() + ANSWER_DEADLINE_NS,
-      () => words.load(this.#unit + UnitLayout.at.owner),
-      (delta) => words.add(this.#base + PortLayout.at.parked, delta),
-    );
+    const status = this.#await(() => kernel.dmaPoll(this.#base) === 0);
     if (status < 0) {
       this.end();
       throw new PortDeadError(this.name, -status);
@@ -168,6 +170,18 @@ export class DmaPort {
       if (failed !== 0) return failed;
     }
     return 0;
+  }
+
+  #await(ready: () => boolean): number {
+    const { words, clock } = this.#env;
+    return waitUntil(
+      this.#env,
+      this.#base + PortLayout.at.answered,
+      ready,
+      clock.nowNs() + ANSWER_DEADLINE_NS,
+      () => words.load(this.#unit + UnitLayout.at.owner),
+      (delta) => words.add(this.#base + PortLayout.at.parked, delta),
+    );
   }
 
   #ringDoorbell(): void {

@@ -21,8 +21,8 @@ export const SHADOW_PAGE = 1;
 export const SHADOW_UNMAP = 2;
 /** Guest level: stage-1 page + 1, 0 not tracked, DEAD after the guest's invalidation. Writer: the VM's guest thread. */
 export const SHADOW_GUEST_PAGE = 3;
-/** Guest level: stream whose address space holds it. Writer: the VM's guest thread. */
-export const SHADOW_GUEST_STREAM = 4;
+/** Guest level: device whose address space holds it, plus 1. Writer: the VM's guest thread. */
+export const SHADOW_GUEST_DEVICE = 4;
 /** Guest level: number of the guest invalidation that killed it. Writer: the VM's guest thread. */
 export const SHADOW_GUEST_INV = 5;
 
@@ -53,7 +53,7 @@ export const V = {
   page: 13,
   unmap: 14,
   guestPage: 15,
-  guestStream: 16,
+  guestDevice: 16,
   guestInv: 17,
   tick: 18,
   write: 19,
@@ -80,6 +80,6 @@ export const CheckerLayout = layout('checker', 1, {
   /** Numbers guest invalidations. */
   guestInvs: line(u32()),
   records: raw(VIOLATIONS * VIOLATION_WORDS * 4),
-  /** Each: number, vm, sid, page, pages, tickIssued, tickDone. */
+  /** Each: number, vm, device, page, pages, tickIssued, tickDone. */
   guestInvLog: raw(GUEST_INVS * GUEST_INV_WORDS * 4),
 });

@@ -8,9 +8,9 @@ import {
   DEAD,
   GUEST_INV_WORDS,
   GUEST_INVS,
+  SHADOW_GUEST_DEVICE,
   SHADOW_GUEST_INV,
   SHADOW_GUEST_PAGE,
-  SHADOW_GUEST_STREAM,
   SHADOW_OWNER,
   SHADOW_PAGE,
   SHADOW_UNMAP,
@@ -31,7 +31,7 @@ export function canaryOf(pfn: number): number {
 export interface GuestInvalidation {
   readonly number: number;
   readonly vm: number;
-  readonly sid: number;
+  readonly device: number;
   readonly page: number;
   readonly pages: number;
   readonly tickIssued: number;
@@ -83,9 +83,9 @@ export class Shadow {
   }
 
   /** Guest, before it writes its entry. */
-  setGuestLive(pfn: number, stream: number, page: number): void {
+  setGuestLive(pfn: number, device: number, page: number): void {
     const at = this.#at(pfn);
-    this.#memory.words.store(at + SHADOW_GUEST_STREAM * 4, stream);
+    this.#memory.words.store(at + SHADOW_GUEST_DEVICE * 4, device + 1);
     this.#memory.words.store(at + SHADOW_GUEST_PAGE * 4, (page + 1) | 0);
   }
 
@@ -140,7 +140,7 @@ export class Shadow {
   /** @returns the number of the invalidation, never 0 */
   logGuestInvalidation(
     vm: number,
-    sid: number,
+    device: number,
     page: number,
     pages: number,
     tickIssued: number,
@@ -150,7 +150,7 @@ export class Shadow {
     const at = this.#guestInv(number);
     const { i32 } = this.#memory;
     i32[at + 1] = vm;
-    i32[at + 2] = sid;
+    i32[at + 2] = device;
     i32[at + 3] = page;
     i32[at + 4] = pages;
     i32[at + 5] = tickIssued;
@@ -166,7 +166,7 @@ export class Shadow {
     return {
       number,
       vm: u32[at + 1]!,
-      sid: u32[at + 2]!,
+      device: u32[at + 2]!,
       page: u32[at + 3]!,
       pages: u32[at + 4]!,
       tickIssued: u32[at + 5]!,

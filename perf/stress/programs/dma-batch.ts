@@ -1,0 +1,223 @@
+/**
+ * A batch of DMA with its judgement: fill up to 64 transactions, translate them in one epoch, move the data,
+ * and compare each with the checker's shadow *before* leaving the epoch. That last order is the whole point: a
+ * SYNC may not complete while we are inside, so whatever the shadow says now held when we used the address.
+ */
+import {
+  NO_SSID,
+  PORT_BATCH,
+  XLAT_ABORT,
+  XLAT_FLAG_WRITE,
+  XLAT_OK,
+  Xlat,
+} from '../../../hw/iotlb/port-layout.js';
+import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
+import type { DmaPort } from '../../../hw/pci/dma-port.js';
+import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
+import { canaryOf, type Shadow } from '../checker/shadow.js';
+import {
+  DEAD,
+  KIND_DEAD_FRAME,
+  KIND_GUEST_STALE,
+  KIND_NO_FAULT,
+  KIND_READ_CANARY,
+  KIND_WRONG_FAULT,
+  KIND_WRONG_OWNER,
+  SHADOW_GUEST_DEVICE,
+  SHADOW_GUEST_INV,
+  SHADOW_GUEST_PAGE,
+  SHADOW_OWNER,
+  SHADOW_PAGE,
+  SHADOW_UNMAP,
+  V,
+} from '../checker/shadow-layout.js';
+import { bump } from '../counters.js';
+import type { Random } from '../random.js';
+import { DeviceStats } from '../stress-layout.js';
+
+/** What must come of a transaction. */
+export const EXPECT_OK = 0;
+/** Its mapping is being made or unmade: translated or F_TRANSLATION. */
+export const EXPECT_EITHER = -1;
+/** Otherwise: the very event number it must fault with. */
+export type Expectation = number;
+
+export const F_TRANSLATION = 0x10;
+export const F_PERMISSION = 0x13;
+export const C_BAD_STREAMID = 0x02;
+
+/** SSTATUS of a device on a port: what `note` needs to tell a story. */
+export interface BatchOwner {
+  readonly device: number;
+  /** Address space whose frames this device may touch. */
+  readonly owner: number;
+  /** VM number for a nested device, -1 for a host one. */
+  readonly vm: number;
+}
+
+export class DmaBatch {
+  count = 0;
+  readonly #memory: MachineMemory;
+  readonly #port: DmaPort;
+  readonly #shadow: Shadow;
+  readonly #random: Random;
+  readonly #who: BatchOwner;
+  readonly #stats: number;
+  readonly #clock: number;
+  readonly #expect = new Int32Array(PORT_BATCH);
+  readonly #pageLow = new Uint32Array(PORT_BATCH);
+  readonly #pageHigh = new Uint32Array(PORT_BATCH);
+  readonly #flags = new Int32Array(PORT_BATCH);
+  #stamp = 2;
+
+  /** @param stats  base of this device's DeviceStats */
+  constructor(
+    memory: MachineMemory,
+    port: DmaPort,
+    shadow: Shadow,
+    random: Random,
+    who: BatchOwner,
+    stats: number,
+  ) {
+    this.#memory = memory;
+    this.#port = port;
+    this.#shadow = shadow;
+    this.#random = random;
+    this.#who = who;
+    this.#stats = stats;
+    this.#clock = memory.region(ClockLayout, 'clock').base + ClockLayout.at.tick;
+  }
+
+  get full(): boolean {
+    return this.count === PORT_BATCH;
+  }
+
+  /** Adds a transaction to somewhere in a page. */
+  add(page: number, write: boolean, expect: Expectation, sid = this.#port.streamId): void {
+    const slot = this.count++;
+    const flags = write ? XLAT_FLAG_WRITE : 0;
+    const high = Math.floor(page / 2 ** 20);
+    const low = ((page % 2 ** 20) * 4096 + this.#random.below(1024) * 4) >>> 0;
+    this.#expect[slot] = expect;
+    this.#pageLow[slot] = low;
+    this.#pageHigh[slot] = high;
+    this.#flags[slot] = flags;
+    this.#port.prepare(slot, low | 0, high | 0, flags, sid, NO_SSID);
+  }
+
+  /** Sends the batch and judges it. @returns how many were translated */
+  run(): number {
+    const { count } = this;
+    this.count = 0;
+    if (count === 0) return 0;
+    this.#port.translate(count);
+    let translated = 0;
+    for (let slot = 0; slot < count; slot++) {
+      const status = this.#port.status(slot);
+      if (status === XLAT_OK) {
+        translated++;
+        this.#commit(slot);
+      } else this.#faulted(slot, status);
+    }
+    this.#port.end();
+    bump(this.#memory, this.#stats + DeviceStats.at.dmas, count);
+    bump(this.#memory, this.#stats + DeviceStats.at.checks, translated);
+    return translated;
+  }
+
+  /** Data phase, then the comparison. */
+  #commit(slot: number): void {
+    const pa = this.#port.pa(slot);
+    const pfn = Math.floor(pa / 4096);
+    const expect = this.#expect[slot]!;
+    if (expect > 0) {
+      this.#note(slot, KIND_NO_FAULT, pfn, 0);
+      return;
+    }
+    const linear = this.#memory.linearOf(pa, 4);
+    if (linear < 0 || !this.#shadow.tracks(pfn)) {
+      // Phantom: no data, nothing to compare with.
+      return;
+    }
+    const { i32 } = this.#memory;
+    let read = 0;
+    if ((this.#flags[slot]! & XLAT_FLAG_WRITE) !== 0) {
+      this.#stamp = (this.#stamp + 2) & 0x7fff_fffe;
+      i32[linear >>> 2] = this.#stamp;
+    } else read = i32[linear >>> 2]!;
+
+    const shadow = this.#shadow;
+    const owner = shadow.word(pfn, SHADOW_OWNER);
+    const nested = this.#who.vm >= 0;
+    const page = this.#pageHigh[slot]! * 2 ** 20 + (this.#pageLow[slot]! >>> 12);
+    const expectedPage = nested ? this.#ipaPage(slot) : page | 0;
+    if (owner === DEAD) this.#note(slot, KIND_DEAD_FRAME, pfn, read);
+    else if (owner !== this.#who.owner || shadow.word(pfn, SHADOW_PAGE) !== expectedPage)
+      this.#note(slot, KIND_WRONG_OWNER, pfn, read);
+    else if (nested && this.#guestStale(pfn, page)) this.#note(slot, KIND_GUEST_STALE, pfn, read);
+    else if (read === canaryOf(pfn)) this.#note(slot, KIND_READ_CANARY, pfn, read);
+  }
+
+  #guestStale(pfn: number, page: number): boolean {
+    const held = this.#shadow.word(pfn, SHADOW_GUEST_PAGE);
+    if (held === 0) return false;
+    return held !== ((page + 1) | 0) || this.#shadow.word(pfn, SHADOW_GUEST_DEVICE) !== this.#who.device + 1;
+  }
+
+  #faulted(slot: number, status: number): void {
+    const stats = this.#stats;
+    const at = DeviceStats.at;
+    const counter =
+      status === F_TRANSLATION
+        ? at.translationFaults
+        : status === F_PERMISSION
+          ? at.permissionFaults
+          : status === C_BAD_STREAMID
+            ? at.badStreams
+            : status === XLAT_ABORT
+              ? at.aborts
+              : at.otherFaults;
+    bump(this.#memory, stats + counter);
+    const expect = this.#expect[slot]!;
+    if (expect > 0) bump(this.#memory, stats + at.faultChecks);
+    const right = expect === EXPECT_EITHER ? status === F_TRANSLATION : status === expect;
+    if (!right) this.#note(slot, KIND_WRONG_FAULT, 0, status);
+  }
+
+  #ipaPage(slot: number): number {
+    const low = this.#port.field(slot, Xlat.at.ipa);
+    const high = this.#port.field(slot, Xlat.at.ipa + 4);
+    return (high * 2 ** 20 + (low >>> 12)) | 0;
+  }
+
+  #note(slot: number, kind: number, pfn: number, found: number): void {
+    const record = this.#shadow.claimViolation();
+    if (record < 0) return;
+    const { i32, words } = this.#memory;
+    const tracked = this.#shadow.tracks(pfn);
+    const word = (which: number) => (tracked ? this.#shadow.word(pfn, which) : 0);
+    const page = this.#pageHigh[slot]! * 2 ** 20 + (this.#pageLow[slot]! >>> 12);
+    i32[record + V.kind] = kind;
+    i32[record + V.device] = this.#who.device;
+    i32[record + V.sid] = this.#port.streamId;
+    i32[record + V.iovaLow] = this.#pageLow[slot]!;
+    i32[record + V.iovaHigh] = this.#pageHigh[slot]!;
+    i32[record + V.pfn] = pfn;
+    i32[record + V.ipaPage] = this.#ipaPage(slot);
+    i32[record + V.fillSeq] = this.#port.field(slot, Xlat.at.fillSeq);
+    i32[record + V.source] = this.#port.field(slot, Xlat.at.source);
+    i32[record + V.expectedOwner] = this.#who.owner;
+    i32[record + V.expectedPage] = this.#who.vm >= 0 ? this.#ipaPage(slot) : page | 0;
+    i32[record + V.owner] = word(SHADOW_OWNER);
+    i32[record + V.page] = word(SHADOW_PAGE);
+    i32[record + V.unmap] = word(SHADOW_UNMAP);
+    i32[record + V.guestPage] = word(SHADOW_GUEST_PAGE);
+    i32[record + V.guestDevice] = word(SHADOW_GUEST_DEVICE);
+    i32[record + V.guestInv] = word(SHADOW_GUEST_INV);
+    i32[record + V.tick] = words.add(this.#clock, 1);
+    i32[record + V.write] = this.#flags[slot]! & XLAT_FLAG_WRITE;
+    i32[record + V.found] = found;
+    i32[record + V.vm] = this.#who.vm;
+    this.#shadow.publishViolation(record);
+  }
+}

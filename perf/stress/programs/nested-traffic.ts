@@ -1,0 +1,91 @@
+/**
+ * A device that a guest drives: its stage 1 is the guest's, its stage 2 the VM's. It sends DMA at pages that
+ * the guest maps and unmaps all the time, and that the host takes away and gives back underneath; each may be
+ * translated or fault, but never reach what was taken away.
+ */
+import { rest } from '../../../hw/sync/wait.js';
+import type { ProgramContext } from '../../../workers/program.js';
+import { Shadow } from '../checker/shadow.js';
+import { Random } from '../random.js';
+import {
+  DeviceStats,
+  GuestStats,
+  MAX_GUEST_SLOTS,
+  SLOT_MAPPED,
+  SLOT_UNMAPPED,
+  StressLayout,
+} from '../stress-layout.js';
+import {
+  C_BAD_STREAMID,
+  DmaBatch,
+  EXPECT_EITHER,
+  EXPECT_OK,
+  F_PERMISSION,
+  F_TRANSLATION,
+} from './dma-batch.js';
+import { Pace } from './pace.js';
+
+export interface NestedTrafficArgs {
+  /** Index in the machine. */
+  readonly device: number;
+  readonly vm: number;
+  /** First guest page of the slots, one page each. */
+  readonly firstPage: number;
+  readonly slots: number;
+  /** Guest pages that stay: one for reading and writing, one for reading only, one never mapped. */
+  readonly steadyPage: number;
+  readonly readOnlyPage: number;
+  readonly holePage: number;
+  readonly badSid: number;
+  readonly hostilePercent: number;
+}
+
+const GUEST_POLL_MS = 2;
+
+export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs): void {
+  const { thread } = context;
+  const port = context.port!;
+  const { memory, env } = thread;
+  const random = new Random(context.seed);
+  const base = memory.region(StressLayout, 'stress').base;
+  const stats = base + StressLayout.at.devices + args.device * DeviceStats.size;
+  const guest = base + StressLayout.at.guests + args.vm * GuestStats.size;
+  const ready = guest + GuestStats.at.ready;
+  const slotAt = base + StressLayout.at.slots + args.device * MAX_GUEST_SLOTS;
+  const pace = new Pace(env, random);
+
+  while (memory.words.load(ready) === 0 && !context.stopRequested()) rest(env, GUEST_POLL_MS);
+  const owner = memory.words.load(guest + GuestStats.at.ioasId);
+  const who = { device: args.device, owner, vm: args.vm };
+  const batch = new DmaBatch(memory, port, new Shadow(memory), random, who, stats);
+
+  const hostile = (): void => {
+    const kind = random.below(3);
+    if (kind === 0) batch.add(args.holePage, random.chance(50), F_TRANSLATION);
+    else if (kind === 1) batch.add(args.readOnlyPage, true, F_PERMISSION);
+    else batch.add(args.holePage, false, C_BAD_STREAMID, args.badSid);
+  };
+
+  while (!context.stopRequested()) {
+    while (!batch.full) {
+      if (random.chance(args.hostilePercent)) {
+        hostile();
+        continue;
+      }
+      const write = random.chance(50);
+      if (random.chance(3)) {
+        batch.add(args.steadyPage, write, EXPECT_OK);
+        continue;
+      }
+      const slot = random.below(args.slots);
+      const state = memory.u8[slotAt + slot];
+      // An unmapped slot costs an event each time, so it is tried only now and then.
+      const odds = state === SLOT_MAPPED ? 100 : state === SLOT_UNMAPPED ? args.hostilePercent : 30;
+      if (random.chance(odds)) batch.add(args.firstPage + slot, write, EXPECT_EITHER);
+    }
+    batch.run();
+    if (memory.u32[stats >> 2] === 0) memory.words.store(stats + DeviceStats.at.running, 1);
+    pace.afterBatch();
+  }
+  memory.words.store(stats + DeviceStats.at.running, 2);
+}

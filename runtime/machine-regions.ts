@@ -1,0 +1,79 @@
+/**
+ * How a machine's configuration becomes regions of its memory, and how any thread finds them again. Nothing
+ * here holds state: what a thread needs is computed from the configuration, which travels with the handle.
+ */
+import { PortLayout } from '../hw/iotlb/port-layout.js';
+import { contextsLayout, iotlbLayout, UnitLayout } from '../hw/iotlb/unit-layout.js';
+import type { Kernel } from '../hw/kernel/kernel.js';
+import { framesLayout } from '../hw/memory/frames-layout.js';
+import type { MachineMemory } from '../hw/memory/machine-memory.js';
+import { type Smmuv3Config, smmuv3Config } from '../hw/smmuv3/config.js';
+import { createSmmuv3Regions } from '../hw/smmuv3/regions.js';
+import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
+import { ThreadTableLayout } from '../hw/sync/thread.js';
+import type { CheckedConfig } from './machine-config.js';
+import { UserMemory } from './user-memory.js';
+
+/** Control memory besides what the regions of IOMMUs and devices take: objects, user memory, workers, a program's own. */
+const CONTROL_BASE_BYTES = 40 * 2 ** 20;
+const CONTROL_PER_IOMMU = 8 * 2 ** 20;
+/** The frame allocator's and the pins' share of a byte of RAM, and a checker's. */
+const CONTROL_PER_RAM_BYTE = 1 / 64;
+
+export function controlBytes(config: CheckedConfig): number {
+  return (
+    CONTROL_BASE_BYTES +
+    config.iommus.length * CONTROL_PER_IOMMU +
+    Math.ceil(config.memory * CONTROL_PER_RAM_BYTE)
+  );
+}
+
+export const THREADS_KEY = 'threads';
+export const FRAMES_KEY = 'frames';
+export const CLOCK_KEY = 'clock';
+export const portKey = (device: number): string => `port:${device}`;
+
+/** The hardware configuration of one of the machine's SMMUs. */
+export function smmuConfigOf(config: CheckedConfig, index: number): Smmuv3Config {
+  const { sidBits, iotlbEntries, oasBits, cmdqLog2, evtqLog2 } = config.iommus[index]!;
+  const { bugs } = config;
+  const here = bugs.iommu === index;
+  return smmuv3Config({
+    index,
+    sidBits,
+    iotlbEntries,
+    oasBits,
+    cmdqLog2,
+    evtqLog2,
+    bugs: { skipTlbi: here && bugs.skipTlbi, earlySync: here && bugs.earlySync },
+  });
+}
+
+/** Regions that exist before the kernel: threads and clock. */
+export function allocBaseRegions(memory: MachineMemory): void {
+  memory.allocRegion(ThreadTableLayout, THREADS_KEY);
+  memory.allocRegion(ClockLayout, CLOCK_KEY);
+}
+
+/** All the rest, in reset state, and every device wired to its unit. Creating thread only. */
+export function allocMachineRegions(memory: MachineMemory, kernel: Kernel, config: CheckedConfig): void {
+  memory.allocRegion(framesLayout(memory.ram.bytes), FRAMES_KEY);
+  UserMemory.allocRegions(memory);
+  config.iommus.forEach((_, index) => {
+    createSmmuv3Regions(memory, kernel, smmuConfigOf(config, index), config.trace);
+  });
+  config.devices.forEach(({ iommuIndex, sid }, index) => {
+    const port = memory.allocRegion(PortLayout, portKey(index)).base;
+    const at = PortLayout.at;
+    const { words } = memory;
+    const unit = memory.region(UnitLayout, `unit:${iommuIndex}`).base;
+    const { iotlbEntries } = config.iommus[iommuIndex]!;
+    words.store(port + at.unit, unit);
+    words.store(port + at.contexts, memory.region(contextsLayout(), `contexts:${iommuIndex}`).base);
+    words.store(port + at.iotlb, memory.region(iotlbLayout(iotlbEntries), `iotlb:${iommuIndex}`).base);
+    words.store(port + at.sid, sid | 0);
+    const slot = words.load(unit + UnitLayout.at.portCount);
+    words.store(unit + UnitLayout.at.ports + slot * 4, port);
+    words.store(unit + UnitLayout.at.portCount, slot + 1);
+  });
+}

@@ -1,0 +1,265 @@
+/**
+ * A machine: memory, SMMUs, devices and the host software on top, built from a configuration and ready to use
+ * on one thread. The hardware is hosted *inline*: whoever waits for it steps it (`env.relax`), so an embedder
+ * needs no threads at all. `startWorkers` moves the models to threads of their own; nothing else changes.
+ *
+ *   checkConfig -> memory and regions -> models (inline) -> driver probe and reset -> iommufd core
+ */
+
+import { Kernel } from '../hw/kernel/kernel.js';
+import { FrameAllocator } from '../hw/memory/frame-allocator.js';
+import { framesLayout } from '../hw/memory/frames-layout.js';
+import { MachineMemory } from '../hw/memory/machine-memory.js';
+import { pageTablesLayout } from '../hw/pagetable/page-table-layout.js';
+import type { DmaPort } from '../hw/pci/dma-port.js';
+import { Mmio } from '../hw/smmuv3/mmio.js';
+import type { Smmuv3 } from '../hw/smmuv3/model.js';
+import { smmuv3Regions } from '../hw/smmuv3/regions.js';
+import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
+import type { Clock, SyncEnv } from '../hw/sync/thread.js';
+import { errnoName } from '../uapi/abi/errno.js';
+import { IommufdCore } from './core/core.js';
+import type { IommufdFd } from './core/fd.js';
+import type { HostDevice, IoasObserver } from './drivers/contract.js';
+import { Smmuv3Invalidator } from './drivers/smmuv3/invalidate.js';
+import { PageTableSlots } from './drivers/smmuv3/page-table-slots.js';
+import { createDriverRegions, DEFAULT_VIOMMUS } from './drivers/smmuv3/regions.js';
+import { DRIVER_NAME, type HostEvent, Smmuv3Instance } from './drivers/smmuv3/smmu.js';
+import type { OnAllocateTag } from './drivers/smmuv3/tags.js';
+import { ViommuRecords } from './drivers/smmuv3/viommu-record.js';
+import { type CheckedConfig, checkConfig, type MachineConfig } from './machine-config.js';
+import {
+  allocBaseRegions,
+  allocMachineRegions,
+  CLOCK_KEY,
+  controlBytes,
+  FRAMES_KEY,
+  smmuConfigOf,
+} from './machine-regions.js';
+import { type MachineHandle, MachineThread } from './machine-thread.js';
+import type { VfioDevice } from './objects/vfio-device.js';
+import { UserMemory } from './user-memory.js';
+
+/** Paging domains that can exist at once. */
+const PAGE_TABLES = 1024;
+const PAGE_TABLES_KEY = 'page-tables';
+/** Turns of the inline hardware that one settle() may take before the machine is called stuck. */
+const MAX_SETTLE_STEPS = 100_000;
+
+/** Looks into a machine from the moment its memory exists: a checker, a tracer. */
+export interface Instruments {
+  readonly observer?: IoasObserver;
+  readonly onAllocateTag?: OnAllocateTag;
+  /** Events that no guest is told of, with the number of their IOMMU. */
+  readonly onHostEvent?: (iommu: number, event: HostEvent) => void;
+}
+
+export interface CreateOptions {
+  /** What an operator should read, each message once. Default: dropped. */
+  readonly log?: (message: string) => void;
+  readonly clock?: Clock;
+  /** Called once the machine's regions exist and before anything runs; may carve out regions of its own. */
+  readonly instrument?: (memory: MachineMemory, kernel: Kernel, config: CheckedConfig) => Instruments;
+}
+
+/** One physical IOMMU of a machine. */
+export interface MachineIommu {
+  readonly name: string;
+  readonly index: number;
+  /** Its register file, for a driver of one's own. The machine's own driver has it enabled already. */
+  readonly mmio: Mmio;
+  readonly instance: Smmuv3Instance;
+}
+
+export class Machine {
+  readonly config: CheckedConfig;
+  readonly memory: MachineMemory;
+  readonly kernel: Kernel;
+  readonly env: SyncEnv;
+  readonly user: UserMemory;
+  readonly frames: FrameAllocator;
+  readonly iommus: readonly MachineIommu[];
+  readonly core: IommufdCore;
+  readonly #devices: readonly HostDevice[];
+  readonly #thread: MachineThread;
+  readonly #ports = new Map<number, DmaPort>();
+  readonly #fds = new Set<IommufdFd>();
+  readonly #vfios = new Set<VfioDevice>();
+  /** The models, while they are hosted here; null while workers host them. */
+  #models: Smmuv3[] | null = null;
+
+  /** Use createMachine. */
+  constructor(config: CheckedConfig, options: CreateOptions) {
+    this.config = config;
+    const memory = MachineMemory.create({ ramBytes: config.memory, controlBytes: controlBytes(config) });
+    allocBaseRegions(memory);
+    const kernel = Kernel.load(memory);
+    allocMachineRegions(memory, kernel, config);
+    createDriverRegions(
+      memory,
+      config.iommus.map((_, index) => index),
+    );
+    memory.allocRegion(pageTablesLayout(PAGE_TABLES), PAGE_TABLES_KEY);
+    IommufdCore.allocRegions(memory);
+    this.memory = memory;
+    this.kernel = kernel;
+    const oasBits = Math.max(...config.iommus.map((iommu) => iommu.oasBits));
+    this.frames = FrameAllocator.init(
+      memory,
+      memory.region(framesLayout(memory.ram.bytes), FRAMES_KEY),
+      oasBits,
+    );
+    const instruments = options.instrument?.(memory, kernel, config) ?? {};
+    const log = options.log ?? (() => undefined);
+    this.#thread = MachineThread.attach(
+      { memory: memory.handle(), config },
+      options.clock === undefined ? { log } : { log, clock: options.clock },
+    );
+    this.env = this.#thread.env;
+    this.user = new UserMemory(memory, this.frames);
+    this.hostInline(true);
+    this.iommus = this.#probe(instruments, log);
+    const { bugs } = config;
+    this.core = new IommufdCore({
+      memory,
+      env: this.env,
+      user: this.user,
+      iommus: this.iommus.map(({ instance }) => instance),
+      invalidators: new Map([[DRIVER_NAME, new Smmuv3Invalidator(memory, this.env)]]),
+      observer: instruments.observer,
+      bugs: { wrongVmid: bugs.wrongVmid, earlyFree: bugs.earlyFree },
+      log,
+    });
+    this.#devices = config.devices.map(({ label, iommuIndex, sid }, index) => ({
+      index,
+      name: label,
+      iommu: this.iommus[iommuIndex]!.instance,
+      streamId: sid,
+      groupId: index,
+    }));
+  }
+
+  /** What another thread attaches with (MachineThread.attach). Take it after every region has been carved out. */
+  handle(): MachineHandle {
+    return { memory: this.memory.handle(), config: this.config };
+  }
+
+  /** open("/dev/iommu"). @throws IommufdError EMFILE */
+  openIommufd(): IommufdFd {
+    const fd = this.core.open();
+    this.#fds.add(fd);
+    return fd;
+  }
+
+  /** open("/dev/vfio/devices/vfioN") of the device with this bdf or name. @throws RangeError no such device */
+  openVfio(label: string): VfioDevice {
+    const vfio = this.core.openVfio(this.device(label));
+    this.#vfios.add(vfio);
+    return vfio;
+  }
+
+  /** The DMA engine of a device: what an emulated device calls. For this thread; workers attach their own. */
+  dmaPort(label: string): DmaPort {
+    const { index } = this.device(label);
+    let port = this.#ports.get(index);
+    if (port === undefined) {
+      port = this.#thread.dmaPort(index);
+      this.#ports.set(index, port);
+    }
+    return port;
+  }
+
+  /** @throws RangeError no such IOMMU */
+  iommu(name: string): MachineIommu {
+    const found = this.iommus.find((iommu) => iommu.name === name);
+    if (found === undefined) throw new RangeError(`there is no IOMMU '${name}'`);
+    return found;
+  }
+
+  /** @throws RangeError no such device */
+  device(label: string): HostDevice {
+    const found = this.#devices.find(({ name }) => name === label);
+    if (found === undefined) throw new RangeError(`there is no device '${label}'`);
+    return found;
+  }
+
+  /**
+   * Serves what the hardware raised since the last call: events to their vEVENTQs, command-queue errors. An
+   * embedder calls it as often as it takes interrupts; the workers' host calls it all the time.
+   * @returns whether there was anything
+   */
+  poll(): boolean {
+    let any = this.settle();
+    for (const { instance } of this.iommus) any = instance.poll() || any;
+    return any;
+  }
+
+  /** Steps inline hardware until it has nothing to do. @returns whether it had; false while workers host it */
+  settle(): boolean {
+    let any = false;
+    for (let steps = 0; steps < MAX_SETTLE_STEPS && this.#step(); steps++) any = true;
+    return any;
+  }
+
+  /** Whether this thread steps the models: true until workers take them over, and again after. */
+  hostInline(inline: boolean): void {
+    this.#models = inline ? this.config.iommus.map((_, index) => this.#thread.smmuModel(index)) : null;
+    this.env.relax = inline ? () => this.#step() : undefined;
+  }
+
+  /** Closes every file this machine gave out: VFIO devices, then iommufds. */
+  close(): void {
+    for (const vfio of this.#vfios) vfio.close();
+    this.#vfios.clear();
+    for (const fd of this.#fds) fd.close();
+    this.#fds.clear();
+  }
+
+  #step(): boolean {
+    if (this.#models === null) return false;
+    let any = false;
+    for (const model of this.#models) any = model.step() || any;
+    return any;
+  }
+
+  #probe(instruments: Instruments, log: (message: string) => void): MachineIommu[] {
+    const { memory, kernel, env, config, frames } = this;
+    const clock = memory.region(ClockLayout, CLOCK_KEY).base + ClockLayout.at.tick;
+    const slots = new PageTableSlots(memory, PAGE_TABLES_KEY, PAGE_TABLES);
+    const records = new ViommuRecords(memory, DEFAULT_VIOMMUS);
+    return config.iommus.map(({ name, cmdqLog2, evtqLog2 }, index) => {
+      const { onHostEvent, onAllocateTag } = instruments;
+      const instance = Smmuv3Instance.probe({
+        memory,
+        kernel,
+        frames,
+        slots,
+        records,
+        env,
+        index,
+        name,
+        cmdqLg2: cmdqLog2,
+        evtqLg2: evtqLog2,
+        sharing: config.s2Sharing,
+        bugs: { wrongVmid: config.bugs.wrongVmid, earlyFree: config.bugs.earlyFree },
+        bugOnIommu: config.bugs.iommu,
+        tick: () => env.words.add(clock, 1) >>> 0,
+        onAllocate: onAllocateTag,
+        onHostEvent: onHostEvent && ((event) => onHostEvent(index, event)),
+        log,
+      });
+      if (typeof instance === 'number')
+        throw new Error(`machine: the driver cannot start ${name}: ${errnoName(-instance)}`);
+      const mmio = new Mmio(env, smmuv3Regions(memory, smmuConfigOf(config, index)), log);
+      return { name, index, mmio, instance };
+    });
+  }
+}
+
+/**
+ * Builds a machine. Everything about the configuration is checked first.
+ * @throws ConfigError naming the key
+ */
+export function createMachine(config: MachineConfig, options: CreateOptions = {}): Machine {
+  return new Machine(checkConfig(config), options);
+}
