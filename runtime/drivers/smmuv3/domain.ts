@@ -1,0 +1,290 @@
+/**
+ * Paging domains: one stage-1 or stage-2 table, and the tags under which SMMUs cache it (Linux: struct
+ * arm_smmu_domain).
+ *
+ * A tag exists per SMMU while a device behind it is attached: an ASID (stage 1) or a VMID (stage 2). With
+ * s2Sharing 'shared' any SMMU with the same table format can use the domain, and a vIOMMU brings a VMID of
+ * its own. With 'per-psmmu', as in Linux 7.0, a domain belongs to the SMMU it was allocated for and has one
+ * ID for life.
+ *
+ * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_domain_finalise
+ */
+import type { Kernel } from '../../../hw/kernel/kernel.js';
+import { bug } from '../../../hw/memory/bug.js';
+import type { FrameAllocator } from '../../../hw/memory/frame-allocator.js';
+import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
+import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
+import { PageTable, rootBytes } from '../../../hw/pagetable/aarch64.js';
+import { EEXIST, ENOMEM } from '../../../uapi/abi/errno.js';
+import type { Gather, PagingDomain } from '../contract.js';
+import type { Stage1Config } from './cd.js';
+import { invalidateRange } from './domain-invalidate.js';
+import { type Inv, mergeInv, S1_ASID, S2_VMID, S2_VMID_VSMMU, unrefInv } from './invs.js';
+import type { PageTableSlots } from './page-table-slots.js';
+import type { SmmuDevice } from './smmu-device.js';
+import type { Stage2Config } from './ste.js';
+
+export const DRIVER_NAME = 'smmuv3';
+
+/** Whether SMMUs share a domain (the default), or each domain belongs to one, as in Linux 7.0. */
+export type S2Sharing = 'shared' | 'per-psmmu';
+
+const S1_INPUT_BITS = 48;
+/** Most roots that stage 2 looks up side by side in place of one more level. [DDI0487] D8.2.2 */
+const MAX_CONCATENATED = 16;
+
+/** What tables are made of; one a machine. */
+export interface DomainResources {
+  readonly memory: MachineMemory;
+  readonly kernel: Kernel;
+  readonly frames: FrameAllocator;
+  readonly slots: PageTableSlots;
+  readonly sharing: S2Sharing;
+  tick(): number;
+}
+
+export class Smmuv3PagingDomain implements PagingDomain {
+  readonly kind = 'paging';
+  readonly driver = DRIVER_NAME;
+  readonly stage: 1 | 2;
+  readonly nestParent: boolean;
+  readonly pageSizesLg2 = [12, 21, 30];
+  readonly aperture: { readonly firstPage: number; readonly lastPage: number };
+  /** The SMMU it was allocated for. */
+  readonly home: SmmuDevice;
+
+  readonly #resources: DomainResources;
+  readonly #slot: number;
+  readonly #table: PageTable;
+  readonly #inputBits: number;
+  readonly #startLevel: number;
+  readonly #rootFrames: number;
+  readonly #tags = new Map<SmmuDevice, number>();
+  /** 'per-psmmu': the ID it has for life; else 0. */
+  readonly #homeTag: number;
+  #invs: readonly Inv<SmmuDevice>[] = [];
+
+  private constructor(
+    resources: DomainResources,
+    home: SmmuDevice,
+    stage: 1 | 2,
+    nestParent: boolean,
+    parts: { slot: number; root: number; homeTag: number },
+  ) {
+    this.#resources = resources;
+    this.home = home;
+    this.stage = stage;
+    this.nestParent = nestParent;
+    const geometry = geometryOf(home, stage);
+    this.#inputBits = geometry.inputBits;
+    this.#startLevel = geometry.startLevel;
+    this.#rootFrames = geometry.rootBytes / FRAME_BYTES;
+    this.#slot = parts.slot;
+    this.#homeTag = parts.homeTag;
+    this.aperture = { firstPage: 0, lastPage: 2 ** (geometry.inputBits - FRAME_LG2) - 1 };
+    const { memory, kernel, frames } = resources;
+    this.#table = new PageTable({
+      memory,
+      kernel,
+      descriptor: parts.slot,
+      stage,
+      inputBits: geometry.inputBits,
+      outputBits: home.features.oasBits,
+      startLevel: geometry.startLevel,
+      root: parts.root * FRAME_BYTES,
+      frames: {
+        alloc: () => frames.alloc(FRAME_LG2),
+        free: (pfn) => frames.free(pfn, 1),
+      },
+    });
+  }
+
+  /** @returns a domain | -ENOMEM | -EBUSY no ASID left | -ENOSPC no VMID left */
+  static create(
+    resources: DomainResources,
+    home: SmmuDevice,
+    stage: 1 | 2,
+    nestParent: boolean,
+  ): Smmuv3PagingDomain | number {
+    const { frames, slots, sharing } = resources;
+    const bytes = geometryOf(home, stage).rootBytes;
+    const slot = slots.alloc();
+    if (slot < 0) return slot;
+    const root = frames.alloc(Math.log2(bytes));
+    if (root < 0) {
+      slots.free(slot);
+      return root;
+    }
+    frames.zero(root, bytes / FRAME_BYTES);
+    const homeTag = sharing === 'per-psmmu' ? allocateTag(home, stage) : 0;
+    if (homeTag < 0) {
+      frames.free(root, bytes / FRAME_BYTES);
+      slots.free(slot);
+      return homeTag;
+    }
+    return new Smmuv3PagingDomain(resources, home, stage, nestParent, { slot, root, homeTag });
+  }
+
+  /** Whether a device behind `smmu` can use this table. */
+  fits(smmu: SmmuDevice): boolean {
+    if (smmu === this.home) return true;
+    if (this.#resources.sharing === 'per-psmmu') return false;
+    const { stage1, stage2, oas } = smmu.features;
+    return (this.stage === 1 ? stage1 : stage2) && oas === this.home.features.oas;
+  }
+
+  get invs(): readonly Inv<SmmuDevice>[] {
+    return this.#invs;
+  }
+
+  map(iovaPage: number, pfn: number, pages: number, prot: number): number {
+    const status = this.#table.map(iovaPage, pfn, pages, prot);
+    // A device may have used, and an SMMU cached, what was mapped before the failure and is unmapped again.
+    if (status === -ENOMEM || status === -EEXIST) this.#invalidateFailedMap(iovaPage, pages);
+    return status;
+  }
+
+  #invalidateFailedMap(firstPage: number, pages: number): void {
+    const freed = this.#table.takeFreed();
+    const range = { firstPage, pages, leaf: freed.length === 0 };
+    if (invalidateRange(this.#invs, range, null, this.#resources.tick) < 0) return;
+    for (const pfn of freed) this.#resources.frames.free(pfn, 1);
+  }
+
+  unmap(iovaPage: number, pages: number, gather: Gather): number {
+    const unmapped = this.#table.unmap(iovaPage, pages);
+    if (unmapped <= 0) return unmapped;
+    const empty = gather.lastPage < gather.firstPage;
+    const last = iovaPage + pages - 1;
+    gather.firstPage = empty ? iovaPage : Math.min(gather.firstPage, iovaPage);
+    gather.lastPage = empty ? last : Math.max(gather.lastPage, last);
+    for (const pfn of this.#table.takeFreed()) gather.freedTables.push(pfn);
+    return unmapped;
+  }
+
+  sync(gather: Gather): number {
+    if (gather.lastPage < gather.firstPage) return 0;
+    const range = {
+      firstPage: gather.firstPage,
+      pages: gather.lastPage - gather.firstPage + 1,
+      leaf: gather.freedTables.length === 0,
+    };
+    const notes = gather.wantNotes ? gather.notes : null;
+    const status = invalidateRange(this.#invs, range, notes, this.#resources.tick);
+    // An SMMU that did not answer may still walk them: the tables stay unlinked and out of use.
+    if (status < 0) return status;
+    for (const pfn of gather.freedTables) this.#resources.frames.free(pfn, 1);
+    gather.freedTables.length = 0;
+    gather.firstPage = 0;
+    gather.lastPage = -1;
+    return 0;
+  }
+
+  lookup(iovaPage: number): number {
+    return this.#table.lookup(iovaPage);
+  }
+
+  free(): void {
+    if (this.#invs.length > 0) bug('a domain is freed while a device is attached');
+    if (this.#homeTag !== 0) releaseTag(this.home, this.stage, this.#homeTag);
+    const { frames, slots } = this.#resources;
+    this.#table.releaseFreed();
+    this.#table.destroy();
+    frames.free(this.#table.root / FRAME_BYTES, this.#rootFrames);
+    slots.free(this.#slot);
+  }
+
+  /** The ID that a device behind `smmu` gets, made when there is none yet. @returns ID | -EBUSY | -ENOSPC */
+  holdTag(smmu: SmmuDevice): number {
+    const held = this.tagOn(smmu);
+    if (held !== 0) return held;
+    const tag = allocateTag(smmu, this.stage);
+    if (tag > 0) this.#tags.set(smmu, tag);
+    return tag;
+  }
+
+  /** The VMID that a vIOMMU of this parent takes over: 0 when it has to bring its own. */
+  get sharedVmid(): number {
+    return this.#homeTag;
+  }
+
+  tagOn(smmu: SmmuDevice): number {
+    return this.#homeTag !== 0 && smmu === this.home ? this.#homeTag : (this.#tags.get(smmu) ?? 0);
+  }
+
+  /** An attach that failed after holdTag(): the ID was never in use. */
+  dropUnusedTag(smmu: SmmuDevice): void {
+    const tag = this.#tags.get(smmu);
+    const type = this.stage === 1 ? S1_ASID : S2_VMID;
+    if (tag === undefined || this.#invs.some((inv) => inv.smmu === smmu && inv.type === type)) return;
+    this.#tags.delete(smmu);
+    releaseTag(smmu, this.stage, tag);
+  }
+
+  /** Before a stream of `smmu` may use the table. @param vsmmuVmid of the vIOMMU in between, 0 for none */
+  addUser(smmu: SmmuDevice, vsmmuVmid: number): void {
+    this.#invs = mergeInv(this.#invs, this.#key(smmu, vsmmuVmid));
+  }
+
+  /**
+   * When a stream of `smmu` no longer uses the table. After the last one nothing under the tag is left, and
+   * an ID of the domain's own goes back.
+   * @returns 0 | -ETIMEDOUT the ID stays out of use
+   */
+  removeUser(smmu: SmmuDevice, vsmmuVmid: number): number {
+    const key = this.#key(smmu, vsmmuVmid);
+    const { invs, last } = unrefInv(this.#invs, key);
+    // Out of the array only once it is clean: no unmap can slip in between on this thread.
+    this.#invs = invs;
+    if (!last) return 0;
+    const status = key.type === S1_ASID ? smmu.flushAsid(key.id) : smmu.flushVmid(key.id);
+    if (status < 0) return status;
+    if (vsmmuVmid === 0 && this.#tags.delete(smmu)) releaseTag(smmu, this.stage, key.id);
+    return 0;
+  }
+
+  stage1Config(smmu: SmmuDevice): Stage1Config {
+    return {
+      asid: this.tagOn(smmu),
+      root: this.#table.root,
+      inputBits: this.#inputBits,
+      ips: smmu.features.oas,
+    };
+  }
+
+  stage2Config(smmu: SmmuDevice, vmid: number): Stage2Config {
+    return {
+      vmid,
+      root: this.#table.root,
+      inputBits: this.#inputBits,
+      startLevel: this.#startLevel,
+      ps: smmu.features.oas,
+      fwb: this.nestParent && smmu.features.s2fwb,
+    };
+  }
+
+  #key(smmu: SmmuDevice, vsmmuVmid: number) {
+    if (vsmmuVmid !== 0) return { smmu, type: S2_VMID_VSMMU, id: vsmmuVmid } as const;
+    const type = this.stage === 1 ? S1_ASID : S2_VMID;
+    return { smmu, type, id: this.tagOn(smmu) } as const;
+  }
+}
+
+const allocateTag = (smmu: SmmuDevice, stage: 1 | 2): number =>
+  stage === 1 ? smmu.asids.allocate() : smmu.vmids.allocate();
+
+const releaseTag = (smmu: SmmuDevice, stage: 1 | 2, tag: number): void =>
+  stage === 1 ? smmu.asids.free(tag) : smmu.vmids.free(tag);
+
+function geometryOf(
+  smmu: SmmuDevice,
+  stage: 1 | 2,
+): { inputBits: number; startLevel: number; rootBytes: number } {
+  const inputBits = stage === 1 ? S1_INPUT_BITS : smmu.features.oasBits;
+  let startLevel = 0;
+  while (inputBits <= 39 - 9 * startLevel) startLevel++;
+  // A first level of at most 16 entries is skipped by placing the tables below it side by side.
+  const entries = 2 ** (inputBits - (39 - 9 * startLevel));
+  if (stage === 2 && startLevel < 2 && entries <= MAX_CONCATENATED) startLevel++;
+  return { inputBits, startLevel, rootBytes: rootBytes(inputBits, startLevel) };
+}

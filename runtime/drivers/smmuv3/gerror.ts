@@ -1,0 +1,70 @@
+/**
+ * Global errors, and the one that software must mend: a command the SMMU refused. [IHI0070] 6.3.17 and 7.1.
+ *
+ * After a command error the SMMU stops with CMDQ_CONS at the command. The driver overwrites the command by a
+ * SYNC, which is harmless, and acknowledges; the SMMU goes on. Nothing of the queue's shadow state is
+ * touched: producers may be at work. Whoever notices serves the error, under one word of its own.
+ *
+ * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c __arm_smmu_cmdq_skip_err, arm_smmu_gerror_handler
+ */
+import { COMMAND_BYTES, COMMAND_WORDS, encodeSync, SYNC_CS_SEV } from '../../../hw/smmuv3/command.js';
+import { queueIndex } from '../../../hw/smmuv3/queue.js';
+import {
+  CERROR_ABT,
+  CERROR_ATC_INV_SYNC,
+  CERROR_NONE,
+  CMDQ_CONS,
+  GERROR,
+  GERRORN,
+} from '../../../hw/smmuv3/registers.js';
+import type { Words } from '../../../hw/sync/words.js';
+import { DriverLayout } from './driver-layout.js';
+
+const AT = DriverLayout.at;
+
+/** Every error bit there is; the others of GERROR are reserved. */
+const GERROR_ALL = 0x1fd;
+
+export interface ErrorRegisters {
+  read32(offset: number): number;
+  write32(offset: number, value: number): void;
+}
+
+/**
+ * Serves active global errors; any thread. @param base linear offset of the SMMU's DriverLayout
+ * @returns the GERROR bits that were active and are acknowledged now; 0 when none, or another thread is at it
+ */
+export function serveGerror(words: Words, base: number, registers: ErrorRegisters): number {
+  if (active(registers) === 0) return 0;
+  if (words.compareExchange(base + AT.errorLock, 0, 1) !== 0) return 0;
+  // Again, now alone: the error seen above may have been served meanwhile.
+  const gerror = registers.read32(GERROR.offset);
+  const bits = (gerror ^ registers.read32(GERRORN.offset)) & GERROR_ALL;
+  if (bits !== 0) {
+    if (GERROR.CMDQ_ERR.get(bits) !== 0) skipCommand(words, base, registers);
+    registers.write32(GERRORN.offset, gerror);
+  }
+  words.store(base + AT.errorLock, 0);
+  return bits;
+}
+
+const active = (registers: ErrorRegisters): number =>
+  (registers.read32(GERROR.offset) ^ registers.read32(GERRORN.offset)) & GERROR_ALL;
+
+function skipCommand(words: Words, base: number, registers: ErrorRegisters): void {
+  const cons = registers.read32(CMDQ_CONS.offset);
+  switch (CMDQ_CONS.ERR.get(cons)) {
+    case CERROR_NONE:
+    // The fetch is retried once the error is acknowledged.
+    case CERROR_ABT:
+    // CONS points at the SYNC, which is simply repeated.
+    case CERROR_ATC_INV_SYNC:
+      return;
+  }
+  const slot = queueIndex(cons, words.load(base + AT.queueLg2));
+  const linear = (words.load(base + AT.queueLinear) >>> 0) + slot * COMMAND_BYTES;
+  const sync = new Uint32Array(COMMAND_WORDS);
+  encodeSync(sync, 0, SYNC_CS_SEV);
+  for (let i = 0; i < COMMAND_WORDS; i++) words.store(linear + i * 4, sync[i]! | 0);
+  words.add(base + AT.skipped, 1);
+}

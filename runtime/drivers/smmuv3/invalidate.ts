@@ -1,0 +1,142 @@
+/**
+ * A guest's invalidations, on whatever thread makes them: each command is checked, gets the vIOMMU's VMID or
+ * the device's physical StreamID, and goes on that SMMU's queue, in batches with one SYNC each.
+ *
+ *   guest                        becomes
+ *   TLBI_NSNH_ALL                TLBI_NH_ALL of the VMID
+ *   TLBI_NH_ALL, _ASID, _VA, _VAA  the same, VMID overwritten
+ *   ATC_INV, CFGI_CD, CFGI_CD_ALL  the same, vSID replaced by the pSID
+ *   anything else                -EIO
+ *
+ * When a command is refused, those before it are issued first, as hardware would have; `handled` counts what
+ * completed, no more. (Linux 7.0 can count commands of the last batch that it never issued.)
+ *
+ * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3-iommufd.c arm_vsmmu_cache_invalidate
+ */
+import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
+import {
+  CMD_ATC_INV,
+  CMD_CFGI_CD,
+  CMD_CFGI_CD_ALL,
+  CMD_TLBI_NH_ALL,
+  CMD_TLBI_NH_ASID,
+  CMD_TLBI_NH_VA,
+  CMD_TLBI_NH_VAA,
+  CMD_TLBI_NSNH_ALL,
+  COMMAND_BYTES,
+  COMMAND_WORDS,
+  encodeTlbi,
+} from '../../../hw/smmuv3/command.js';
+import type { Log } from '../../../hw/smmuv3/mmio.js';
+import type { SyncEnv } from '../../../hw/sync/thread.js';
+import { EINVAL, EIO } from '../../../uapi/abi/errno.js';
+import { IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3 } from '../../../uapi/iommufd/hwpt-invalidate.js';
+import type { SharedInvalidator } from '../contract.js';
+import { BATCH_ENTRIES } from './batch.js';
+import { CommandQueue, type CommandQueueOptions } from './cmdq.js';
+import { smmuAccess } from './queue-host.js';
+import { ViommuTable } from './viommu-record.js';
+
+/** Commands between two SYNCs: one less than a batch, to leave room for it. */
+const PER_SYNC = BATCH_ENTRIES - 1;
+
+export class Smmuv3Invalidator implements SharedInvalidator {
+  readonly #memory: MachineMemory;
+  readonly #env: SyncEnv;
+  readonly #log: Log;
+  readonly #options: CommandQueueOptions;
+  readonly #queues = new Map<number, CommandQueue>();
+  readonly #cmds = new Uint32Array(PER_SYNC * COMMAND_WORDS);
+
+  constructor(
+    memory: MachineMemory,
+    env: SyncEnv,
+    options: CommandQueueOptions & { readonly log?: Log } = {},
+  ) {
+    this.#memory = memory;
+    this.#env = env;
+    this.#log = options.log ?? (() => undefined);
+    this.#options = options;
+  }
+
+  entryBytes(dataType: number): number {
+    return dataType === IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3 ? COMMAND_BYTES : -EINVAL;
+  }
+
+  cacheInvalidate(
+    viommuBase: number,
+    entries: Uint8Array,
+    stride: number,
+    count: number,
+    handled: Uint32Array,
+  ): number {
+    handled[0] = 0;
+    const table = new ViommuTable(this.#env, viommuBase);
+    if (!table.live) return -EIO;
+    const queue = this.#queue(table.iommu);
+    const vmid = table.vmid;
+    const view = new DataView(entries.buffer, entries.byteOffset, entries.byteLength);
+    for (let next = 0; next < count; ) {
+      // The table stays as it is from the look-up of a StreamID until the command is on the queue.
+      let status = table.enter();
+      if (status < 0) return status;
+      let n = 0;
+      while (status === 0 && n < PER_SYNC && next + n < count) {
+        for (let i = 0; i < COMMAND_WORDS; i++)
+          this.#cmds[n * COMMAND_WORDS + i] = view.getUint32((next + n) * stride + i * 4, true);
+        status = convert(this.#cmds, n * COMMAND_WORDS, vmid, table);
+        if (status === 0) n++;
+      }
+      const ticket = n > 0 ? queue.submit(this.#cmds, n, true) : 0;
+      table.leave();
+      const done = n > 0 && ticket >= 0 ? queue.wait(ticket) : ticket;
+      if (done < 0) return done;
+      next += n;
+      handled[0] = next;
+      if (status < 0) return status;
+    }
+    return 0;
+  }
+
+  #queue(iommu: number): CommandQueue {
+    let queue = this.#queues.get(iommu);
+    if (queue === undefined) {
+      const access = smmuAccess(this.#memory, this.#env, iommu, this.#log);
+      queue = CommandQueue.attach(this.#memory, this.#env, iommu, access, this.#options);
+      this.#queues.set(iommu, queue);
+    }
+    return queue;
+  }
+}
+
+/** Turns the guest's command at `at` into the host's, in place. @returns 0 | -EIO */
+export function convert(
+  cmds: Uint32Array,
+  at: number,
+  vmid: number,
+  table: { find(vsid: number): number },
+): number {
+  const opcode = cmds[at]! & 0xff;
+  switch (opcode) {
+    case CMD_TLBI_NSNH_ALL:
+      encodeTlbi(cmds, at, CMD_TLBI_NH_ALL, vmid, 0);
+      return 0;
+    case CMD_TLBI_NH_ALL:
+    case CMD_TLBI_NH_ASID:
+    case CMD_TLBI_NH_VA:
+    case CMD_TLBI_NH_VAA:
+      // VMID is the low half of word 1, ASID the high one.
+      cmds[at + 1] = ((cmds[at + 1]! & 0xffff_0000) | vmid) >>> 0;
+      return 0;
+    case CMD_ATC_INV:
+    case CMD_CFGI_CD:
+    case CMD_CFGI_CD_ALL: {
+      const psid = table.find(cmds[at + 1]!);
+      if (psid < 0) return -EIO;
+      cmds[at + 1] = psid;
+      return 0;
+    }
+    default:
+      return -EIO;
+  }
+}

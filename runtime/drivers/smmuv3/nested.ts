@@ -1,0 +1,100 @@
+/**
+ * Nested domains: the guest's stage-1 half of an STE, checked when it is handed in and turned into a physical
+ * STE when a device is attached. The guest can ask for abort, bypass (the host's stage 2 alone) or stage 1.
+ *
+ * EATS = 1 is accepted and has no effect: the device has no ATS, which is what Linux does then, too.
+ * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3-iommufd.c arm_smmu_validate_vste
+ */
+import {
+  CONFIG_ABORT,
+  CONFIG_BYPASS,
+  CONFIG_S1_TRANS,
+  EATS_ABORT,
+  EATS_TRANS,
+  STE,
+} from '../../../hw/smmuv3/ste.js';
+import { E2BIG, EINVAL, EIO } from '../../../uapi/abi/errno.js';
+import type { NestedDomain } from '../contract.js';
+import { DRIVER_NAME } from './domain.js';
+import { type Entry, maskOf } from './entry-writer.js';
+import { abortSte, nestedSte, type SteFeatures, stage2Ste } from './ste.js';
+import type { Smmuv3Viommu } from './viommu.js';
+
+const ALLOWED = maskOf(
+  STE.V,
+  STE.Config,
+  STE.S1Fmt,
+  STE.S1ContextPtr,
+  STE.S1CDMax,
+  STE.S1DSS,
+  STE.S1CIR,
+  STE.S1COR,
+  STE.S1CSH,
+  STE.S1STALLD,
+  STE.EATS,
+);
+const EATS = maskOf(STE.EATS);
+const VSTE_BYTES = 16;
+
+export type VirtualSte = readonly [bigint, bigint];
+
+/** @returns the two words, EATS cleared, or all zero when V = 0; -EIO when the guest asks for what it may not */
+export function validateVste(word0: bigint, word1: bigint): VirtualSte | number {
+  if ((word0 & 1n) === 0n) return [0n, 0n];
+  if ((word0 & ~ALLOWED[0]!) !== 0n || (word1 & ~ALLOWED[1]!) !== 0n) return -EIO;
+  const config = vsteConfig([word0, word1]);
+  if (config !== CONFIG_ABORT && config !== CONFIG_BYPASS && config !== CONFIG_S1_TRANS) return -EIO;
+  const eats = Number((word1 & EATS[1]!) >> BigInt(STE.EATS.lo & 63));
+  if (eats !== EATS_ABORT && eats !== EATS_TRANS) return -EIO;
+  return [word0, word1 & ~EATS[1]!];
+}
+
+/** STE.Config of a guest's STE; an invalid one aborts. */
+export const vsteConfig = (vste: VirtualSte): number =>
+  (vste[0] & 1n) === 0n ? CONFIG_ABORT : Number((vste[0] >> BigInt(STE.Config.lo)) & 7n);
+
+/**
+ * IOMMU_HWPT_DATA_ARM_SMMUV3 as user space sent it.
+ * @returns the guest's STE | -EINVAL too short | -E2BIG unknown bytes set | -EIO
+ */
+export function parseVste(data: Uint8Array): VirtualSte | number {
+  if (data.byteLength < VSTE_BYTES) return -EINVAL;
+  if (data.subarray(VSTE_BYTES).some((byte) => byte !== 0)) return -E2BIG;
+  const view = new DataView(data.buffer, data.byteOffset, VSTE_BYTES);
+  return validateVste(view.getBigUint64(0, true), view.getBigUint64(8, true));
+}
+
+export class Smmuv3NestedDomain implements NestedDomain {
+  readonly kind = 'nested';
+  readonly driver = DRIVER_NAME;
+  readonly viommu: Smmuv3Viommu;
+  readonly vste: VirtualSte;
+
+  constructor(viommu: Smmuv3Viommu, vste: VirtualSte) {
+    this.viommu = viommu;
+    this.vste = vste;
+  }
+
+  get config(): number {
+    return vsteConfig(this.vste);
+  }
+
+  /** The STE of a device that is attached to it. */
+  image(features: SteFeatures): Entry {
+    const { parent, smmu, vmid } = this.viommu;
+    const s2 = parent.stage2Config(smmu, vmid);
+    switch (this.config) {
+      case CONFIG_S1_TRANS:
+        return nestedSte(s2, features, this.vste);
+      case CONFIG_BYPASS:
+        return stage2Ste(s2, features);
+      default:
+        return abortSte();
+    }
+  }
+
+  /** It owns nothing: the vIOMMU holds the stage 2. */
+  free(): void {
+    this.viommu.nestedFreed(this);
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * One SMMU in the hands of the core thread: its command queue with the batch that collects for it, its ID
+ * spaces, and the few commands that everything else is made of (Linux: struct arm_smmu_device).
+ */
+import {
+  CMD_TLBI_NH_ASID,
+  CMD_TLBI_S12_VMALL,
+  encodeCfgiCd,
+  encodeCfgiSte,
+  encodeTlbi,
+} from '../../../hw/smmuv3/command.js';
+import { CommandBatch } from './batch.js';
+import type { CommandQueue } from './cmdq.js';
+import type { SmmuFeatures } from './features.js';
+import type { OnAllocateTag } from './tags.js';
+import { TagAllocator } from './tags.js';
+
+export interface SmmuDeviceOptions {
+  readonly index: number;
+  readonly name: string;
+  readonly features: SmmuFeatures;
+  readonly queue: CommandQueue;
+  readonly onAllocate?: OnAllocateTag | undefined;
+  /** Deliberate defect: invalidations of a domain carry another VMID. */
+  readonly wrongVmid?: boolean;
+}
+
+export class SmmuDevice {
+  readonly index: number;
+  readonly name: string;
+  readonly features: SmmuFeatures;
+  readonly queue: CommandQueue;
+  /** Empty between calls: every user sends what it has put in. */
+  readonly batch: CommandBatch;
+  readonly asids: TagAllocator;
+  readonly vmids: TagAllocator;
+  readonly wrongVmid: boolean;
+
+  constructor(options: SmmuDeviceOptions) {
+    this.index = options.index;
+    this.name = options.name;
+    this.features = options.features;
+    this.queue = options.queue;
+    this.batch = new CommandBatch(options.queue);
+    this.asids = new TagAllocator(options.index, 'asid', options.features.asidBits, options.onAllocate);
+    this.vmids = new TagAllocator(options.index, 'vmid', options.features.vmidBits, options.onAllocate);
+    this.wrongVmid = options.wrongVmid ?? false;
+  }
+
+  /** One command and a SYNC. @returns 0 | -ETIMEDOUT */
+  issueSync(encode: (words: Uint32Array, at: number) => void): number {
+    this.batch.add(encode);
+    return this.batch.sync();
+  }
+
+  /** @param leaf false: the level-1 descriptor changed too */
+  invalidateSte(sid: number, leaf: boolean): number {
+    return this.issueSync((words, at) => encodeCfgiSte(words, at, sid, leaf));
+  }
+
+  invalidateCd(sid: number): number {
+    return this.issueSync((words, at) => encodeCfgiCd(words, at, sid, 0, true));
+  }
+
+  /** Everything under an ASID of the host's own stage 1 (VMID 0). */
+  flushAsid(asid: number): number {
+    return this.issueSync((words, at) => encodeTlbi(words, at, CMD_TLBI_NH_ASID, 0, asid));
+  }
+
+  /** Everything under a VMID, of either stage. */
+  flushVmid(vmid: number): number {
+    return this.issueSync((words, at) => encodeTlbi(words, at, CMD_TLBI_S12_VMALL, vmid, 0));
+  }
+}

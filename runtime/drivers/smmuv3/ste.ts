@@ -1,0 +1,104 @@
+/**
+ * STE images: what the driver wants a stream to do, as the eight words of an STE. [IHI0070] 5.2.
+ *
+ * Not produced: substreams (S1CDMax > 0), ATS (EATS = 1), stalls. The SMMU model has none of them.
+ * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_make_*_ste
+ */
+import { getQuad } from '../../../hw/smmuv3/bitfield.js';
+import {
+  CONFIG_ABORT,
+  CONFIG_BYPASS,
+  CONFIG_NESTED,
+  CONFIG_S1_TRANS,
+  CONFIG_S2_TRANS,
+  S1DSS_SSID0,
+  S1FMT_LINEAR,
+  S2TG_4K,
+  SHCFG_INCOMING,
+  STE,
+  STRW_NS_EL1,
+} from '../../../hw/smmuv3/ste.js';
+import { ENTRY_QUADS, type Entry } from './entry-writer.js';
+
+/** Inner-shareable, write-back read- and write-allocate: how Linux sets every table up. */
+const SH_INNER = 3;
+const CACHE_WBRA = 1;
+
+/** What an STE says about a stage-2 table. */
+export interface Stage2Config {
+  readonly vmid: number;
+  /** PA of the root, bytes. */
+  readonly root: number;
+  readonly inputBits: number;
+  readonly startLevel: number;
+  /** Encoding of the output size, as in IDR5.OAS. */
+  readonly ps: number;
+  readonly fwb: boolean;
+}
+
+/** Properties of the SMMU that an STE depends on. */
+export interface SteFeatures {
+  /** SHCFG is heeded (IDR1.ATTR_TYPES_OVR). */
+  readonly attrTypesOvr: boolean;
+}
+
+const image = (fill: (words: Uint32Array) => void): bigint[] => {
+  const words = new Uint32Array(ENTRY_QUADS * 2);
+  STE.V.put(words, 1);
+  fill(words);
+  return Array.from({ length: ENTRY_QUADS }, (_, i) => getQuad(words, i * 2));
+};
+
+export const abortSte = (): Entry => image((ste) => STE.Config.put(ste, CONFIG_ABORT));
+
+export const bypassSte = (features: SteFeatures): Entry =>
+  image((ste) => {
+    STE.Config.put(ste, CONFIG_BYPASS);
+    if (features.attrTypesOvr) STE.SHCFG.put(ste, SHCFG_INCOMING);
+  });
+
+/** Stage 1 through a linear CD table of one CD. VMID 0 is the host's own. @param cdTable PA, bytes */
+export const cdTableSte = (cdTable: number): Entry =>
+  image((ste) => {
+    STE.Config.put(ste, CONFIG_S1_TRANS);
+    STE.S1Fmt.put(ste, S1FMT_LINEAR);
+    STE.S1ContextPtr.put(ste, cdTable);
+    STE.S1DSS.put(ste, S1DSS_SSID0);
+    STE.S1CIR.put(ste, CACHE_WBRA);
+    STE.S1COR.put(ste, CACHE_WBRA);
+    STE.S1CSH.put(ste, SH_INNER);
+    STE.STRW.put(ste, STRW_NS_EL1);
+  });
+
+export const stage2Ste = (s2: Stage2Config, features: SteFeatures): Entry =>
+  image((ste) => {
+    STE.Config.put(ste, CONFIG_S2_TRANS);
+    if (s2.fwb) STE.S2FWB.put(ste, 1);
+    if (features.attrTypesOvr) STE.SHCFG.put(ste, SHCFG_INCOMING);
+    STE.S2VMID.put(ste, s2.vmid);
+    STE.S2T0SZ.put(ste, 64 - s2.inputBits);
+    // With the 4 KiB granule SL0 counts down: 2 is a start at level 0. [IHI0070] 5.2 S2SL0
+    STE.S2SL0.put(ste, 2 - s2.startLevel);
+    STE.S2IR0.put(ste, CACHE_WBRA);
+    STE.S2OR0.put(ste, CACHE_WBRA);
+    STE.S2SH0.put(ste, SH_INNER);
+    STE.S2TG.put(ste, S2TG_4K);
+    STE.S2PS.put(ste, s2.ps);
+    STE.S2AA64.put(ste, 1);
+    STE.S2PTW.put(ste, 1);
+    STE.S2R.put(ste, 1);
+    STE.S2TTB.put(ste, s2.root);
+  });
+
+/**
+ * Stage 1 from the guest's validated STE over the host's stage 2. MEV lets the SMMU merge the events that a
+ * hostile guest provokes.
+ * @param vste  words 0 and 1, allowed bits only, Config = S1 translate
+ */
+export function nestedSte(s2: Stage2Config, features: SteFeatures, vste: readonly [bigint, bigint]): Entry {
+  const ste = [...stage2Ste(s2, features)];
+  const config = 7n << BigInt(STE.Config.lo);
+  ste[0] = (vste[0] & ~config) | (BigInt(CONFIG_NESTED) << BigInt(STE.Config.lo));
+  ste[1]! |= vste[1] | (1n << BigInt(STE.MEV.lo & 63));
+  return ste;
+}

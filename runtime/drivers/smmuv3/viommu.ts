@@ -1,0 +1,115 @@
+/**
+ * A vIOMMU: one guest's slice of one SMMU. It holds the VMID under which the guest's translations are cached,
+ * and the guest's names for its devices (Linux: struct arm_vsmmu).
+ *
+ * s2Sharing 'shared': the VMID is the vIOMMU's own, from its creation to its destruction, so that one stage-2
+ * domain can serve a vIOMMU on every SMMU. 'per-psmmu': it is the parent domain's, which has to belong to the
+ * same SMMU, as in Linux 7.0.
+ *
+ * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3-iommufd.c arm_vsmmu_init
+ */
+import type { SyncEnv } from '../../../hw/sync/thread.js';
+import { EEXIST, EINVAL, ENOENT, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
+import { IOMMU_HWPT_DATA_ARM_SMMUV3 } from '../../../uapi/iommufd/hwpt.js';
+import { IOMMU_VEVENTQ_TYPE_ARM_SMMUV3 } from '../../../uapi/iommufd/veventq.js';
+import type { DriverViommu, HostDevice, IommuInstance, NestedDomain } from '../contract.js';
+import type { Smmuv3PagingDomain } from './domain.js';
+import { parseVste, Smmuv3NestedDomain } from './nested.js';
+import type { SmmuDevice } from './smmu-device.js';
+import { type ViommuRecords, ViommuTable } from './viommu-record.js';
+
+export interface ViommuParts {
+  readonly iommu: IommuInstance;
+  readonly smmu: SmmuDevice;
+  readonly parent: Smmuv3PagingDomain;
+  readonly env: SyncEnv;
+  readonly records: ViommuRecords;
+  /** A vDEVICE is gone: no event may carry its virtual ID any more. */
+  forget(viommu: Smmuv3Viommu, device: HostDevice): void;
+}
+
+export class Smmuv3Viommu implements DriverViommu {
+  readonly iommu: IommuInstance;
+  readonly sharedBase: number;
+  readonly veventTypes = [IOMMU_VEVENTQ_TYPE_ARM_SMMUV3];
+  readonly smmu: SmmuDevice;
+  readonly parent: Smmuv3PagingDomain;
+  readonly vmid: number;
+
+  readonly #parts: ViommuParts;
+  readonly #table: ViommuTable;
+  readonly #vsids = new Map<HostDevice, number>();
+  readonly #nested = new Set<NestedDomain>();
+
+  private constructor(parts: ViommuParts, record: number, vmid: number) {
+    this.#parts = parts;
+    this.iommu = parts.iommu;
+    this.smmu = parts.smmu;
+    this.parent = parts.parent;
+    this.sharedBase = record;
+    this.vmid = vmid;
+    this.#table = new ViommuTable(parts.env, record);
+  }
+
+  /** @returns a vIOMMU | -EINVAL the parent is of another SMMU, or no nest parent | -ENOSPC no VMID | -ENOMEM */
+  static create(parts: ViommuParts): Smmuv3Viommu | number {
+    const { parent, smmu, records } = parts;
+    if (!parent.nestParent || parent.stage !== 2 || !parent.fits(smmu)) return -EINVAL;
+    const shared = parent.sharedVmid;
+    const vmid = shared !== 0 ? shared : smmu.vmids.allocate();
+    if (vmid < 0) return vmid;
+    const record = records.create(smmu.index, vmid);
+    if (record < 0) {
+      if (shared === 0) smmu.vmids.free(vmid);
+      return record;
+    }
+    return new Smmuv3Viommu(parts, record, vmid);
+  }
+
+  allocNested(dataType: number, data: Uint8Array, flags: number): NestedDomain | number {
+    if (flags !== 0) return -EOPNOTSUPP;
+    if (dataType !== IOMMU_HWPT_DATA_ARM_SMMUV3) return -EINVAL;
+    const vste = parseVste(data);
+    if (typeof vste === 'number') return vste;
+    const nested = new Smmuv3NestedDomain(this, vste);
+    this.#nested.add(nested);
+    return nested;
+  }
+
+  nestedFreed(domain: NestedDomain): void {
+    this.#nested.delete(domain);
+  }
+
+  vdeviceInit(device: HostDevice, virtId: number): number {
+    if (device.iommu !== this.iommu) return -EINVAL;
+    // A StreamID has 32 bits.
+    if (!(Number.isInteger(virtId) && virtId >= 0 && virtId < 2 ** 32)) return -EINVAL;
+    if (this.#vsids.has(device)) return -EEXIST;
+    const status = this.#table.add(virtId, device.streamId, device.index);
+    if (status === 0) this.#vsids.set(device, virtId);
+    return status;
+  }
+
+  vdeviceDestroy(device: HostDevice, virtId: number): void {
+    if (this.#vsids.get(device) !== virtId) return;
+    this.#vsids.delete(device);
+    this.#table.remove(virtId);
+    this.#parts.forget(this, device);
+  }
+
+  /** @returns the device's virtual StreamID | -ENOENT no vDEVICE */
+  vsidOf(device: HostDevice): number {
+    return this.#vsids.get(device) ?? -ENOENT;
+  }
+
+  /**
+   * The guest's slice of the caches is emptied before its VMID can be anybody else's.
+   * A VMID that the SMMU did not confirm to be clean is not used again.
+   */
+  destroy(): void {
+    for (const [device, vsid] of [...this.#vsids]) this.vdeviceDestroy(device, vsid);
+    this.#parts.records.destroy(this.sharedBase);
+    if (this.parent.sharedVmid !== 0) return;
+    if (this.smmu.flushVmid(this.vmid) === 0) this.smmu.vmids.free(this.vmid);
+  }
+}
