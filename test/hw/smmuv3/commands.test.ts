@@ -1,0 +1,312 @@
+import test, { type ExecutionContext } from 'ava';
+import { OK, SmmuFixture } from '../../kit/smmu-fixture.js';
+import * as S from '../../kit/smmu-structures.js';
+
+const NH_ALL = 0x10;
+const NH_ASID = 0x11;
+const NH_VA = 0x12;
+const NH_VAA = 0x13;
+const S12_VMALL = 0x28;
+const S2_IPA = 0x2a;
+const NSNH_ALL = 0x30;
+
+const CERROR_ILL = 1;
+const CERROR_ABT = 2;
+
+/**
+ * Five streams, one page 0x1000 each (and 0x2000 global on stream 1), all translated once.
+ *   1: S1 vmid 1 asid 10    2: S1 vmid 1 asid 11    3: S1 vmid 2 asid 10    4: S2 vmid 1    5: nested vmid 1 asid 12
+ */
+class Streams {
+  readonly f = new SmmuFixture({ sids: [1, 2, 3, 4, 5] });
+  readonly #leaves: number[] = [];
+
+  constructor() {
+    const { f } = this;
+    for (const [sid, vmid, asid] of [
+      [1, 1, 10],
+      [2, 1, 11],
+      [3, 2, 10],
+    ] as const) {
+      const root = f.alloc(4096);
+      const cd = f.alloc(64);
+      f.writeWords(cd, S.cd({ root, asid }));
+      f.setSte(sid, S.steS1(cd, vmid));
+      f.map(root, 1, 0x1000n, 0x8080_0000n, 3, S.S1_PAGE);
+      f.map(root, 1, 0x2000n, 0x8080_0000n, 3, S.S1_PAGE_GLOBAL);
+      f.map(root, 1, 0x40_0000n, 0x8080_0000n, 2, S.S1_BLOCK);
+      this.#leaves.push(root);
+    }
+    const s2 = f.alloc(4096);
+    f.map(s2, 1, 0x1000n, 0x8080_0000n, 3, S.S2_PAGE);
+    f.map(s2, 1, 0x5000n, 0x8080_1000n, 3, S.S2_PAGE);
+    f.setSte(4, S.steS2({ root: s2, vmid: 1 }));
+    const guest = f.alloc(16 * 4096);
+    f.map(s2, 1, 0x8000_0000n, 0x8000_0000n, 1, S.S2_BLOCK);
+    const cd = f.alloc(64);
+    f.writeWords(cd, S.cd({ root: guest, asid: 12 }));
+    f.setSte(5, S.steNested(cd, { root: s2, vmid: 1 }));
+    f.map(guest, 1, 0x1000n, 0x8080_0000n, 3, S.S1_PAGE);
+    f.enable();
+    this.fill();
+  }
+
+  /** Every page of every stream into the IOTLB. */
+  fill(): void {
+    for (const index of [0, 1, 2, 3, 4]) this.touch(index, 0x1000n);
+    for (const index of [0, 1, 2]) {
+      this.touch(index, 0x2000n);
+      this.touch(index, 0x40_0000n);
+    }
+    this.touch(3, 0x5000n);
+  }
+
+  touch(index: number, iova: bigint): number {
+    const { status, source } = this.f.dma(iova, 0, index);
+    if (status !== OK) throw new Error(`stream ${index + 1}: status ${status}`);
+    return source;
+  }
+
+  /** Which (sid, page) had to be walked anew. A device's own micro-TLB is emptied by the SYNC. */
+  walkedAfter(command: S.Command): string[] {
+    this.fill();
+    this.f.command(command, S.sync());
+    const walked: string[] = [];
+    const look = (index: number, iova: bigint): void => {
+      if (this.touch(index, iova) === 3) walked.push(`${index + 1}:${iova.toString(16)}`);
+    };
+    for (const index of [0, 1, 2, 3, 4]) look(index, 0x1000n);
+    for (const index of [0, 1, 2]) {
+      look(index, 0x2000n);
+      look(index, 0x40_0000n);
+    }
+    look(3, 0x5000n);
+    return walked.sort();
+  }
+}
+
+const VMID1_S1 = ['1:1000', '1:2000', '1:400000', '2:1000', '2:2000', '2:400000', '5:1000'];
+const ALL = [...VMID1_S1, '3:1000', '3:2000', '3:400000', '4:1000', '4:5000'].sort();
+
+const SCOPES: ReadonlyArray<readonly [string, S.Command, readonly string[]]> = [
+  ['NH_ALL: stage 1 of the VMID, nested included', S.tlbi(NH_ALL, 1), VMID1_S1],
+  ['NH_ASID: one ASID, not its global pages', S.tlbi(NH_ASID, 1, 10), ['1:1000', '1:400000']],
+  ['NH_VA: one page of one ASID', S.tlbiVa(NH_VA, 1, 10, 0x1000n), ['1:1000']],
+  ['NH_VA: an address within a block', S.tlbiVa(NH_VA, 1, 11, 0x41_3000n), ['2:400000']],
+  ['NH_VA: a global page whatever the ASID', S.tlbiVa(NH_VA, 2, 99, 0x2000n), ['3:2000']],
+  ['NH_VAA: every ASID of the VMID', S.tlbiVa(NH_VAA, 1, 0, 0x1000n), ['1:1000', '2:1000', '5:1000']],
+  ['S12_VMALL: both stages of the VMID', S.tlbi(S12_VMALL, 1), [...VMID1_S1, '4:1000', '4:5000'].sort()],
+  ['S2_IPA: stage-2-only entries, nested ones stay', S.tlbiVa(S2_IPA, 1, 0, 0x1000n), ['4:1000']],
+  ['NSNH_ALL: everything', S.tlbi(NSNH_ALL), ALL],
+  [
+    'range: 2 pages from 0x1000, the second global',
+    S.tlbiRange(NH_VA, 1, 10, 0x1000n, 1, 0),
+    ['1:1000', '1:2000', '2:2000'],
+  ],
+  [
+    'range: 3 << 9 pages',
+    S.tlbiRange(NH_VAA, 1, 0, 0n, 2, 9),
+    ['1:1000', '1:2000', '1:400000', '2:1000', '2:2000', '2:400000', '5:1000'],
+  ],
+  ['range: a level hint alone', S.tlbiRange(S2_IPA, 1, 0, 0x5000n, 0, 0, 1, 3), ['4:5000']],
+  ['range: IPAs', S.tlbiRange(S2_IPA, 1, 0, 0x1000n, 4, 0), ['4:1000', '4:5000']],
+  ['range: 64 KiB granules count 16 pages', S.tlbiRange(S2_IPA, 1, 0, 0n, 0, 0, 3, 3), ['4:1000', '4:5000']],
+  [
+    'range: the largest one does not overflow',
+    S.tlbiRange(NH_VAA, 2, 0, 0n, 31, 31, 3),
+    ['3:1000', '3:2000', '3:400000'],
+  ],
+  [
+    'range: at the top of the address space',
+    S.tlbiRange(NH_VAA, 2, 0, 0xffff_ffff_ffff_f000n, 31, 31, 3),
+    [],
+  ],
+  ['another VMID', S.tlbi(S12_VMALL, 7), []],
+  ['CFGI leaves translations alone', S.CFGI_ALL, []],
+];
+for (const [name, command, expected] of SCOPES)
+  test(`tlbi ${name}`, (t) => {
+    const walked = new Streams().walkedAfter(command);
+    t.deepEqual(walked, [...expected].sort());
+  });
+
+test('skipTlbi: the deliberate fault leaves stale entries', (t) => {
+  const f = new SmmuFixture({ config: { bugs: { skipTlbi: true } } });
+  const root = f.alloc(4096);
+  f.map(root, 1, 0x1000n, 0x8080_0000n, 3, S.S2_PAGE);
+  f.setSte(3, S.steS2({ root, vmid: 1 }));
+  f.enable();
+  t.is(f.dma(0x1000n).status, OK);
+  f.map(root, 1, 0x1000n, 0n, 3, 0n);
+  f.command(S.tlbi(S12_VMALL, 1), S.tlbiVa(S2_IPA, 1, 0, 0x1000n), S.tlbi(NSNH_ALL), S.sync());
+  t.is(f.dma(0x1000n).status, OK);
+});
+
+const CFGI: ReadonlyArray<readonly [string, S.Command, readonly number[]]> = [
+  ['STE', S.cfgiSte(0x11), [0x11]],
+  ['STE of another stream', S.cfgiSte(0x12), []],
+  ['STE of a stream that shares the cache slot', S.cfgiSte(0x411), []],
+  ['STE_RANGE 0: an aligned pair', S.cfgiRange(0x10, 0), [0x11]],
+  ['STE_RANGE 3: sixteen', S.cfgiRange(0x1f, 3), [0x11]],
+  ['STE_RANGE 30', S.cfgiRange(0x7fff_ffff, 30), [0x11, 0x21]],
+  ['ALL', S.CFGI_ALL, [0x11, 0x21]],
+  ['CD', S.cfgiCd(0x11), [0x11]],
+  ['CD_ALL', S.cfgiCdAll(0x21), [0x21]],
+];
+for (const [name, command, dropped] of CFGI)
+  test(`cfgi ${name}`, (t) => {
+    const f = new SmmuFixture({ sids: [0x11, 0x21] });
+    f.setSte(0x11, S.STE_BYPASS);
+    f.setSte(0x21, S.STE_BYPASS);
+    f.enable();
+    const status = (): number[] => [f.dma(0n, 0, 0).status, f.dma(0n, 0, 1).status];
+    t.deepEqual(status(), [OK, OK]);
+    f.setSte(0x11, S.STE_ABORT);
+    f.setSte(0x21, S.STE_ABORT);
+    t.deepEqual(status(), [OK, OK], 'cached until invalidated');
+    f.command(command, S.sync());
+    t.deepEqual(
+      status(),
+      [0x11, 0x21].map((sid) => (dropped.includes(sid) ? 0xff : OK)),
+    );
+  });
+
+test('prefetch commands are consumed and do nothing', (t) => {
+  const f = new SmmuFixture();
+  f.enable();
+  f.command([0x01n | (3n << 32n), 0n], [0x02n | (3n << 32n), 0x1000n]);
+  t.is(f.mmio.read32(0x9c), 2);
+  t.deepEqual(f.events(), []);
+});
+
+function stopsAt(t: ExecutionContext, f: SmmuFixture, index: number, reason: number): void {
+  t.is(f.mmio.read32(0x9c), index | (reason << 24));
+  t.is((f.mmio.read32(0x60) ^ f.mmio.read32(0x64)) & 1, 1);
+}
+
+const ILLEGAL: ReadonlyArray<readonly [string, S.Command]> = [
+  ['reserved opcode 0', [0n, 0n]],
+  ['reserved opcode 0xff', [0xffn, 0n]],
+  ['CFGI_STE with SSec', [0x03n | (1n << 10n), 0n]],
+  ['PREFETCH with SSec', [0x01n | (1n << 10n), 0n]],
+  ['CFGI_VMS_PIDM', [0x07n, 0n]],
+  ['TLBI_EL3_ALL', [0x18n, 0n]],
+  ['TLBI_EL3_VA', [0x1an, 0n]],
+  ['TLBI_EL2_ALL', [0x20n, 0n]],
+  ['TLBI_EL2_ASID', [0x21n, 0n]],
+  ['TLBI_EL2_VA', [0x22n, 0n]],
+  ['TLBI_EL2_VAA', [0x23n, 0n]],
+  ['ATC_INV', [0x40n, 0n]],
+  ['PRI_RESP', [0x41n, 0n]],
+  ['RESUME', [0x44n, 0n]],
+  ['STALL_TERM', [0x45n, 0n]],
+  ['SYNC with CS 3', S.sync(3)],
+  ['Secure TLBI', [0x60n, 0n]],
+  ['TG without range and hint', S.tlbiRange(NH_VA, 0, 0, 0n, 0, 0, 1, 0)],
+  ['TG 16K with the reserved level hint', S.tlbiRange(NH_VA, 0, 0, 0n, 0, 0, 2, 1)],
+];
+for (const [name, command] of ILLEGAL)
+  test(`cerror_ill: ${name} stops the queue until GERRORN follows`, (t) => {
+    const f = new SmmuFixture();
+    f.enable();
+    f.command(S.sync(), command, S.sync());
+    stopsAt(t, f, 1, CERROR_ILL);
+    t.false(f.model.hasWork());
+    // Replace the bad command, acknowledge: the rest runs, once.
+    f.write64(f.cmdq + 16, 0x46n);
+    f.write64(f.cmdq + 24, 0n);
+    f.mmio.write32(0x64, f.mmio.read32(0x60));
+    t.true(f.model.hasWork());
+    f.run();
+    t.is(f.mmio.read32(0x9c), 3);
+    t.is(f.mmio.read32(0x60), f.mmio.read32(0x64));
+  });
+
+test('cerror_ill: an absent command is named in the log, once', (t) => {
+  const f = new SmmuFixture();
+  f.enable();
+  for (let i = 0; i < 2; i++) {
+    f.command([0x40n, 0n]);
+    f.mmio.write32(0x64, f.mmio.read32(0x60));
+    f.run();
+  }
+  t.is(f.logs.filter((line) => line.includes('CMD_ATC_INV')).length, 1);
+});
+
+test('cerror_ill: stage commands on an SMMU without that stage', (t) => {
+  for (const [stages, op] of [
+    ['s2', NH_ALL],
+    ['s2', NH_VA],
+    ['s1', S2_IPA],
+    ['s1', S12_VMALL],
+  ] as const) {
+    const f = new SmmuFixture({ config: { stages } });
+    f.enable();
+    f.command(S.tlbi(op));
+    stopsAt(t, f, 0, CERROR_ILL);
+  }
+});
+
+test('cerror_abt: a queue outside RAM; mended, it goes on', (t) => {
+  const f = new SmmuFixture();
+  f.enable(0);
+  f.mmio.write64(0x90, 0x4000_0000n | 4n);
+  f.mmio.write32(0x20, 0b1000);
+  f.run();
+  f.mmio.write32(0x98, 1);
+  f.run();
+  stopsAt(t, f, 0, CERROR_ABT);
+  f.mmio.write32(0x20, 0);
+  f.run();
+  f.mmio.write64(0x90, BigInt(f.cmdq) | 5n);
+  f.write64(f.cmdq, 0x46n);
+  f.mmio.write32(0x64, 1);
+  f.mmio.write32(0x20, 0b1000);
+  f.run();
+  t.is(f.mmio.read32(0x9c), 1);
+});
+
+test('queue: wraps, takes a full ring, and consumes in order', (t) => {
+  const f = new SmmuFixture({ cmdqLog2: 2, trace: true });
+  f.enable();
+  const sent: bigint[] = [];
+  for (let round = 0; round < 5; round++) {
+    const commands = [0, 1, 2, 3].map((i) => S.cfgiSte(round * 4 + i));
+    sent.push(...commands.map(([low]) => low >> 32n));
+    f.push(...commands);
+    t.is((f.mmio.read32(0x98) ^ f.mmio.read32(0x9c)) & 7, 4, 'full');
+    f.run();
+    t.is(f.mmio.read32(0x98), f.mmio.read32(0x9c), 'empty');
+  }
+  const { trace } = f.model;
+  t.is(trace.lastCommand(), 20);
+  t.deepEqual(
+    Array.from({ length: 20 }, (_, i) => BigInt(trace.findCommand(i + 1)!.words[1])),
+    sent,
+  );
+});
+
+test('queue: nothing is consumed while CMDQEN is 0, and CONS is software’s then', (t) => {
+  const f = new SmmuFixture();
+  f.enable(0);
+  f.push(S.sync());
+  f.run();
+  t.is(f.mmio.read32(0x9c), 0);
+  f.mmio.write32(0x9c, 1);
+  t.is(f.mmio.read32(0x9c), 1);
+  f.mmio.write32(0x20, 0b1000);
+  f.run();
+  f.mmio.write32(0x9c, 5);
+  t.is(f.mmio.read32(0x9c), 1, 'read-only while enabled');
+});
+
+test('queue: LOG2SIZE beyond IDR1.CMDQS counts as the largest', (t) => {
+  const f = new SmmuFixture({ config: { cmdqLog2: 3 } });
+  f.enable(0);
+  f.mmio.write64(0x90, BigInt(f.cmdq) | 19n);
+  f.mmio.write32(0x20, 0b1000);
+  for (let i = 0; i < 8; i++) f.write64(f.cmdq + i * 16, 0x46n);
+  f.mmio.write32(0x98, 9);
+  f.run();
+  t.is(f.mmio.read32(0x9c), 9);
+});

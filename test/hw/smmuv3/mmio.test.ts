@@ -1,0 +1,155 @@
+import test from 'ava';
+import { smmuv3Config } from '../../../hw/smmuv3/config.js';
+import { OK, SmmuFixture } from '../../kit/smmu-fixture.js';
+import * as S from '../../kit/smmu-structures.js';
+
+test('idr: what is modelled is reported, and nothing else', (t) => {
+  const f = new SmmuFixture({ config: { sidBits: 12, cmdqLog2: 9, evtqLog2: 7, oasBits: 44 } });
+  const idr0 = f.mmio.read32(0x00);
+  t.is(idr0 & 3, 3, 'S2P, S1P');
+  t.is((idr0 >> 2) & 3, 2, 'TTF AArch64');
+  t.is((idr0 >> 6) & 3, 0, 'HTTU');
+  for (const bit of [9, 10, 15, 16, 17, 19]) t.is((idr0 >> bit) & 1, 0, `IDR0 bit ${bit}`);
+  for (const bit of [4, 12, 13, 14, 18]) t.is((idr0 >> bit) & 1, 1, `IDR0 bit ${bit}`);
+  t.is((idr0 >> 21) & 3, 2, 'TTENDIAN');
+  t.is((idr0 >> 24) & 3, 1, 'no stalls');
+  t.is((idr0 >> 27) & 3, 1, 'two-level stream table');
+  t.is(f.mmio.read32(0x04), 12 | (7 << 16) | (9 << 21));
+  t.is((f.mmio.read32(0x0c) >> 10) & 1, 1, 'RIL');
+  t.is(f.mmio.read32(0x14), 4 | (1 << 4));
+  t.is(f.mmio.read32(0x1c), 2, 'SMMUv3.2');
+});
+
+test('identification registers ignore writes', (t) => {
+  const f = new SmmuFixture();
+  const before = f.mmio.read32(0);
+  f.mmio.write32(0, 0xffff_ffff);
+  t.is(f.mmio.read32(0), before);
+});
+
+test('cr0: only modelled enables exist, and CR0ACK follows when the model steps', (t) => {
+  const f = new SmmuFixture();
+  f.mmio.write32(0x20, 0xffff_ffff);
+  t.is(f.mmio.read32(0x20), 0b1101);
+  t.is(f.mmio.read32(0x24), 0);
+  t.true(f.model.hasWork());
+  f.run();
+  t.is(f.mmio.read32(0x24), 0b1101);
+  t.false(f.model.hasWork());
+});
+
+test('cr0: an update of SMMUEN waits for the DMA before it', (t) => {
+  const f = new SmmuFixture();
+  f.setSte(3, S.STE_BYPASS);
+  f.enable();
+  f.begin(0, 0x1000n);
+  f.finish(0);
+  f.mmio.write32(0x20, 0b1100);
+  f.run();
+  t.is(f.mmio.read32(0x24), 0b1101);
+  f.leave(0);
+  f.run();
+  t.is(f.mmio.read32(0x24), 0b1100);
+});
+
+test('gbpa: bypass, abort, and back; a write without Update is ignored', (t) => {
+  const f = new SmmuFixture({ config: { oasBits: 36 } });
+  t.like(f.dma(0x1234_5678n), { status: OK, pa: 0x1234_5678n });
+  t.is(f.dma(1n << 36n).status, 0xff, 'beyond the output size');
+  f.mmio.write32(0x44, 1 << 20);
+  f.run();
+  t.is(f.mmio.read32(0x44), 0);
+  f.mmio.write32(0x44, (1 << 31) | (1 << 20));
+  t.is(f.mmio.read32(0x44) >>> 31, 1);
+  f.mmio.write32(0x44, 1 << 31);
+  f.run();
+  t.is(f.mmio.read32(0x44), 1 << 20, 'the write during the update was ignored');
+  t.is(f.dma(0x1000n).status, 0xff);
+  f.setSte(3, S.STE_BYPASS);
+  f.enable();
+  t.is(f.dma(0x1000n).status, OK, 'the stream table rules once enabled');
+  f.mmio.write32(0x20, 0b1100);
+  f.run();
+  t.is(f.dma(0x1000n).status, 0xff, 'and GBPA again, cached streams or not');
+  t.deepEqual(f.events(), []);
+});
+
+test('guards: tables and queues are locked from enable to acknowledged disable', (t) => {
+  const f = new SmmuFixture();
+  f.enable();
+  const locked = [
+    [0x80, BigInt(f.strtab)],
+    [0x90, BigInt(f.cmdq) | 5n],
+    [0xa0, BigInt(f.evtq) | 4n],
+  ] as const;
+  const attempt = (): bigint[] => {
+    for (const [offset] of locked) f.mmio.write64(offset, 0x7000_0000n);
+    return locked.map(([offset]) => f.mmio.read64(offset));
+  };
+  t.deepEqual(
+    attempt(),
+    locked.map(([, value]) => value),
+  );
+  f.mmio.write32(0x20, 0);
+  t.deepEqual(
+    attempt(),
+    locked.map(([, value]) => value),
+    'CR0ACK has not followed yet',
+  );
+  f.run();
+  t.deepEqual(attempt(), [0x7000_0000n, 0x7000_0000n, 0x7000_0000n]);
+});
+
+test('guards: CR1 halves, CR2 and EVENTQ_PROD', (t) => {
+  const f = new SmmuFixture();
+  f.mmio.write32(0x28, 0xffff_ffff);
+  t.is(f.mmio.read32(0x28), 0xfff);
+  f.enable(0b0001);
+  f.mmio.write32(0x28, 0);
+  t.is(f.mmio.read32(0x28), 0xfc0, 'table attributes are locked, queue attributes are not');
+  f.mmio.write32(0x2c, 0);
+  t.is(f.mmio.read32(0x2c), 2);
+  f.mmio.write32(0x100a8, 5);
+  t.is(f.mmio.read32(0x100a8), 5);
+  f.enable(0b0101);
+  f.mmio.write32(0x100a8, 0);
+  t.is(f.mmio.read32(0x100a8), 5);
+});
+
+test('64-bit registers: halves and wholes agree', (t) => {
+  const f = new SmmuFixture();
+  f.mmio.write32(0x80, 0x1234_5678);
+  f.mmio.write32(0x84, 0xffff_ffff);
+  t.is(f.mmio.read64(0x80), 0x400f_ffff_1234_5640n);
+  t.is(f.mmio.read32(0x84), 0x400f_ffff);
+  t.is(f.mmio.read64(0x88), 0n);
+  f.mmio.write64(0x98, 3n | (7n << 32n));
+  t.is(f.mmio.read64(0x98), 3n | (7n << 32n), 'two 32-bit registers side by side');
+});
+
+test('unmodelled offsets: RAZ/WI, logged once each', (t) => {
+  const f = new SmmuFixture();
+  for (let i = 0; i < 3; i++) {
+    f.mmio.write32(0x100, 1);
+    t.is(f.mmio.read32(0x100), 0);
+    t.is(f.mmio.read32(0x8000), 0);
+  }
+  t.is(f.logs.length, 2);
+  t.regex(f.logs[0]!, /0x100/);
+});
+
+test('config: what makes no sense is refused, naming the key', (t) => {
+  for (const [key, value] of [
+    ['sidBits', 0],
+    ['sidBits', 33],
+    ['iotlbEntries', 100],
+    ['oasBits', 52],
+    ['cmdqLog2', 15],
+    ['evtqLog2', 0],
+    ['vmidBits', 12],
+    ['asidBits', 0],
+    ['stages', 'none'],
+    ['index', -1],
+  ] as const)
+    t.throws(() => smmuv3Config({ index: 0, [key]: value } as never), { message: new RegExp(key) });
+});
