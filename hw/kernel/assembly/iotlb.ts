@@ -320,6 +320,9 @@ export function iotlbInvalidateIpa(unit: usize, iotlb: usize, vmid: u32, firstPa
 
 // ---- for checkers, on any thread ----
 
+// A plain look first says whether an entry is worth the checked reading: what is being refilled at that moment
+// counts as what it was, or as nobody's yet.
+
 /** Readings of one entry before giving up on it: then it is being refilled, and is nobody's yet. */
 const READ_TRIES = 1000;
 
@@ -331,7 +334,14 @@ function readStable(entry: usize): bool {
 function count(iotlb: usize, tagMask: u32, tag: u32, wordMask: u64, word: u64): i32 {
   let n = 0;
   for (let entry = iotlb + IOTLB_ENTRIES, end = endOf(iotlb); entry < end; entry += IOTLB_ENTRY_BYTES)
-    if (readStable(entry) && (hitTag & tagMask) == tag && (hitWord & wordMask) == word) n++;
+    if (
+      (load<u64>(entry, IOTLB_ENTRY_PAGE) & wordMask) == word &&
+      (load<u32>(entry, IOTLB_ENTRY_TAG) & tagMask) == tag &&
+      readStable(entry) &&
+      (hitTag & tagMask) == tag &&
+      (hitWord & wordMask) == word
+    )
+      n++;
   return n;
 }
 
@@ -343,16 +353,21 @@ export function iotlbCountAsid(iotlb: usize, vmid: u32, asid: u32): i32 {
   return count(iotlb, 0xffff_ffff, vmid | (asid << 16), VALID | S1 | GLOBAL, VALID | S1);
 }
 
+function reaches(pa: u64, word: u64, first: u64, last: u64): bool {
+  const span: u64 = 1 << (((word >> SIZE_SHIFT) & 63) - 12);
+  return (pa >> 12 <= last) & ((pa >> 12) + span > first);
+}
+
 export function iotlbFindPa(iotlb: usize, firstPfn: f64, pages: f64, from: u32): i32 {
   if (!(pages > 0)) return -1;
   const first = u64(firstPfn);
   const last = first + u64(pages) - 1;
   const entries = load<u32>(iotlb, IOTLB_SETS) * IOTLB_WAYS;
   for (let i = from; i < entries; i++) {
-    if (!readStable(iotlb + IOTLB_ENTRIES + i * IOTLB_ENTRY_BYTES)) continue;
-    const pfn = hitPa >> 12;
-    const span: u64 = 1 << (((hitWord >> SIZE_SHIFT) & 63) - 12);
-    if (pfn <= last && pfn + span > first) return i32(i);
+    const entry = iotlb + IOTLB_ENTRIES + i * IOTLB_ENTRY_BYTES;
+    const word = load<u64>(entry, IOTLB_ENTRY_PAGE);
+    if ((word & VALID) == 0 || !reaches(load<u64>(entry, IOTLB_ENTRY_PA), word, first, last)) continue;
+    if (readStable(entry) && reaches(hitPa, hitWord, first, last)) return i32(i);
   }
   return -1;
 }
