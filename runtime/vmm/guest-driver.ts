@@ -195,9 +195,7 @@ export class GuestDriver {
     STE.S1ContextPtr.put(words, cdPfn * PAGE);
     this.#writeSte(ste, words);
     this.#streams.set(vSid, { cdPfn, space });
-    encodeCfgiSte(this.#command, 0, vSid, true);
-    this.#put();
-    return this.sync();
+    return this.reloadStream(vSid);
   }
 
   /** Lets a stream through untranslated (by the guest): its DMA addresses are IPAs. @returns 0 | -errno */
@@ -211,6 +209,13 @@ export class GuestDriver {
   /** Takes a stream's configuration away: its DMA aborts. @returns 0 | -ENOENT | -EIO */
   clearStream(vSid: number): number {
     return this.#streams.has(vSid) ? this.#replaceStream(vSid, () => undefined) : -ENOENT;
+  }
+
+  /** CFGI_STE and SYNC alone: STE and CD are fetched again. @returns 0 | -EIO */
+  reloadStream(vSid: number): number {
+    encodeCfgiSte(this.#command, 0, vSid, true);
+    this.#put();
+    return this.sync();
   }
 
   /** Moves a stream to another space: the CD is rewritten, CFGI_CD, SYNC. @returns 0 | -ENOENT | -EIO */
@@ -340,9 +345,7 @@ export class GuestDriver {
     const words = new Uint32Array(STE_BYTES / 4);
     fill(words);
     this.#writeSte(ste, words);
-    encodeCfgiSte(this.#command, 0, vSid, true);
-    this.#put();
-    const status = this.sync();
+    const status = this.reloadStream(vSid);
     const stream = this.#streams.get(vSid);
     if (status < 0 || stream === undefined) return status;
     this.#streams.delete(vSid);

@@ -4,6 +4,9 @@
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import { ENODEV } from '../../uapi/abi/errno.js';
 import { IOMMU_HWPT_INVALIDATE } from '../../uapi/iommufd/hwpt-invalidate.js';
+import type { IommufdFd } from '../core/fd.js';
+import type { EventFile } from '../core/file-table.js';
+import type { Machine } from '../machine.js';
 import type { UserMemory } from '../user-memory.js';
 import { scratchBytes, type VmmTransport } from './transport.js';
 
@@ -90,6 +93,31 @@ export class LocalTransport implements VmmTransport {
     this.#options.files.close(fd);
   }
 
+  /**
+   * A VMM's hold on a machine, through an iommufd of it. Dispose before the machine is closed.
+   * @throws RangeError when there is no user memory for the scratch area
+   */
+  static of(machine: Machine, iommufd: IommufdFd): LocalTransport {
+    const { core, memory, user, config } = machine;
+    return new LocalTransport({
+      memory,
+      user,
+      iommufd,
+      viommus: config.iommus.length,
+      files: {
+        read: (fd, maxBytes) => {
+          const file = core.files.get(fd);
+          return file?.kind === 'event' ? (file as EventFile).read(maxBytes) : NOTHING;
+        },
+        close: (fd) => void core.files.close(fd),
+      },
+      openVfio: (deviceIndex) => {
+        const device = config.devices[deviceIndex];
+        return device === undefined ? null : core.openVfio(machine.device(device.label));
+      },
+    });
+  }
+
   /** Closes what is still open and returns the scratch memory; the iommufd is the caller's. */
   dispose(): void {
     for (const device of this.#open.values()) device.close();
@@ -97,3 +125,5 @@ export class LocalTransport implements VmmTransport {
     this.user.free(this.scratch.va, this.scratch.bytes);
   }
 }
+
+const NOTHING = new Uint8Array(0);
