@@ -88,7 +88,13 @@ export class MachineThread {
     let shared = this.#shared.get(fdIndex);
     if (shared === undefined) {
       const invalidator = new Smmuv3Invalidator(this.memory, this.env);
-      shared = new SharedIommufd(this.memory, this.user, fdIndex, new Map([[DRIVER_NAME, invalidator]]));
+      shared = new SharedIommufd(
+        this.env,
+        this.memory,
+        this.user,
+        fdIndex,
+        new Map([[DRIVER_NAME, invalidator]]),
+      );
       this.#shared.set(fdIndex, shared);
     }
     return shared;

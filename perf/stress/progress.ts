@@ -21,7 +21,8 @@ export interface ProgressStream {
   write(text: string): unknown;
 }
 
-const LINE_EVERY_S = 2;
+/** Two seconds, less the jitter of samples that come twice a second. */
+const LINE_EVERY_S = 1.8;
 
 export function createProgress(stream: ProgressStream, durationS: number): Progress {
   return stream.isTTY ? liveProgress(stream as NodeJS.WriteStream, durationS) : lineProgress(stream);

@@ -94,6 +94,8 @@ export interface StressResult {
   /** Milliseconds: create the machine, start its workers, until the first DMA. */
   readonly startup: { readonly machineMs: number; readonly workersMs: number; readonly firstDmaMs: number };
   readonly final: StressSample;
+  /** What guests saw from an invalidation of theirs until it was complete. */
+  readonly guestLatency: LatencySummary;
   /** About two a second, for charts. */
   readonly samples: readonly StressSample[];
   /** Number of checks made, by rule. */

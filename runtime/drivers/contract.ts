@@ -35,6 +35,8 @@ export interface InvalidationNote {
   /** Machine-wide logical time before the first command and after SYNC completed. */
   readonly tickIssued: number;
   readonly tickDone: number;
+  /** Nanoseconds between the two, as the waiting thread saw it. */
+  readonly durationNs: number;
 }
 
 /** Collects what an unmap left to invalidate (Linux: struct iommu_iotlb_gather). */

@@ -32,6 +32,7 @@ import {
   StressLayout,
 } from '../stress-layout.js';
 import { GuestPages } from './guest-pages.js';
+import { Pace } from './pace.js';
 
 export interface GuestChurnArgs {
   readonly vm: number;
@@ -48,6 +49,8 @@ export interface GuestChurnArgs {
   readonly slots: number;
   readonly steadyPage: number;
   readonly readOnlyPage: number;
+  /** Share of the time to work, 0..1. */
+  readonly duty: number;
 }
 
 export interface GuestChurnResult {
@@ -60,7 +63,6 @@ export interface GuestChurnResult {
 /** Pages that are ballooned together. */
 const SLICE_PAGES = 16;
 const MAPPED_PERCENT = 90;
-const REST_MS = 0.25;
 const DEVICE_WAIT_MS = 2;
 const DEVICE_WAITS = 1500;
 
@@ -163,6 +165,7 @@ class Churn {
   run(): GuestChurnResult {
     const { memory, env } = this.#context.thread;
     const at = GuestStats.at;
+    const pace = new Pace(env, this.#random, this.#args.duty);
     for (const device of this.#devices)
       for (let slot = 0; slot < this.#args.slots; slot++)
         if (this.#random.chance(MAPPED_PERCENT)) this.#map(device, slot);
@@ -171,7 +174,7 @@ class Churn {
     while (!this.#context.stopRequested()) {
       for (let i = 1 + this.#random.below(8); i > 0; i--) this.#act();
       this.#takeEvents();
-      rest(env, REST_MS);
+      pace.breathe();
     }
     return this.#end();
   }

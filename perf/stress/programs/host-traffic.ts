@@ -9,6 +9,8 @@
  * Buffer states: unmapped -> mapping (ticket out) -> mapped -> unmapping (ticket out) -> unmapped. In the two
  * settled states the outcome of a DMA is certain; in the two others it may be either, but never stale.
  */
+
+import { rest } from '../../../hw/sync/wait.js';
 import { ENOMEM } from '../../../uapi/abi/errno.js';
 import {
   IOMMU_IOAS_MAP,
@@ -59,7 +61,11 @@ export interface HostTrafficArgs {
   readonly holePage: number;
   readonly badSid: number;
   readonly hostilePercent: number;
+  /** Share of the time to work, 0..1. */
+  readonly duty: number;
 }
+
+const DRAIN_REST_MS = 0.5;
 
 const UNMAPPED = 0;
 const MAPPING = 1;
@@ -77,6 +83,9 @@ interface Pending {
   readonly ticket: number;
   readonly slot: number;
 }
+
+/** The buffers that are mapped before traffic begins: four in five. */
+export const mappedAtStart = (slot: number): boolean => slot % 5 !== 4;
 
 export function hostTraffic(context: ProgramContext, args: HostTrafficArgs): void {
   const { thread, mailbox } = context;
@@ -100,8 +109,9 @@ export function hostTraffic(context: ProgramContext, args: HostTrafficArgs): voi
   const pending: Pending[] = [];
   const target = iommufdTarget(args.fdIndex);
   const bytes = new Uint8Array(64);
-  const pace = new Pace(thread.env, random);
-  let mapped = 0;
+  const pace = new Pace(thread.env, random, args.duty);
+  for (let slot = 0; slot < window.slots; slot++) if (mappedAtStart(slot)) state[slot] = MAPPED;
+  let mapped = state.reduce((sum, one) => sum + (one === MAPPED ? 1 : 0), 0);
   let cursor = 0;
 
   const post = (slot: number): boolean => {
@@ -195,12 +205,12 @@ export function hostTraffic(context: ProgramContext, args: HostTrafficArgs): voi
     fill();
     batch.run();
     if (memory.u32[stats >> 2] === 0) memory.words.store(stats + DeviceStats.at.running, 1);
-    pace.afterBatch();
+    pace.breathe();
   }
   // Leave nothing in the air: the core is still serving.
   while (pending.length > 0) {
     reap();
-    pace.rest();
+    rest(thread.env, DRAIN_REST_MS);
   }
   memory.words.store(stats + DeviceStats.at.running, 2);
 }

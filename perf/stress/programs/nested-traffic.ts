@@ -38,6 +38,8 @@ export interface NestedTrafficArgs {
   readonly holePage: number;
   readonly badSid: number;
   readonly hostilePercent: number;
+  /** Share of the time to work, 0..1. */
+  readonly duty: number;
 }
 
 const GUEST_POLL_MS = 2;
@@ -52,7 +54,7 @@ export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs):
   const guest = base + StressLayout.at.guests + args.vm * GuestStats.size;
   const ready = guest + GuestStats.at.ready;
   const slotAt = base + StressLayout.at.slots + args.device * MAX_GUEST_SLOTS;
-  const pace = new Pace(env, random);
+  const pace = new Pace(env, random, args.duty);
 
   while (memory.words.load(ready) === 0 && !context.stopRequested()) rest(env, GUEST_POLL_MS);
   const owner = memory.words.load(guest + GuestStats.at.ioasId);
@@ -85,7 +87,7 @@ export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs):
     }
     batch.run();
     if (memory.u32[stats >> 2] === 0) memory.words.store(stats + DeviceStats.at.running, 1);
-    pace.afterBatch();
+    pace.breathe();
   }
   memory.words.store(stats + DeviceStats.at.running, 2);
 }

@@ -102,6 +102,11 @@ export class CommandQueue {
     if (this.#queue === 0) bug(`command queue ${index} is used before the SMMU's reset`);
   }
 
+  /** The clock its waits go by, for whoever measures them. */
+  nowNs(): number {
+    return this.#env.clock.nowNs();
+  }
+
   /** This thread's view of SMMU `index`'s queue; the core must have set the queue up before. */
   static attach(
     memory: MachineMemory,

@@ -29,6 +29,17 @@ export interface PageRange {
   readonly leaf: boolean;
 }
 
+/** The commands of one SMMU on their way. */
+interface Trip {
+  readonly smmu: SmmuDevice;
+  readonly ticket: number;
+  readonly tickIssued: number;
+  readonly issuedNs: number;
+  /** Range of the invs it covers. */
+  readonly first: number;
+  readonly end: number;
+}
+
 /**
  * @param notes  one is added for each tag, when given
  * @param tick   machine-wide logical time
@@ -40,19 +51,20 @@ export function invalidateRange(
   notes: InvalidationNote[] | null,
   tick: () => number,
 ): number {
-  const trips: { smmu: SmmuDevice; ticket: number; tickIssued: number; first: number; end: number }[] = [];
+  const trips: Trip[] = [];
   let status = 0;
   for (let first = 0; first < invs.length; ) {
     const { smmu } = invs[first]!;
     const tickIssued = notes === null ? 0 : tick();
+    const issuedNs = notes === null ? 0 : smmu.queue.nowNs();
     let end = first;
     for (; end < invs.length && invs[end]!.smmu === smmu; end++) addCommands(invs[end]!, range);
     const ticket = smmu.batch.submit();
     if (ticket < 0) status = ticket;
-    else trips.push({ smmu, ticket, tickIssued, first, end });
+    else trips.push({ smmu, ticket, tickIssued, issuedNs, first, end });
     first = end;
   }
-  for (const { smmu, ticket, tickIssued, first, end } of trips) {
+  for (const { smmu, ticket, tickIssued, issuedNs, first, end } of trips) {
     const waited = smmu.queue.wait(ticket);
     if (waited < 0) {
       status = waited;
@@ -60,6 +72,7 @@ export function invalidateRange(
     }
     if (notes === null) continue;
     const tickDone = tick();
+    const durationNs = smmu.queue.nowNs() - issuedNs;
     for (const inv of invs.slice(first, end))
       notes.push({
         iommu: smmu.index,
@@ -70,6 +83,7 @@ export function invalidateRange(
         syncIndex: ticket,
         tickIssued,
         tickDone,
+        durationNs,
       });
   }
   return status;

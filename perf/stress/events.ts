@@ -1,0 +1,116 @@
+/**
+ * The ledger of faults: every event an SMMU recorded must reach the driver, and every fault a device was
+ * answered must have been recorded. Wrapped around what the drivers deliver, on the core's thread.
+ */
+import type { MachineMemory } from '../../hw/memory/machine-memory.js';
+import { Smmuv3Layout } from '../../hw/smmuv3/smmuv3-layout.js';
+import type { IommuInstance } from '../../runtime/drivers/contract.js';
+import type { HostEvent } from '../../runtime/drivers/smmuv3/smmu.js';
+import type { Machine } from '../../runtime/machine.js';
+import { read64 } from './counters.js';
+import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from './programs/dma-batch.js';
+import { DeviceStats, StressLayout } from './stress-layout.js';
+import type { ViolationStory } from './types.js';
+
+const NAMED = [
+  [F_TRANSLATION, 'F_TRANSLATION', 'translationFaults'],
+  [F_PERMISSION, 'F_PERMISSION', 'permissionFaults'],
+  [C_BAD_STREAMID, 'C_BAD_STREAMID', 'badStreams'],
+] as const;
+
+export class EventLedger {
+  /** Comparisons made. */
+  checks = 0;
+  readonly #received: Map<number, number>[];
+  readonly #hostProblems: string[] = [];
+
+  constructor(iommus: number) {
+    this.#received = Array.from({ length: iommus }, () => new Map<number, number>());
+  }
+
+  /** Instruments.onHostEvent: events that no guest hears of. */
+  host(iommu: number, event: HostEvent): void {
+    if (event.kind === 'event') this.#count(iommu, event.record.id);
+    else if (event.kind !== 'overflow') this.#hostProblems.push(`IOMMU ${iommu}: ${JSON.stringify(event)}`);
+  }
+
+  /** Counts what goes to guests as well, and passes it on. */
+  tap(instance: IommuInstance): void {
+    const deliver = instance.onEvent;
+    instance.onEvent = (event) => {
+      this.#count(instance.index, event.data[0]!);
+      deliver?.(event);
+    };
+  }
+
+  received(iommu: number): number {
+    let sum = 0;
+    for (const count of this.#received[iommu]!.values()) sum += count;
+    return sum;
+  }
+
+  /** After the last event has been served: do the books balance? */
+  audit(machine: Machine): ViolationStory[] {
+    const { memory, config, iommus } = machine;
+    const stories: ViolationStory[] = [];
+    const stress = memory.region(StressLayout, 'stress').base + StressLayout.at.devices;
+    for (const { index, name } of iommus) {
+      const { recorded, lost } = eventCounters(memory, index);
+      const answered = (field: keyof typeof DeviceStats.at): number =>
+        config.devices.reduce(
+          (sum, { iommuIndex }, device) =>
+            iommuIndex === index
+              ? sum + read64(memory, stress + device * DeviceStats.size + DeviceStats.at[field])
+              : sum,
+          0,
+        );
+      const expect = (what: string, got: number, wanted: number): void => {
+        this.checks++;
+        if (got !== wanted)
+          stories.push(imbalance(name, `${what}: ${got}, but devices were answered ${wanted} such faults`));
+      };
+      const total = NAMED.reduce((sum, [, , field]) => sum + answered(field), 0) + answered('otherFaults');
+      expect('events recorded or lost to a full queue', recorded + lost, total);
+      this.checks++;
+      if (this.received(index) !== recorded)
+        stories.push(
+          imbalance(name, `${recorded} events recorded, ${this.received(index)} reached the driver`),
+        );
+      // What was lost is not known by type.
+      if (lost === 0)
+        for (const [id, event, field] of NAMED)
+          expect(`${event} events`, this.#received[index]!.get(id) ?? 0, answered(field));
+    }
+    for (const problem of this.#hostProblems) stories.push(imbalance('(driver)', problem));
+    return stories;
+  }
+
+  #count(iommu: number, id: number): void {
+    const counts = this.#received[iommu]!;
+    counts.set(id, (counts.get(id) ?? 0) + 1);
+  }
+}
+
+export function eventCounters(memory: MachineMemory, iommu: number): { recorded: number; lost: number } {
+  const { base } = memory.region(Smmuv3Layout, `smmuv3:${iommu}`);
+  return {
+    recorded: memory.words.load(base + Smmuv3Layout.at.eventsRecorded) >>> 0,
+    lost: memory.words.load(base + Smmuv3Layout.at.eventsLost) >>> 0,
+  };
+}
+
+function imbalance(iommu: string, summary: string): ViolationStory {
+  return {
+    rule: 'FAULT',
+    summary,
+    iommu,
+    device: null,
+    stream: null,
+    iova: null,
+    pa: null,
+    walk: null,
+    invalidation: null,
+    sync: null,
+    details: [],
+  };
+}

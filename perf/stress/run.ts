@@ -1,0 +1,232 @@
+/**
+ * One stress run from start to end: build the machine and the checker around it, move the SMMUs to threads, let
+ * guests, devices and the core have at each other, and tell what was seen.
+ */
+
+import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { InvalidationNote, IoasObserver } from '../../runtime/drivers/contract.js';
+import { createMachine, type Machine } from '../../runtime/machine.js';
+import type { MachineConfig } from '../../runtime/machine-config.js';
+import { WorkerHost } from '../../workers/host.js';
+import { Histogram } from '../report/histogram.js';
+import { Checker } from './checker/checker.js';
+import { Shadow } from './checker/shadow.js';
+import { Stories } from './checker/stories.js';
+import { EventLedger } from './events.js';
+import { planStress } from './plan.js';
+import { guestLatency, Sampler } from './sampler.js';
+import { setUp } from './setup.js';
+import { StressLayout } from './stress-layout.js';
+import { machineConfigOf } from './topology.js';
+import type {
+  Injection,
+  StressListener,
+  StressOptions,
+  StressResult,
+  StressSample,
+  ViolationStory,
+  WorkerDeath,
+} from './types.js';
+
+const SAMPLE_MS = 500;
+const FIRST_DMA_POLL_MS = 2;
+/** Stories kept in the result; all are counted. */
+const MAX_STORIES = 100;
+/** With an injected bug the point is made by the first violations: no need to go on for long. */
+const INJECTED_LINGER_MS = 500;
+
+/** @throws RangeError or OptionError naming the option, before anything is started */
+export async function runStress(
+  options: StressOptions,
+  listener: StressListener,
+  signal: AbortSignal,
+): Promise<StressResult> {
+  const plan = planStress(options, options.devices);
+  const began = performance.now();
+  const parts = build(options);
+  const { machine, checker, shadow, ledger, latency } = parts;
+  const machineMs = performance.now() - began;
+  const iommuNames = machine.iommus.map(({ name }) => name);
+  const stories = new Stories(
+    machine.memory,
+    shadow,
+    checker,
+    machine.config.devices.map(({ label, iommuIndex, sid }) => ({ label, iommu: iommuIndex, sid })),
+    iommuNames,
+  );
+  const sampler = new Sampler(machine, checker, ledger, plan.guests.length, latency);
+  const deaths: WorkerDeath[] = [];
+  const told: ViolationStory[] = [];
+  const samples: StressSample[] = [];
+  let extra = 0;
+
+  const { fd, vfios, tasks } = setUp(machine, plan, options);
+  const workersBegan = performance.now();
+  const host = await WorkerHost.start(machine);
+  const workersMs = performance.now() - workersBegan;
+  const die = (worker: string, reason: string): void => {
+    const death = { worker, reason };
+    deaths.push(death);
+    listener.death(death);
+    host.requestStop();
+  };
+  host.onDeath(({ name, reason }) => die(name, reason));
+  host.expose(fd);
+  for (const vfio of vfios) host.expose(vfio);
+  listener.started({ machineMs, workersMs, iommus: iommuNames, devices: tasks.map(({ name }) => name) });
+
+  const trafficBegan = performance.now();
+  const atS = (): number => (performance.now() - trafficBegan) / 1000;
+  const tell = (list: readonly ViolationStory[]): void => {
+    for (const story of list) {
+      if (told.length < MAX_STORIES) told.push(story);
+      listener.violation(story);
+    }
+  };
+  const violations = (): number => stories.count + extra;
+  const sample = (): StressSample => {
+    const taken = sampler.take(atS(), violations());
+    samples.push(taken);
+    listener.sample(taken);
+    return taken;
+  };
+  const running = host.run(tasks).map((task, i) =>
+    task.then(
+      () => true,
+      (error: Error) => {
+        // A thread that died has been reported as such; a program that threw has not.
+        if (!deaths.some(({ worker }) => worker === tasks[i]!.name)) die(tasks[i]!.name, error.message);
+        return false;
+      },
+    ),
+  );
+  const firstDmaMs = await firstDma(sampler, began, signal, () => deaths.length > 0);
+
+  let lastSample = 0;
+  let caughtAt = -1;
+  while (atS() < options.durationS && !signal.aborted && deaths.length === 0) {
+    await sleep(50, undefined, { signal }).catch(onlyAbort);
+    tell(stories.take());
+    if (violations() > 0 && caughtAt < 0) caughtAt = performance.now();
+    if (options.inject !== null && caughtAt >= 0 && performance.now() - caughtAt > INJECTED_LINGER_MS) break;
+    if (performance.now() - lastSample < SAMPLE_MS) continue;
+    lastSample = performance.now();
+    sample();
+  }
+
+  host.requestStop();
+  await Promise.all(running);
+  tell(stories.take());
+  const report = await host.stop();
+  for (const name of report.terminated) die(name, 'did not stop in time');
+  machine.poll();
+  if (deaths.length === 0) {
+    checker.sweep();
+    const audit = ledger.audit(machine);
+    extra += audit.length;
+    tell(audit);
+  }
+  tell(stories.take());
+  if (deaths.length === 0) machine.close();
+  const final = sample();
+  const { topology, ...rest } = options;
+  return {
+    options: { ...rest, unsupported: topology.unsupported.map(({ name, reason }) => `${name}: ${reason}`) },
+    versions: { iommufd: packageVersion(), node: process.version, cores: availableParallelism() },
+    startup: { machineMs, workersMs, firstDmaMs },
+    final,
+    guestLatency: guestLatency(machine.memory, plan.guests.length).summary(),
+    samples,
+    checksByRule: sampler.checks(),
+    violations: told,
+    deaths,
+    interrupted: signal.aborted,
+  };
+}
+
+interface Parts {
+  readonly machine: Machine;
+  readonly checker: Checker;
+  readonly shadow: Shadow;
+  readonly ledger: EventLedger;
+  readonly latency: readonly Histogram[];
+}
+
+function build(options: StressOptions): Parts {
+  const { topology, devices, memoryBytes, s2Sharing, inject } = options;
+  const iommus = topology.iommus.length;
+  const bugs = bugsOf(inject, iommus);
+  const config = machineConfigOf(topology, { devices, memoryBytes, s2Sharing, trace: true, bugs });
+  const ledger = new EventLedger(iommus);
+  let checker: Checker | undefined;
+  let shadow: Shadow | undefined;
+  const latency = Array.from({ length: iommus }, () => Histogram.local());
+  const machine = createMachine(config, {
+    instrument: (memory, kernel, checked) => {
+      Shadow.allocRegions(memory);
+      memory.allocRegion(StressLayout, 'stress');
+      shadow = new Shadow(memory);
+      checker = new Checker(
+        memory,
+        kernel,
+        shadow,
+        checked.iommus.map(({ name, iotlbEntries }, index) => ({ name, index, iotlbEntries })),
+      );
+      const inner = checker;
+      return {
+        observer: timed(inner, latency),
+        onAllocateTag: (iommu, kind, id) => inner.idAllocated(iommu, kind, id),
+        onHostEvent: (iommu, event) => ledger.host(iommu, event),
+      };
+    },
+  });
+  for (const { instance } of machine.iommus) ledger.tap(instance);
+  return { machine, checker: checker!, shadow: shadow!, ledger, latency };
+}
+
+/** One SMMU of several misbehaves: not the first, so that "only SMMU 0 was looked at" would show. */
+function bugsOf(inject: Injection | null, iommus: number): NonNullable<MachineConfig['bugs']> {
+  return {
+    iommu: iommus > 1 ? 1 : 0,
+    skipTlbi: inject === 'skip-tlbi',
+    earlySync: inject === 'early-sync',
+    wrongVmid: inject === 'wrong-vmid',
+    earlyFree: inject === 'early-free',
+  };
+}
+
+/** The checker, with the invalidations' durations noted by the way. */
+function timed(checker: Checker, latency: readonly Histogram[]): IoasObserver {
+  let last: readonly InvalidationNote[] | null = null;
+  return {
+    mapping: (ioasId, iovaPage, pfn, pages) => checker.mapping(ioasId, iovaPage, pfn, pages),
+    unmapped(ioasId, iovaPage, pfn, pages, notes) {
+      // One unmap reports once for each physical run, with the same notes.
+      if (notes !== last) for (const { iommu, durationNs } of notes) latency[iommu]!.record(durationNs);
+      last = notes;
+      checker.unmapped(ioasId, iovaPage, pfn, pages, notes);
+    },
+  };
+}
+
+async function firstDma(
+  sampler: Sampler,
+  began: number,
+  signal: AbortSignal,
+  failed: () => boolean,
+): Promise<number> {
+  while (sampler.running() === 0 && !signal.aborted && !failed())
+    await sleep(FIRST_DMA_POLL_MS, undefined, { signal }).catch(onlyAbort);
+  return performance.now() - began;
+}
+
+function onlyAbort(error: Error): void {
+  if (error.name !== 'AbortError') throw error;
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
