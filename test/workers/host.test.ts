@@ -1,0 +1,192 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import test from 'ava';
+import {
+  createMachine,
+  type Machine,
+  startWorkers,
+  TaskError,
+  type WorkerDeath,
+} from '../../workers/index.js';
+import type { ProgramTask } from '../../workers/protocol/messages.js';
+import type { DmaLoopArgs, DmaLoopResult, MailboxArgs } from './programs.js';
+
+const ENOENT = 2;
+const EIO = 5;
+const EOWNERDEAD = 130;
+const PROGRAMS = new URL('./programs.js', import.meta.url).href;
+const IOVA = 0x1000_0000n;
+const UNMAPPED = 0x9000_0000n;
+const BYTES = 64 * 1024;
+const DEVICES = ['0000:01:00.0', '0001:01:00.0'];
+
+/** Two SMMUs with a device behind each, both devices in one address space. */
+function twoSmmus(): {
+  machine: Machine;
+  fd: ReturnType<Machine['openIommufd']>;
+  ioasId: number;
+  userVa: bigint;
+} {
+  const machine = createMachine({
+    memory: '32MiB',
+    iommus: [
+      { name: 'smmu0', model: 'smmuv3' },
+      { name: 'smmu1', model: 'smmuv3' },
+    ],
+    devices: [
+      { bdf: DEVICES[0]!, iommu: 'smmu0' },
+      { bdf: DEVICES[1]!, iommu: 'smmu1' },
+    ],
+  });
+  const fd = machine.openIommufd();
+  const { ioasId } = fd.ioasAlloc();
+  for (const bdf of DEVICES) {
+    const vfio = machine.openVfio(bdf);
+    vfio.bindIommufd(fd);
+    vfio.attach(ioasId);
+  }
+  const userVa = machine.user.alloc(BYTES);
+  fd.ioasMap({ ioasId, userVa, length: BYTES, iova: IOVA });
+  return { machine, fd, ioasId, userVa };
+}
+
+const dmaTask = (deviceIndex: number, iova = IOVA): ProgramTask => {
+  const args: DmaLoopArgs = { iova, bytes: 16384 };
+  return {
+    kind: 'device',
+    name: `device ${deviceIndex}`,
+    program: PROGRAMS,
+    export: 'dmaLoop',
+    args,
+    deviceIndex,
+  };
+};
+
+test.serial(
+  'workers: DMA behind two SMMUs goes on while the core unmaps, and everything stops',
+  async (t) => {
+    const { machine, fd, ioasId, userVa } = twoSmmus();
+    const host = await startWorkers(machine);
+    t.is(host.startup.unitsMs.length, 2);
+    t.true(host.startup.totalMs > 0);
+    host.expose(fd);
+    const logged: string[] = [];
+    host.onLog((name, text) => logged.push(`${name}: ${text}`));
+    const mailboxArgs: MailboxArgs = { fdIndex: fd.index, calls: 50 };
+    const [dma0, dma1, calls, vmm] = host.run([
+      dmaTask(0),
+      dmaTask(1),
+      { kind: 'guest', name: 'caller', program: PROGRAMS, export: 'allocAndDestroy', args: mailboxArgs },
+      { kind: 'guest', name: 'vmm', program: PROGRAMS, export: 'vmm', vmIndex: 3, fdIndex: fd.index },
+    ]);
+    t.is(await calls, 50);
+    t.deepEqual(await vmm, { vm: 3, alloc: 0, invalidate: -ENOENT });
+    for (let round = 0; round < 40; round++) {
+      await sleep(5);
+      t.is(fd.ioasUnmap({ ioasId, iova: IOVA, length: BYTES }).length, BigInt(BYTES));
+      fd.ioasMap({ ioasId, userVa, length: BYTES, iova: IOVA });
+    }
+    host.requestStop();
+    for (const result of (await Promise.all([dma0, dma1])) as DmaLoopResult[]) {
+      t.is(result.dead, 0);
+      t.true(result.writes > 0);
+    }
+    t.deepEqual(await host.stop(), { clean: true, terminated: [], deaths: [] });
+    t.deepEqual(logged.sort(), ['device 0: first write', 'device 1: first write']);
+
+    // The models are back on this thread, and go on from where they were.
+    const bytes = new Uint8Array([1, 2, 3]);
+    t.is(machine.dmaPort(DEVICES[1]!).write(IOVA, bytes), 0);
+    fd.ioasUnmap({ ioasId, iova: IOVA, length: BYTES });
+    t.not(machine.dmaPort(DEVICES[1]!).write(IOVA, bytes), 0);
+    machine.close();
+  },
+);
+
+test.serial('workers: a pIOMMU that dies is reported, its waiters fail, its neighbour goes on', async (t) => {
+  const { machine } = twoSmmus();
+  const host = await startWorkers(machine, { fault: { unit: 1, crashAfterSteps: 200 } });
+  t.teardown(() => host.stop());
+  const died = new Promise<WorkerDeath>((resolve) => host.onDeath(resolve));
+  // What is not mapped is in no cache: every write of device 1 waits for its pIOMMU.
+  const [dma0, dma1] = host.run([dmaTask(0), dmaTask(1, UNMAPPED)]);
+  const { name, kind, index, reason } = await died;
+  t.deepEqual(
+    { name, kind, index, reason },
+    { name: 'pIOMMU smmu1', kind: 'piommu', index: 1, reason: 'crash after 200 steps, as the test asked' },
+  );
+  t.is(((await dma1) as DmaLoopResult).dead, EOWNERDEAD);
+  host.requestStop();
+  t.is(((await dma0) as DmaLoopResult).dead, 0);
+  const report = await host.stop();
+  t.false(report.clean);
+  t.deepEqual(report.terminated, []);
+  t.is(report.deaths.length, 1);
+  machine.close();
+});
+
+test.serial('workers: the death of the supervisor ends every program and is reported', async (t) => {
+  const { machine } = twoSmmus();
+  const host = await startWorkers(machine, { fault: { supervisor: true } });
+  t.teardown(() => host.stop());
+  const [dma] = host.run([dmaTask(0)]);
+  await t.throwsAsync(dma, { message: /supervisor died/ });
+  const { clean, deaths } = await host.stop();
+  t.false(clean);
+  t.deepEqual(
+    deaths.map(({ name, exitCode }) => [name, exitCode]),
+    [['supervisor', 3]],
+  );
+  t.is(machine.dmaPort(DEVICES[0]!).write(IOVA, new Uint8Array(8)), 0, 'inline again');
+  machine.close();
+});
+
+test.serial('workers: start fails with the name of the pIOMMU that cannot come up', async (t) => {
+  const { machine } = twoSmmus();
+  await t.throwsAsync(startWorkers(machine, { fault: { unit: 1, crashAfterSteps: 0 } }), {
+    message: /pIOMMU smmu1: crash before the unit was ready/,
+  });
+  t.is(machine.dmaPort(DEVICES[0]!).write(IOVA, new Uint8Array(8)), 0, 'inline as before');
+  machine.close();
+});
+
+test.serial(
+  'workers: programs that throw, vanish, or never return end as errors, and stop() does not hang',
+  async (t) => {
+    const { machine } = twoSmmus();
+    const host = await startWorkers(machine, { stopTimeoutMs: 400 });
+    const task = (name: string): ProgramTask => ({ kind: 'guest', name, program: PROGRAMS, export: name });
+    const results = host.run(['throwing', 'unclonable', 'missing', 'exiting', 'deaf'].map(task));
+    const thrown = await t.throwsAsync(results[0], { instanceOf: TaskError });
+    t.is(thrown?.errno, EIO);
+    t.is(thrown?.message, 'throwing: out of luck');
+    await t.throwsAsync(results[1], { message: /^unclonable: .*could not be cloned/s });
+    await t.throwsAsync(results[2], { message: /exports no function 'missing'/ });
+    await t.throwsAsync(results[3], { message: /^exiting: .*exited with code: 7/ });
+    const report = await host.stop();
+    await t.throwsAsync(results[4], { instanceOf: TaskError });
+    t.false(report.clean);
+    t.deepEqual(
+      report.deaths.map(({ name, reason }) => [name, reason]),
+      [
+        ['exiting', 'exit code 7'],
+        ['deaf', 'ended: it did not stop in time'],
+      ],
+    );
+    machine.close();
+  },
+);
+
+test.serial('workers: after stop() nothing keeps the process alive', async (t) => {
+  const script = fileURLToPath(new URL('./start-and-stop.js', import.meta.url));
+  const child = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  let output = '';
+  child.stdout.on('data', (data) => {
+    output += data;
+  });
+  const [code] = await once(child, 'exit');
+  t.is(code, 0);
+  t.is(output, 'clean\n');
+});

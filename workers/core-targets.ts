@@ -1,0 +1,65 @@
+/**
+ * What tickets reach on the core: the iommufds and VFIO devices that the host exposed, and the files that
+ * their ioctls gave out.
+ */
+import type { IommufdFd } from '../runtime/core/fd.js';
+import type { EventFile, FileTable } from '../runtime/core/file-table.js';
+import type { VfioDevice } from '../runtime/objects/vfio-device.js';
+import { EBADF, EINVAL } from '../uapi/abi/errno.js';
+import type { MailboxTargets } from './protocol/mailbox-server.js';
+
+/** An open iommufd. */
+export type ExposedFd = Pick<IommufdFd, 'index' | 'fd' | 'ioctl'>;
+
+/** An open VFIO device, under its device's index in the machine. */
+export type ExposedVfio = Pick<VfioDevice, 'host' | 'ioctl' | 'close'>;
+
+export class CoreTargets implements MailboxTargets {
+  readonly #fds = new Map<number, ExposedFd>();
+  readonly #vfios = new Map<number, ExposedVfio>();
+  readonly #files: FileTable;
+
+  constructor(files: FileTable) {
+    this.#files = files;
+  }
+
+  add(target: ExposedFd | ExposedVfio): void {
+    if ('host' in target) this.#vfios.set(target.host.index, target);
+    else this.#fds.set(target.index, target);
+  }
+
+  /** @returns the descriptor of an exposed iommufd, or -EBADF */
+  fdNumber(fdIndex: number): number {
+    return this.#fds.get(fdIndex)?.fd ?? -EBADF;
+  }
+
+  iommufd(fdIndex: number, cmd: number, bytes: Uint8Array): number {
+    return this.#fds.get(fdIndex)?.ioctl(cmd, bytes) ?? -EBADF;
+  }
+
+  vfio(deviceIndex: number, cmd: number, bytes: Uint8Array): number {
+    return this.#vfios.get(deviceIndex)?.ioctl(cmd, bytes) ?? -EBADF;
+  }
+
+  vfioClose(deviceIndex: number): number {
+    const device = this.#vfios.get(deviceIndex);
+    if (device === undefined) return -EBADF;
+    this.#vfios.delete(deviceIndex);
+    device.close();
+    return 0;
+  }
+
+  fileRead(fd: number, into: Uint8Array): number {
+    const file = this.#files.get(fd);
+    if (file === undefined) return -EBADF;
+    if (file.kind !== 'event') return -EINVAL;
+    const data = (file as EventFile).read(into.byteLength);
+    into.set(data);
+    return data.byteLength;
+  }
+
+  fileClose(fd: number): number {
+    // Only what ioctls gave out: an iommufd belongs to whoever opened it.
+    return this.#files.get(fd)?.kind === 'event' ? this.#files.close(fd) : -EBADF;
+  }
+}

@@ -1,0 +1,29 @@
+/**
+ * Public entry point `iommufd`: build a machine, use it inline, or move its IOMMUs to threads of their own.
+ */
+export { DmaPort, PortDeadError } from '../hw/pci/dma-port.js';
+export { IommufdFd } from '../runtime/core/fd.js';
+export { createMachine, Machine } from '../runtime/machine.js';
+export { type CheckedConfig, ConfigError, type MachineConfig } from '../runtime/machine-config.js';
+export { type MachineHandle, MachineThread } from '../runtime/machine-thread.js';
+export { VfioDevice } from '../runtime/objects/vfio-device.js';
+export type { UserMemory } from '../runtime/user-memory.js';
+export type { VmmTransport } from '../runtime/vmm/transport.js';
+export { IommufdError } from '../uapi/abi/iommufd-error.js';
+export { type HostOptions, type StartupTimes, type StopReport, TaskError, WorkerHost } from './host.js';
+export type { Program, ProgramContext } from './program.js';
+export type { MailboxClient } from './protocol/mailbox-client.js';
+export { iommufdTarget, vfioTarget } from './protocol/mailbox-layout.js';
+export type { ProgramTask, WorkerDeath } from './protocol/messages.js';
+
+import type { Machine } from '../runtime/machine.js';
+import { type HostOptions, WorkerHost } from './host.js';
+
+/**
+ * Moves every pIOMMU of a machine to a thread of its own. The machine's own calls stay plain, synchronous
+ * calls on this thread; `stop()` of the result brings the IOMMUs back.
+ * @throws Error naming the worker that could not come up; the machine is then inline as before
+ */
+export function startWorkers(machine: Machine, options: HostOptions = {}): Promise<WorkerHost> {
+  return WorkerHost.start(machine, options);
+}
