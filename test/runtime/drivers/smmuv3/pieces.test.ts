@@ -1,0 +1,269 @@
+/** The driver's small parts, each alone. Encodings restated from [IHI0070] 4.4 and 5.2. */
+import test from 'ava';
+import { stage1Cd } from '../../../../runtime/drivers/smmuv3/cd.js';
+import { convert } from '../../../../runtime/drivers/smmuv3/invalidate.js';
+import {
+  mergeInv,
+  S1_ASID,
+  S2_VMID,
+  S2_VMID_VSMMU,
+  unrefInv,
+} from '../../../../runtime/drivers/smmuv3/invs.js';
+import { parseVste, validateVste } from '../../../../runtime/drivers/smmuv3/nested.js';
+import { eachRange, tooBig } from '../../../../runtime/drivers/smmuv3/range.js';
+import {
+  abortSte,
+  bypassSte,
+  cdTableSte,
+  nestedSte,
+  stage2Ste,
+} from '../../../../runtime/drivers/smmuv3/ste.js';
+import { TagAllocator } from '../../../../runtime/drivers/smmuv3/tags.js';
+
+const EIO = 5;
+const EINVAL = 22;
+const E2BIG = 7;
+const ENOSPC = 28;
+
+// ---- ranges ----
+
+function covered(first: number, pages: number, leaf: boolean, ranged = true) {
+  const commands: { page: number; pages: number; ttl: number; reserved: boolean }[] = [];
+  eachRange(first, pages, leaf, ranged, (page, range) => {
+    const n = range === undefined ? 1 : (range.num + 1) * 2 ** range.scale;
+    const reserved = range !== undefined && range.num === 0 && range.scale === 0 && range.ttl === 0;
+    commands.push({ page, pages: n, ttl: range?.ttl ?? 0, reserved });
+  });
+  return commands;
+}
+
+test('range: the commands cover every page once, and no encoding is reserved', (t) => {
+  for (const pages of [1, 2, 31, 32, 33, 511, 512, 513, 1024, 4097, 0x12345, 2 ** 30 + 1, 2 ** 31 - 1])
+    for (const leaf of [true, false]) {
+      const commands = covered(0x1000, pages, leaf);
+      t.false(commands.some((c) => c.reserved));
+      let next = 0x1000;
+      for (const c of commands) {
+        t.is(c.page, next);
+        next += c.pages;
+      }
+      const over = next - 0x1000 - pages;
+      t.true(over === 0 || over === 1, `${pages} pages: ${over} too many`);
+      t.true(commands.length <= 7);
+    }
+});
+
+test('range: a level hint only where no block can have been', (t) => {
+  t.is(covered(0, 511, true)[0]!.ttl, 3);
+  t.is(covered(0, 512, true)[0]!.ttl, 0);
+  t.is(covered(0, 1, false)[0]!.ttl, 0);
+});
+
+test('range: without range invalidation one command a page, all of the tag from 512 on', (t) => {
+  t.is(covered(5, 7, true, false).length, 7);
+  t.false(tooBig(511, false));
+  t.true(tooBig(512, false));
+  t.false(tooBig(512, true));
+  t.true(tooBig(2 ** 31, true));
+});
+
+// ---- invalidation arrays ----
+
+const smmu = (index: number) => ({ index });
+const A = smmu(0);
+const B = smmu(1);
+
+test('invs: sorted by SMMU, type and ID, users counted', (t) => {
+  let invs = mergeInv([], { smmu: B, type: S2_VMID, id: 1 });
+  invs = mergeInv(invs, { smmu: A, type: S2_VMID_VSMMU, id: 9 });
+  invs = mergeInv(invs, { smmu: A, type: S1_ASID, id: 3 });
+  invs = mergeInv(invs, { smmu: A, type: S2_VMID_VSMMU, id: 2 });
+  invs = mergeInv(invs, { smmu: A, type: S2_VMID_VSMMU, id: 9 });
+  t.deepEqual(
+    invs.map((inv) => [inv.smmu.index, inv.type, inv.id, inv.users]),
+    [
+      [0, S1_ASID, 3, 1],
+      [0, S2_VMID_VSMMU, 2, 1],
+      [0, S2_VMID_VSMMU, 9, 2],
+      [1, S2_VMID, 1, 1],
+    ],
+  );
+});
+
+test('invs: the last user takes the entry away, arrays in hand stay as they are', (t) => {
+  const key = { smmu: A, type: S2_VMID, id: 1 } as const;
+  const two = mergeInv(mergeInv([], key), key);
+  const one = unrefInv(two, key);
+  t.false(one.last);
+  const none = unrefInv(one.invs, key);
+  t.true(none.last);
+  t.deepEqual(none.invs, []);
+  t.is(two[0]!.users, 2);
+  t.throws(() => unrefInv(none.invs, key), { message: /no invalidation entry/ });
+});
+
+// ---- tags ----
+
+test('tags: 1 to 2^bits - 1, then -ENOSPC; a freed one is reused; the hook hears of each', (t) => {
+  const heard: string[] = [];
+  const tags = new TagAllocator(4, 'vmid', 8, (iommu, kind, id) => heard.push(`${iommu} ${kind} ${id}`));
+  for (let id = 1; id < 256; id++) t.is(tags.allocate(), id);
+  t.is(tags.allocate(), -ENOSPC);
+  tags.free(7);
+  t.is(tags.allocate(), 7);
+  t.is(heard.length, 256);
+  t.is(heard.at(-1), '4 vmid 7');
+  t.throws(() => {
+    tags.free(7);
+    tags.free(7);
+  });
+});
+
+// ---- virtual STEs ----
+
+const ALLOWED0 = 1n | (7n << 1n) | (3n << 4n) | 0x000f_ffff_ffff_ffc0n | (0x1fn << 59n);
+const ALLOWED1 = 0xffn | (1n << 27n) | (3n << 28n);
+const S1 = 1n | (5n << 1n);
+
+test('vSTE: V = 0 becomes all zero, whatever the rest says', (t) => {
+  t.deepEqual(validateVste(~1n & 0xffff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn), [0n, 0n]);
+});
+
+test('vSTE: each bit is refused unless it is allowed', (t) => {
+  for (let bit = 0n; bit < 64n; bit++) {
+    const mask = 1n << bit;
+    if (bit !== 0n && !(bit >= 1n && bit <= 3n))
+      t.is(
+        typeof validateVste(S1 | mask, 0n),
+        (ALLOWED0 & mask) !== 0n ? 'object' : 'number',
+        `word 0 bit ${bit}`,
+      );
+    // EATS = 2 is the one allowed bit with a value that is not.
+    if (bit !== 29n)
+      t.is(
+        typeof validateVste(S1, mask),
+        (ALLOWED1 & mask) !== 0n ? 'object' : 'number',
+        `word 1 bit ${bit}`,
+      );
+  }
+});
+
+test('vSTE: Config is abort, bypass or stage 1; EATS is 0 or 1', (t) => {
+  for (let config = 0n; config < 8n; config++)
+    t.is(typeof validateVste(1n | (config << 1n), 0n), [0n, 4n, 5n].includes(config) ? 'object' : 'number');
+  t.deepEqual(validateVste(S1, 1n << 28n), [S1, 0n]);
+  t.is(validateVste(S1, 2n << 28n), -EIO);
+  t.is(validateVste(S1, 3n << 28n), -EIO);
+});
+
+test('vSTE bytes: too short is -EINVAL, a dirty tail is -E2BIG, a clean one is fine', (t) => {
+  const bytes = new Uint8Array(24);
+  new DataView(bytes.buffer).setBigUint64(0, S1, true);
+  t.is(parseVste(bytes.subarray(0, 15)), -EINVAL);
+  t.deepEqual(parseVste(bytes.subarray(0, 16)), [S1, 0n]);
+  t.deepEqual(parseVste(bytes), [S1, 0n]);
+  bytes[23] = 1;
+  t.is(parseVste(bytes), -E2BIG);
+});
+
+// ---- images ----
+
+const S2 = { vmid: 0x1234, root: 0x8000_0000, inputBits: 48, startLevel: 0, ps: 5, fwb: false };
+const PLAIN = { attrTypesOvr: false };
+
+test('STE images: the words of the specification', (t) => {
+  t.deepEqual(abortSte().slice(0, 4), [1n, 0n, 0n, 0n]);
+  t.deepEqual(bypassSte({ attrTypesOvr: true }).slice(0, 2), [9n, 1n << 44n]);
+  const s1 = cdTableSte(0x8000_1000);
+  t.is(s1[0], 1n | (5n << 1n) | 0x8000_1000n);
+  t.is(s1[1], 2n | (1n << 2n) | (1n << 4n) | (3n << 6n));
+  const s2 = stage2Ste(S2, PLAIN);
+  t.is(s2[0], 1n | (6n << 1n));
+  t.is(s2[2]! & 0xffffn, 0x1234n);
+  // T0SZ 16, SL0 2 (level 0), IR0, OR0 1, SH0 3, TG 4 KiB, PS 48 bits; AA64, PTW, R.
+  t.is(
+    s2[2]! >> 32n,
+    16n |
+      (2n << 6n) |
+      (1n << 8n) |
+      (1n << 10n) |
+      (3n << 12n) |
+      (5n << 16n) |
+      (1n << 19n) |
+      (1n << 22n) |
+      (1n << 26n),
+  );
+  t.is(s2[3], 0x8000_0000n);
+});
+
+test('nested STE: the guest’s stage 1 over the host’s stage 2, MEV set', (t) => {
+  const ste = nestedSte(S2, PLAIN, [S1 | 0x5000n, 1n << 27n]);
+  t.is(ste[0], 1n | (7n << 1n) | 0x5000n);
+  t.is(ste[1], (1n << 27n) | (1n << 19n));
+  t.deepEqual(ste.slice(2), stage2Ste(S2, PLAIN).slice(2));
+});
+
+test('stage-1 CD: the words of the specification', (t) => {
+  const cd = stage1Cd({ asid: 0xbeef, root: 0x8000_2000, inputBits: 48, ips: 5 });
+  t.is(
+    cd[0],
+    16n |
+      (1n << 8n) |
+      (1n << 10n) |
+      (3n << 12n) |
+      (1n << 30n) |
+      (1n << 31n) |
+      (5n << 32n) |
+      (1n << 41n) |
+      (7n << 45n) |
+      (0xbeefn << 48n),
+  );
+  t.is(cd[1], 0x8000_2000n);
+});
+
+// ---- guest commands ----
+
+const VMID = 0x77;
+const table = { find: (vsid: number) => (vsid === 0x4000_0001 ? 0x9000_0002 : -1) };
+
+/** @returns the four words after conversion, or the errno */
+function converted(word0: number, word1: number, word2 = 0, word3 = 0): number[] | number {
+  const cmds = Uint32Array.of(word0, word1, word2, word3);
+  const status = convert(cmds, 0, VMID, table);
+  return status === 0 ? [...cmds] : status;
+}
+
+test('guest command: TLBI_NSNH_ALL becomes TLBI_NH_ALL of the VMID and nothing else', (t) => {
+  t.deepEqual(converted(0xffff_ff30, 0xdead_beef, 1, 2), [0x10, VMID, 0, 0]);
+});
+
+for (const [name, opcode] of [
+  ['NH_ALL', 0x10],
+  ['NH_ASID', 0x11],
+  ['NH_VA', 0x12],
+  ['NH_VAA', 0x13],
+] as const)
+  test(`guest command: TLBI_${name} keeps all but its VMID`, (t) => {
+    t.deepEqual(converted(0x0010_2000 | opcode, 0xabcd_ffff, 0x1234_5401, 0x77), [
+      0x0010_2000 | opcode,
+      0xabcd_0077,
+      0x1234_5401,
+      0x77,
+    ]);
+  });
+
+for (const [name, opcode] of [
+  ['CFGI_CD', 0x05],
+  ['CFGI_CD_ALL', 0x06],
+  ['ATC_INV', 0x40],
+] as const)
+  test(`guest command: ${name} gets the pSID; an unknown vSID is -EIO`, (t) => {
+    t.deepEqual(converted(opcode, 0x4000_0001, 5, 6), [opcode, 0x9000_0002, 5, 6]);
+    t.is(converted(opcode, 0x4000_0002), -EIO);
+  });
+
+test('guest command: every other opcode is -EIO', (t) => {
+  const allowed = new Set([0x30, 0x10, 0x11, 0x12, 0x13, 0x05, 0x06, 0x40]);
+  for (let opcode = 0; opcode < 256; opcode++)
+    if (!allowed.has(opcode)) t.is(converted(opcode, 0x4000_0001), -EIO, `opcode 0x${opcode.toString(16)}`);
+});
