@@ -47,8 +47,6 @@ function onInterrupts(abort: AbortController): void {
 
 async function loadStress(): Promise<RunStress> {
   // The experiment starts threads; everything that can be refused has been refused by now.
-  const module = (await import(new URL('../perf/stress/run.js', import.meta.url).href)) as {
-    runStress: RunStress;
-  };
-  return module.runStress;
+  const { runStress } = await import('../perf/stress/run.js');
+  return runStress;
 }

@@ -7,7 +7,9 @@ import { bytes, compact, hitRate, micros } from './units.js';
 const STORIES = 5;
 
 export function renderSummary(result: StressResult): string {
-  const { final, options, versions, startup } = result;
+  const { final, options, versions, startup, guestLatency } = result;
+  const guestP50 = micros(guestLatency.p50Us, guestLatency.count);
+  const guestP99 = micros(guestLatency.p99Us, guestLatency.count);
   const seconds = final.atS;
   const perSecond = (total: number) => (seconds > 0 ? compact(total / seconds) : '-');
   const table = new Table({
@@ -49,6 +51,7 @@ export function renderSummary(result: StressResult): string {
     table.toString(),
     `map ${perSecond(final.maps)}/s, unmap ${perSecond(final.unmaps)}/s, ` +
       `guest invalidations ${perSecond(final.guestInvalidations)}/s` +
+      (guestLatency.count > 0 ? ` (p50 ${guestP50} us, p99 ${guestP99} us)` : '') +
       (dropped > 0 ? `, ${compact(dropped)} events dropped (queue full)` : ''),
     `start-up: machine ${startup.machineMs.toFixed(0)} ms, workers ${startup.workersMs.toFixed(0)} ms, ` +
       `first DMA after ${startup.firstDmaMs.toFixed(0)} ms; Node ${versions.node}, ${versions.cores} cores`,

@@ -90,7 +90,7 @@ export function textOutput(stdout: Output): StressOutput {
       };
     },
     result({ checks, violations, interrupted, skipped, report }) {
-      if (interrupted) say(`interrupted${skipped > 0 ? `, ${skipped} topologies without a result` : ''}`);
+      if (interrupted) say(`interrupted${skipped > 0 ? `; topologies without a result: ${skipped}` : ''}`);
       if (report !== null) say(`report: ${report}`);
       say(tallyLine(checks, violations));
     },

@@ -63,6 +63,7 @@ export function resultOf(options: StressOptions, violations: readonly ViolationS
     final: { ...sampleAt(4), violations: violations.length },
     samples: [sampleAt(2), sampleAt(4)],
     checksByRule: { R1: 3990, R6: 10 },
+    guestLatency: { count: 800, p50Us: 31, p99Us: 210, maxUs: 900 },
     violations,
     deaths: [],
     interrupted: false,

@@ -17,6 +17,7 @@ test('summary: a row an SMMU, the checks by rule, and what repeats the run', (t)
   t.regex(text, /smmu0 .* 8\.00M .* 2\.00M .* 95\.0% .* 12\.0k .* 4000 .* 0\.42 .* 17\.5 .* 250 .* 12 /);
   t.regex(text, /smmu1 .* - .* - /);
   t.regex(text, /R1 3990, R6 10/);
+  t.regex(text, /guest invalidations 200\/s \(p50 31\.0 us, p99 210 us\)/);
   t.regex(text, /first DMA after 95 ms/);
   t.notRegex(text, /VIOLATION|died|interrupted/);
 });
