@@ -33,8 +33,8 @@ export class SharedObjects {
   protected readonly base: number;
 
   /** @param index  N of the region `objects:N` */
-  constructor(memory: MachineMemory, index: number) {
-    this.words = memory.words;
+  constructor(memory: MachineMemory, words: Words, index: number) {
+    this.words = words;
     this.base = memory.region(ObjectsLayout, `objects:${index}`).base;
   }
 
@@ -97,7 +97,7 @@ export class ObjectTable extends SharedObjects {
   #firstFree = 1;
 
   constructor(memory: MachineMemory, env: SyncEnv, index: number) {
-    super(memory, index);
+    super(memory, env.words, index);
     this.#env = env;
   }
 

@@ -3,6 +3,7 @@
  * A guest's invalidations are frequent and must not queue behind somebody's 64 GiB map.
  */
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
+import type { SyncEnv } from '../../hw/sync/thread.js';
 import { EFAULT } from '../../uapi/abi/errno.js';
 import type { StructInput } from '../../uapi/abi/struct.js';
 import { HwptInvalidate } from '../../uapi/iommufd/hwpt-invalidate.js';
@@ -15,16 +16,22 @@ export class SharedIommufd {
   readonly #invalidations: Invalidations;
 
   /**
+   * @param env           this thread's
    * @param fdIndex       `IommufdFd.index`
    * @param invalidators  by driver name, this thread's own
    */
   constructor(
+    env: SyncEnv,
     memory: MachineMemory,
     user: ReadableUser,
     fdIndex: number,
     invalidators: ReadonlyMap<string, SharedInvalidator>,
   ) {
-    this.#invalidations = new Invalidations(new SharedObjects(memory, fdIndex), user, invalidators);
+    this.#invalidations = new Invalidations(
+      new SharedObjects(memory, env.words, fdIndex),
+      user,
+      invalidators,
+    );
   }
 
   /**

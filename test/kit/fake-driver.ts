@@ -1,0 +1,285 @@
+/**
+ * A host IOMMU driver for tests of the core: page tables are Maps, translations linger until sync() as in an
+ * IOTLB, and any call can be made to fail.
+ */
+import type {
+  Domain,
+  DriverViommu,
+  Gather,
+  HostDevice,
+  IommuInstance,
+  NestedDomain,
+  PagingDomain,
+  SharedInvalidator,
+  ViommuEvent,
+} from '../../runtime/drivers/contract.js';
+
+const EOPNOTSUPP = 95;
+const EINVAL = 22;
+const EEXIST = 17;
+const ENOENT = 2;
+const EIO = 5;
+const ENOMEM = 12;
+
+/** Counts the points where something can fail, and fails the one that is armed. */
+export class FailurePlan {
+  calls = 0;
+  /** The call that fails, from 1; 0 for none. */
+  failAt = 0;
+  fired = false;
+
+  arm(nth: number): void {
+    this.calls = 0;
+    this.failAt = nth;
+    this.fired = false;
+  }
+
+  hit(): boolean {
+    if (++this.calls !== this.failAt) return false;
+    this.fired = true;
+    return true;
+  }
+}
+
+export interface FakeOptions {
+  readonly driver?: string;
+  readonly pageSizesLg2?: readonly number[];
+  readonly aperture?: { firstPage: number; lastPage: number };
+  readonly reserved?: readonly { firstPage: number; lastPage: number }[];
+  /** Domains of other instances are refused, as by an SMMU that does not share. */
+  readonly privateDomains?: boolean;
+  readonly capabilities?: bigint;
+}
+
+export class FakeDomain implements PagingDomain {
+  readonly kind = 'paging';
+  readonly driver: string;
+  readonly nestParent: boolean;
+  readonly pageSizesLg2: readonly number[];
+  readonly aperture: { firstPage: number; lastPage: number };
+  readonly iommu: FakeIommu;
+  /** IOVA page -> frame and permissions. */
+  readonly entries = new Map<number, { pfn: number; prot: number }>();
+  /** Frames that a cache may still hold: cleared, not synced. */
+  readonly stale = new Set<number>();
+  /** Lengths of the runs given to map(). */
+  readonly runs: number[] = [];
+  syncs = 0;
+  freed = false;
+
+  constructor(iommu: FakeIommu, nestParent: boolean) {
+    this.iommu = iommu;
+    this.driver = iommu.driver;
+    this.nestParent = nestParent;
+    this.pageSizesLg2 = iommu.options.pageSizesLg2 ?? [12, 21, 30];
+    this.aperture = iommu.options.aperture ?? { firstPage: 0, lastPage: 2 ** 36 - 1 };
+  }
+
+  map(iovaPage: number, pfn: number, pages: number, prot: number): number {
+    if (this.iommu.failures.hit()) return -ENOMEM;
+    for (let i = 0; i < pages; i++) if (this.entries.has(iovaPage + i)) return -EEXIST;
+    for (let i = 0; i < pages; i++) this.entries.set(iovaPage + i, { pfn: pfn + i, prot });
+    this.runs.push(pages);
+    return 0;
+  }
+
+  unmap(iovaPage: number, pages: number, gather: Gather): number {
+    for (let i = 0; i < pages; i++) {
+      const entry = this.entries.get(iovaPage + i);
+      if (entry === undefined) throw new Error(`fake: page ${iovaPage + i} unmapped twice`);
+      this.stale.add(entry.pfn);
+      this.entries.delete(iovaPage + i);
+    }
+    gather.firstPage = Math.min(gather.firstPage, iovaPage);
+    gather.lastPage = Math.max(gather.lastPage, iovaPage + pages - 1);
+    return pages;
+  }
+
+  sync(gather: Gather): number {
+    this.syncs++;
+    this.stale.clear();
+    if (gather.wantNotes)
+      gather.notes.push({
+        iommu: this.iommu.index,
+        tag: 1,
+        command: 'FAKE_TLBI',
+        firstPage: gather.firstPage,
+        pages: gather.lastPage - gather.firstPage + 1,
+        syncIndex: this.syncs,
+        tickIssued: 0,
+        tickDone: 1,
+        durationNs: 1,
+      });
+    return 0;
+  }
+
+  lookup(iovaPage: number): number {
+    return this.entries.get(iovaPage)?.pfn ?? -1;
+  }
+
+  free(): void {
+    if (this.freed || this.entries.size > 0) throw new Error('fake: domain freed twice or while mapped');
+    this.freed = true;
+    this.iommu.liveDomains--;
+  }
+}
+
+export class FakeNested implements NestedDomain {
+  readonly kind = 'nested';
+  readonly driver: string;
+  readonly iommu: FakeIommu;
+
+  constructor(iommu: FakeIommu) {
+    this.iommu = iommu;
+    this.driver = iommu.driver;
+  }
+
+  free(): void {
+    this.iommu.liveNested--;
+  }
+}
+
+/** Data type 2 and 16 bytes, like an SMMUv3's STE; the first byte must be 1. */
+function checkNested(dataType: number, data: Uint8Array): number {
+  if (dataType !== 2 || data.byteLength !== 16) return -EINVAL;
+  return data[0] === 1 ? 0 : -EIO;
+}
+
+export class FakeViommu implements DriverViommu {
+  readonly iommu: FakeIommu;
+  readonly sharedBase: number;
+  readonly veventTypes = [1];
+  readonly virtIds = new Map<number, HostDevice>();
+  destroyed = false;
+
+  constructor(iommu: FakeIommu, sharedBase: number) {
+    this.iommu = iommu;
+    this.sharedBase = sharedBase;
+  }
+
+  allocNested(dataType: number, data: Uint8Array, _flags: number): NestedDomain | number {
+    if (this.iommu.failures.hit()) return -ENOMEM;
+    const status = checkNested(dataType, data);
+    if (status < 0) return status;
+    this.iommu.liveNested++;
+    return new FakeNested(this.iommu);
+  }
+
+  vdeviceInit(device: HostDevice, virtId: number): number {
+    if (this.iommu.failures.hit()) return -ENOMEM;
+    this.virtIds.set(virtId, device);
+    return 0;
+  }
+
+  vdeviceDestroy(_device: HostDevice, virtId: number): void {
+    if (!this.virtIds.delete(virtId)) throw new Error(`fake: vDEVICE ${virtId} destroyed twice`);
+  }
+
+  destroy(): void {
+    if (this.destroyed || this.virtIds.size > 0) throw new Error('fake: vIOMMU destroyed too early');
+    this.destroyed = true;
+    this.iommu.liveViommus--;
+  }
+}
+
+export class FakeIommu implements IommuInstance {
+  readonly index: number;
+  readonly name: string;
+  readonly driver: string;
+  readonly options: FakeOptions;
+  readonly failures: FailurePlan;
+  /** What each device is pointed at; absent until the core says. */
+  readonly attached = new Map<number, Domain | null>();
+  onEvent: ((event: ViommuEvent) => void) | null = null;
+  liveDomains = 0;
+  liveNested = 0;
+  liveViommus = 0;
+  viommus: FakeViommu[] = [];
+  /** A device whose attach answers -EINVAL for this domain. */
+  refuses: ((device: HostDevice, domain: Domain) => boolean) | null = null;
+
+  constructor(index: number, failures: FailurePlan, options: FakeOptions = {}) {
+    this.index = index;
+    this.name = `fake${index}`;
+    this.driver = options.driver ?? 'fake';
+    this.options = options;
+    this.failures = failures;
+  }
+
+  hwInfo(_device: HostDevice) {
+    const data = Uint8Array.from({ length: 40 }, (_, i) => i + 1);
+    return { type: 2, data, capabilities: this.options.capabilities ?? 0n, maxPasidLog2: 0 };
+  }
+
+  reservedRegions(_device: HostDevice): readonly { firstPage: number; lastPage: number }[] {
+    return this.options.reserved ?? [];
+  }
+
+  allocPaging(_device: HostDevice, flags: number): PagingDomain | number {
+    if (this.failures.hit()) return -ENOMEM;
+    this.liveDomains++;
+    return new FakeDomain(this, (flags & 1) !== 0);
+  }
+
+  allocNested(): NestedDomain | number {
+    return -EOPNOTSUPP;
+  }
+
+  attach(device: HostDevice, domain: Domain | null): number {
+    if (domain === null) {
+      this.attached.set(device.index, null);
+      return 0;
+    }
+    if (this.failures.hit()) return -ENOMEM;
+    if (this.refuses?.(device, domain)) return -EINVAL;
+    if (domain.driver !== this.driver) return -EINVAL;
+    if (this.options.privateDomains && (domain as FakeDomain | FakeNested).iommu !== this) return -EINVAL;
+    if (domain.kind === 'nested' && !this.viommus.some((v) => [...v.virtIds.values()].includes(device)))
+      return -ENOENT;
+    this.attached.set(device.index, domain);
+    return 0;
+  }
+
+  allocViommu(_device: HostDevice, parent: PagingDomain, type: number): DriverViommu | number {
+    if (this.failures.hit()) return -ENOMEM;
+    if (type !== 1) return -EOPNOTSUPP;
+    if (this.options.privateDomains && (parent as FakeDomain).iommu !== this) return -EINVAL;
+    const viommu = new FakeViommu(this, 0x1000 * (this.index + 1) + this.viommus.length);
+    this.viommus.push(viommu);
+    this.liveViommus++;
+    return viommu;
+  }
+
+  poll(): boolean {
+    return false;
+  }
+}
+
+export function fakeDevice(index: number, iommu: FakeIommu, groupId = index): HostDevice {
+  return { index, name: `dev${index}`, iommu, streamId: 0x100 + index, groupId };
+}
+
+/** 16-byte entries of type 1; one that starts with 0xff is illegal (-EIO). Remembers what it was given. */
+export class FakeInvalidator implements SharedInvalidator {
+  readonly calls: { viommuBase: number; entries: Uint8Array; count: number }[] = [];
+
+  entryBytes(dataType: number): number {
+    return dataType === 1 ? 16 : -EINVAL;
+  }
+
+  cacheInvalidate(
+    viommuBase: number,
+    entries: Uint8Array,
+    stride: number,
+    count: number,
+    handled: Uint32Array,
+  ): number {
+    this.calls.push({ viommuBase, entries: entries.slice(), count });
+    for (let i = 0; i < count; i++) {
+      handled[0] = i;
+      if (entries[i * stride] === 0xff) return -EIO;
+    }
+    handled[0] = count;
+    return 0;
+  }
+}
