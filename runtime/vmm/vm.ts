@@ -42,6 +42,8 @@ export interface VmOptions {
 
 const DEFAULTS = { vsmmu: 'one', s2Sharing: 'shared', eventDepth: 256, ats: false } as const;
 
+const LAST_SID = 0xffff_ffff;
+
 interface Placed {
   readonly device: VmDevice;
   readonly smmu: VirtualSmmu;
@@ -102,11 +104,13 @@ export class Vm {
 
   /**
    * Assigns a device to the guest, under a StreamID of the guest's.
-   * @returns 0 | -EEXIST the device is here, or the vSID is taken | -EINVAL its SMMU lacks what the guest was
-   *   promised | -errno of a step, with nothing left behind but a vIOMMU
+   * @returns 0 | -EEXIST the device is here, or the vSID is taken | -EINVAL no such vSID can be, or its SMMU
+   *   lacks what the guest was promised | -errno of a step, with nothing left behind but a vIOMMU
    */
   attachDevice(deviceIndex: number, vSid: number): number {
     if (this.#devices.has(deviceIndex)) return -EEXIST;
+    // Checked here, because the kernel's EINVAL for it would read as "another SMMU" and bring a second vIOMMU.
+    if (!Number.isInteger(vSid) || vSid < 0 || vSid > LAST_SID) return -EINVAL;
     const { calls, transport } = this.#vm;
     const devId = calls.bind(deviceIndex);
     if (devId < 0) return devId;

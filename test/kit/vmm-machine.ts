@@ -6,6 +6,7 @@ import { PAGE_TABLE_BYTES, pageTablesLayout } from '../../hw/pagetable/page-tabl
 import type { IommufdFd } from '../../runtime/core/fd.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
 import type { MachineConfig } from '../../runtime/machine-config.js';
+import { MachineThread } from '../../runtime/machine-thread.js';
 import { GuestDriver, type GuestDriverOptions } from '../../runtime/vmm/guest-driver.js';
 import { GuestRam } from '../../runtime/vmm/guest-ram.js';
 import { LocalTransport } from '../../runtime/vmm/local-transport.js';
@@ -52,10 +53,17 @@ export class MachineFixture {
     return this.machine.config.devices[device]!.label;
   }
 
-  vm(options: VmOptions = {}, bytes = 8 * MIB): VmHost {
+  /** @param shared  IOMMU_HWPT_INVALIDATE takes the way of a thread that is not the core's */
+  vm(options: VmOptions = {}, bytes = 8 * MIB, shared = false): VmHost {
     const { machine } = this;
     const fd = machine.openIommufd();
     const transport = LocalTransport.of(machine, fd);
+    if (shared) {
+      const thread = MachineThread.attach(machine.handle());
+      thread.env.relax = machine.env.relax;
+      const invalidator = thread.shared(fd.index);
+      transport.invalidate = (bytes) => invalidator.hwptInvalidate(bytes);
+    }
     const userVa = machine.user.alloc(bytes, { contiguous: true });
     const ram = new GuestRam(machine.memory, machine.user, { userVa, bytes });
     const vm = Vm.create(transport, ram, options);

@@ -65,6 +65,13 @@ test('attach: a taken vSID or device is EEXIST and leaves nothing behind', (t) =
   t.is(fake.attached.size, 1);
 });
 
+test('attach: a vSID that cannot be is EINVAL and brings no vIOMMU', (t) => {
+  const { vm, fake } = new VmmFixture({ deviceSmmus: [0] });
+  for (const vSid of [-1, 2 ** 32, 1.5, Number.NaN]) t.is(vm.attachDevice(0, vSid), -22);
+  t.is(fake.count('viommu') + fake.count('device'), 0);
+  t.is(vm.attachDevice(0, 2 ** 32 - 1), 0);
+});
+
 test('attach: with one virtual SMMU per SMMU, each has a StreamID space of its own', (t) => {
   const { vm } = new VmmFixture({ deviceSmmus: [0, 1] }, { vsmmu: 'per-psmmu' });
   t.is(vm.attachDevice(0, 3), 0);
