@@ -1,5 +1,6 @@
 import test from 'ava';
 import { Doorbell, doorbellField } from '../../../hw/sync/doorbell.js';
+import { setScheduleHook } from '../../../hw/sync/words.js';
 import { bench, everyPlaceForWaker } from './sync-env.js';
 
 const ETIMEDOUT = 110;
@@ -73,4 +74,17 @@ test('no ring is missed, wherever it falls into waitFor', (t) => {
       },
     };
   });
+});
+
+test('ring: counts before it looks whether the listener sleeps, and notifies last', (t) => {
+  const { envs, offset, memory } = bench(doorbellField());
+  memory.words.store(offset + 64, 1);
+  const seen: string[] = [];
+  setScheduleHook((op, at) => seen.push(`${op}+${at - offset}`));
+  try {
+    new Doorbell(envs[0], offset).ring();
+  } finally {
+    setScheduleHook(null);
+  }
+  t.deepEqual(seen, ['rmw+0', 'load+64', 'notify+0']);
 });

@@ -1,5 +1,6 @@
 import test from 'ava';
 import { SpinLock, spinLockField } from '../../../hw/sync/spin-lock.js';
+import { setScheduleHook } from '../../../hw/sync/words.js';
 import { bench } from './sync-env.js';
 
 const ETIMEDOUT = 110;
@@ -72,4 +73,27 @@ test('misuse is a bug', (t) => {
   a.lock();
   t.throws(() => a.lock(), { message: /twice/ });
   t.throws(() => b.unlock(), { message: /does not hold/ });
+});
+
+test('two never hold it, wherever one comes while another takes it', (t) => {
+  let places = 0;
+  for (let came = true; came; places++) {
+    const { a, b } = locks();
+    let accesses = 0;
+    came = false;
+    let other = false;
+    setScheduleHook(() => {
+      if (accesses++ !== places) return;
+      came = true;
+      other = b.tryLock();
+    });
+    let mine: boolean;
+    try {
+      mine = a.tryLock();
+    } finally {
+      setScheduleHook(null);
+    }
+    t.true(mine !== other, `place ${places}`);
+  }
+  t.true(places > 1);
 });

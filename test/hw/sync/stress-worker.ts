@@ -20,7 +20,8 @@ import { SeqLock } from '../../../hw/sync/seq-lock.js';
 import { SpinLock } from '../../../hw/sync/spin-lock.js';
 import { SpscRing } from '../../../hw/sync/spsc-ring.js';
 import { monotonicClock, type SyncEnv, ThreadTable, ThreadTableLayout } from '../../../hw/sync/thread.js';
-import { DATA, StressLayout } from './stress-layout.js';
+import { setScheduleHook } from '../../../hw/sync/words.js';
+import { ASLEEP, DATA, GO, StressLayout } from './stress-layout.js';
 
 export interface StressData {
   readonly handle: MemoryHandle;
@@ -332,6 +333,40 @@ const scenarios: Record<string, (part: Part) => number> = {
     return result === -130 ? 1 : 0;
   },
 };
+
+/** One wait each, for something that the test holds until this thread sleeps. */
+const sleepers: Record<string, (part: Part) => number> = {
+  mutex: ({ env, base, deadline }) => new Mutex(env, base).lock(deadline),
+  'rw-lock, reader': ({ env, base, deadline }) => new RwLock(env, base).readLock(deadline),
+  'rw-lock, writer': ({ env, base, deadline }) => new RwLock(env, base).writeLock(deadline),
+  'rw-lock, writer behind a reader': ({ env, base, deadline }) => new RwLock(env, base).writeLock(deadline),
+  semaphore: ({ env, base, deadline }) => new Semaphore(env, base).acquire(deadline),
+  condition({ env, base, deadline }) {
+    const mutex = new Mutex(env, base + 64);
+    must(mutex.lock(deadline));
+    return new Condition(env, base).wait(mutex, deadline);
+  },
+  barrier: ({ env, base, deadline }) => new Barrier(env, base).wait(deadline),
+  once: ({ env, base, deadline }) => new Once(env, base).run(() => undefined, deadline),
+  'seq-lock, reader': ({ env, base, deadline }) => Math.min(0, new SeqLock(env, base).readBegin(deadline)),
+  'seq-lock, writer': ({ env, base, deadline }) => new SeqLock(env, base).writeBegin(deadline),
+  epoch: ({ env, base, deadline }) => new Epoch(env, base, 2).synchronize(deadline),
+  doorbell: ({ env, base, deadline }) =>
+    new Doorbell(env, base).waitFor(() => env.words.load(base + DATA) !== 0, deadline),
+};
+
+for (const [name, wait] of Object.entries(sleepers))
+  scenarios[`sleeper: ${name}`] = (part) => {
+    const { words } = part.env;
+    parentPort!.postMessage('up');
+    while (words.load(part.base + GO) === 0) words.wait(part.base + GO, 0, 1000);
+    setScheduleHook((op) => {
+      if (op !== 'wait') return;
+      words.store(part.base + ASLEEP, 1);
+      words.notify(part.base + ASLEEP, 1);
+    });
+    return must(wait(part));
+  };
 
 const { handle, scenario, index, workers, rounds } = workerData as StressData;
 const memory = MachineMemory.attach(handle);
