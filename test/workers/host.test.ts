@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
+import { PortLayout } from '../../hw/iotlb/port-layout.js';
 import {
   createMachine,
   type Machine,
@@ -152,32 +153,37 @@ test.serial('workers: start fails with the name of the pIOMMU that cannot come u
   machine.close();
 });
 
-test.serial(
-  'workers: programs that throw, vanish, or never return end as errors, and stop() does not hang',
-  async (t) => {
-    const { machine } = twoSmmus();
-    const host = await startWorkers(machine, { stopTimeoutMs: 400 });
-    const task = (name: string): ProgramTask => ({ kind: 'guest', name, program: PROGRAMS, export: name });
-    const results = host.run(['throwing', 'unclonable', 'missing', 'exiting', 'deaf'].map(task));
-    const thrown = await t.throwsAsync(results[0], { instanceOf: TaskError });
-    t.is(thrown?.errno, EIO);
-    t.is(thrown?.message, 'throwing: out of luck');
-    await t.throwsAsync(results[1], { message: /^unclonable: .*could not be cloned/s });
-    await t.throwsAsync(results[2], { message: /exports no function 'missing'/ });
-    await t.throwsAsync(results[3], { message: /^exiting: .*exited with code: 7/ });
-    const report = await host.stop();
-    await t.throwsAsync(results[4], { instanceOf: TaskError });
-    t.false(report.clean);
-    t.deepEqual(
-      report.deaths.map(({ name, reason }) => [name, reason]),
-      [
-        ['exiting', 'exit code 7'],
-        ['deaf', 'ended: it did not stop in time'],
-      ],
-    );
-    machine.close();
-  },
-);
+test.serial('workers: programs that throw, vanish or never return end as errors', async (t) => {
+  const { machine, fd, ioasId } = twoSmmus();
+  const host = await startWorkers(machine, { stopTimeoutMs: 400 });
+  t.teardown(() => host.stop());
+  const task = (name: string): ProgramTask => ({ kind: 'guest', name, program: PROGRAMS, export: name });
+  const results = host.run([
+    ...['throwing', 'unclonable', 'missing', 'exiting', 'deaf'].map(task),
+    { ...dmaTask(0), export: 'exitInEpoch' },
+  ]);
+  const thrown = await t.throwsAsync(results[0], { instanceOf: TaskError });
+  t.is(thrown?.errno, EIO);
+  t.is(thrown?.message, 'throwing: out of luck');
+  await t.throwsAsync(results[1], { message: /^unclonable: .*could not be cloned/s });
+  await t.throwsAsync(results[2], { message: /exports no function 'missing'/ });
+  await t.throwsAsync(results[3], { message: /^exiting: .*exited with code: 7/ });
+  await t.throwsAsync(results[5]!, { message: /^device 0: .*exited with code: 8/ });
+  // Its epoch died with it: a SYNC would otherwise wait for its DMA for ever.
+  const port = machine.memory.region(PortLayout, 'port:0').base;
+  t.is(machine.memory.words.load(port + PortLayout.at.ack), 0);
+  t.is(fd.ioasUnmap({ ioasId, iova: IOVA, length: BYTES }).length, BigInt(BYTES));
+
+  const report = await host.stop();
+  await t.throwsAsync(results[4], { instanceOf: TaskError });
+  t.false(report.clean);
+  t.deepEqual(report.deaths.map(({ name, kind, reason }) => `${kind} ${name}: ${reason}`).sort(), [
+    'device device 0: exit code 8',
+    'guest deaf: ended: it did not stop in time',
+    'guest exiting: exit code 7',
+  ]);
+  machine.close();
+});
 
 test.serial('workers: after stop() nothing keeps the process alive', async (t) => {
   const script = fileURLToPath(new URL('./start-and-stop.js', import.meta.url));
@@ -188,5 +194,5 @@ test.serial('workers: after stop() nothing keeps the process alive', async (t) =
   });
   const [code] = await once(child, 'exit');
   t.is(code, 0);
-  t.is(output, 'clean\n');
+  t.is(output, 'clean\nclean\n');
 });

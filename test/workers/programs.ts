@@ -80,6 +80,14 @@ export function exiting(): never {
   process.exit(7);
 }
 
+/** Ends its thread with a translation in its hands. */
+export function exitInEpoch({ port }: ProgramContext, args: unknown): never {
+  const { iova } = args as DmaLoopArgs;
+  port!.prepare(0, Number(iova), 0, 0, port!.streamId, 0xffff_ffff);
+  port!.translate(1);
+  process.exit(8);
+}
+
 /** Hears nothing. */
 export function deaf(): never {
   for (;;);
