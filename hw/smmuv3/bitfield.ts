@@ -142,7 +142,8 @@ class WordField implements StructField<number> {
   readonly lo: number;
   readonly #word: number;
   readonly #shift: number;
-  readonly #top: number;
+  /** As an int32, so that masking stays integer arithmetic. */
+  readonly #mask: number;
 
   constructor(name: string, hi: number, lo: number) {
     this.name = name;
@@ -150,17 +151,17 @@ class WordField implements StructField<number> {
     this.lo = lo;
     this.#word = lo >> 5;
     this.#shift = lo & 31;
-    this.#top = 2 ** (hi - lo + 1) - 1;
+    this.#mask = (2 ** (hi - lo + 1) - 1) | 0;
   }
 
   get(words: Uint32Array, at = 0): number {
-    return ((words[at + this.#word]! >>> this.#shift) & this.#top) >>> 0;
+    return ((words[at + this.#word]! >>> this.#shift) & this.#mask) >>> 0;
   }
 
   put(words: Uint32Array, value: number, at = 0): void {
-    if (!(value >= 0 && value <= this.#top)) bug(`${this.name}: ${value} does not fit`);
+    if (!(value >= 0 && value <= this.#mask >>> 0)) bug(`${this.name}: ${value} does not fit`);
     const i = at + this.#word;
-    words[i] = (words[i]! & ~(this.#top << this.#shift)) | (value << this.#shift);
+    words[i] = (words[i]! & ~(this.#mask << this.#shift)) | (value << this.#shift);
   }
 }
 

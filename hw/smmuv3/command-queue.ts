@@ -52,6 +52,11 @@ export class CommandQueue {
   readonly #log: Log;
   readonly #logged = new Set<number>();
   readonly #command = new Uint32Array(C.COMMAND_WORDS);
+  /** CMDQ_BASE decoded, and the halves it was decoded from: it changes only while the queue is disabled. */
+  #baseLow = -1;
+  #baseHigh = -1;
+  #start = 0;
+  #log2 = 0;
 
   constructor(parts: {
     bus: Bus;
@@ -85,8 +90,8 @@ export class CommandQueue {
   hasWork(): boolean {
     if (this.syncPending) return this.#gate.passed(this.#words.load(this.#base + at.syncGen));
     if (!this.#running()) return false;
-    const log2 = this.#log2(this.#words.load64(this.#base + at.cmdqBase));
-    return !queueEmpty(this.#load(at.cmdqProd), this.#load(at.cmdqCons), log2);
+    this.#decodeBase();
+    return !queueEmpty(this.#load(at.cmdqProd), this.#load(at.cmdqCons), this.#log2);
   }
 
   /** @returns whether a command was consumed or an error raised */
@@ -97,10 +102,9 @@ export class CommandQueue {
       worked = true;
     }
     if (!this.#running()) return worked;
-    const queue = this.#words.load64(this.#base + at.cmdqBase);
-    const log2 = this.#log2(queue);
-    const size = C.COMMAND_BYTES * 2 ** log2;
-    const start = Math.floor(Number(CMDQ_BASE.ADDR.get(queue)) / size) * size;
+    this.#decodeBase();
+    const log2 = this.#log2;
+    const start = this.#start;
     const prod = this.#load(at.cmdqProd);
     let cons = queuePointer(this.#load(at.cmdqCons), log2);
     let consumed = 0;
@@ -145,8 +149,17 @@ export class CommandQueue {
     return this.#words.load(this.#base + offset);
   }
 
-  #log2(queue: bigint): number {
-    return Math.min(Number(CMDQ_BASE.LOG2SIZE.get(queue)), this.#config.cmdqLog2);
+  #decodeBase(): void {
+    const low = this.#load(at.cmdqBase);
+    const high = this.#load(at.cmdqBase + 4);
+    if (low === this.#baseLow && high === this.#baseHigh) return;
+    this.#baseLow = low;
+    this.#baseHigh = high;
+    const queue = (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+    this.#log2 = Math.min(Number(CMDQ_BASE.LOG2SIZE.get(queue)), this.#config.cmdqLog2);
+    // 6.3.26: the queue is aligned to its size, low bits of ADDR are zero whatever was written.
+    const size = C.COMMAND_BYTES * 2 ** this.#log2;
+    this.#start = Math.floor(Number(CMDQ_BASE.ADDR.get(queue)) / size) * size;
   }
 
   /** Enabled, acknowledged, and no error active. */
@@ -313,7 +326,8 @@ export class CommandQueue {
     if (this.#load(at.updatePending) === 0) this.#gate.end();
     const c = this.#command;
     for (let i = 0; i < C.COMMAND_WORDS; i++) c[i] = this.#load(at.syncWord0 + i * 4);
-    const log2 = this.#log2(words.load64(this.#base + at.cmdqBase));
+    this.#decodeBase();
+    const log2 = this.#log2;
     const cons = queuePointer(this.#load(at.cmdqCons), log2);
     const seq = (words.add(this.#base + at.syncSeq, 1) + 1) >>> 0;
     this.#trace.sync(seq, cons, gen);

@@ -74,8 +74,6 @@ export class Translation {
   readonly #events: EventQueue;
   readonly #trace: Trace;
   readonly #batch: number;
-  /** Port to begin with next time, so that a busy one does not starve the others. */
-  #turn = 0;
 
   constructor(parts: {
     memory: MachineMemory;
@@ -106,12 +104,12 @@ export class Translation {
     return false;
   }
 
-  /** One batch of each port. @returns whether there was any request */
+  /** One batch of each port, so that a busy one does not starve the others. @returns whether there was any request */
   step(): boolean {
     const count = this.#portCount();
     let served = 0;
     for (let i = 0; i < count; i++) {
-      const port = this.#port((this.#turn + i) % count);
+      const port = this.#port(i);
       if (port === 0) continue;
       const n = this.#kernel.takeRequests(port, this.#batch, SERVE_BATCH);
       if (n <= 0) continue;
@@ -119,7 +117,6 @@ export class Translation {
       this.#kernel.answer(port, this.#batch, n);
       served += n;
     }
-    if (count > 0) this.#turn = (this.#turn + 1) % count;
     if (served > 0) this.#memory.words.add(this.#regions.smmu + at.requestsServed, served);
     return served > 0;
   }

@@ -171,6 +171,46 @@ for (const [name, command, dropped] of CFGI)
     );
   });
 
+test('cfgi STE_RANGE ends where it says', (t) => {
+  const f = new SmmuFixture({ sids: [0x10, 0x11, 0x12, 0x0f] });
+  for (const sid of f.sids) f.setSte(sid, S.STE_BYPASS);
+  f.enable();
+  const status = (): number[] => f.sids.map((_, i) => f.dma(0n, 0, i).status);
+  t.deepEqual(status(), [OK, OK, OK, OK]);
+  for (const sid of f.sids) f.setSte(sid, S.STE_ABORT);
+  f.command(S.cfgiRange(0x11, 0), S.sync());
+  t.deepEqual(status(), [0xff, 0xff, OK, OK]);
+});
+
+test('configuration cache: streams that share a slot do not share a configuration', (t) => {
+  const f = new SmmuFixture({ config: { sidBits: 16 }, sids: [1, 0x401] });
+  const table = f.alloc(64 * 2048, 64 * 2048);
+  f.writeWords(table + 64, S.STE_BYPASS);
+  f.writeWords(table + 0x401 * 64, S.STE_ABORT);
+  f.enable(0b1100);
+  f.mmio.write64(0x80, BigInt(table));
+  f.mmio.write32(0x88, 11);
+  f.mmio.write32(0x20, 0b1101);
+  f.run();
+  for (let i = 0; i < 3; i++) {
+    t.is(f.dma(0n, 0, 0).status, OK);
+    t.is(f.dma(0n, 0, 1).status, 0xff);
+  }
+});
+
+test('tlbi: with 8-bit VMIDs and ASIDs the upper bits are no part of the match', (t) => {
+  const f = new SmmuFixture({ config: { vmidBits: 8, asidBits: 8 } });
+  const root = f.alloc(4096);
+  const cd = f.alloc(64);
+  f.writeWords(cd, S.cd({ root, asid: 0x22 }));
+  f.setSte(3, S.steS1(cd, 0x11));
+  f.map(root, 1, 0x1000n, 0x8080_0000n, 3, S.S1_PAGE);
+  f.enable();
+  t.is(f.dma(0x1000n).source, 3);
+  f.command(S.tlbi(NH_ASID, 0x3311, 0x4422), S.sync());
+  t.is(f.dma(0x1000n).source, 3);
+});
+
 test('prefetch commands are consumed and do nothing', (t) => {
   const f = new SmmuFixture();
   f.enable();

@@ -192,6 +192,21 @@ test('interrupts: an aborted MSI is a global error', (t) => {
   f.run();
   f.dma(0x5000n);
   t.is(f.mmio.read32(0x60), (1 << 5) | (1 << 7));
+  f.events();
+  f.dma(0x5000n);
+  t.is(f.mmio.read32(0x60), (1 << 5) | (1 << 7), 'an error that is active is not toggled again');
+  f.mmio.write32(0x64, (1 << 5) | (1 << 7));
+  f.events();
+  f.dma(0x5000n);
+  t.is(f.mmio.read32(0x60), 0, 'acknowledged, it is');
+});
+
+test('F_WALK_EABT is recorded whatever S2R says', (t) => {
+  const f = new SmmuFixture();
+  f.setSte(3, S.steS2({ root: 0x4000_0000, vmid: 1, record: false }));
+  f.enable();
+  t.is(f.dma(0x5000n).status, 0x0b);
+  t.like(f.events()[0], { id: 0x0b, s2: true, class: 2, fetchAddr: 0x4000_0000, inputAddr: 0x5000n });
 });
 
 test('translations of several ports are answered in turn, whatever the others do', (t) => {

@@ -323,3 +323,31 @@ test('an SMMU with one stage refuses the other', (t) => {
     t.is(f.mmio.read32(0) & 3, stages === 's2' ? 1 : 2);
   }
 });
+
+test('8-bit VMIDs and ASIDs: a wider one in the STE or CD is illegal', (t) => {
+  const f = new SmmuFixture({ config: { vmidBits: 8, asidBits: 8 } });
+  const root = f.alloc(4096);
+  const cd = f.alloc(64);
+  f.map(root, 1, 0x1000n, PA, 3, S.S1_PAGE);
+  f.writeWords(cd, S.cd({ root, asid: 0x100 }));
+  f.setSte(3, S.steS1(cd, 0xff));
+  f.enable();
+  t.is(f.dma(0x1000n).status, 0x0a);
+  f.writeWords(cd, S.cd({ root, asid: 0xff }));
+  f.setSte(3, S.steS1(cd, 0x100));
+  t.is(f.dma(0x1000n).status, 0x04);
+  f.setSte(3, S.steS1(cd, 0xff));
+  t.is(f.dma(0x1000n).status, OK);
+});
+
+test('stage 2 may start at level 0 only where addresses have more than 42 bits', (t) => {
+  for (const [oasBits, status] of [
+    [42, 0x04],
+    [44, 0x10],
+  ] as const) {
+    const f = new SmmuFixture({ config: { oasBits } });
+    f.setSte(3, S.steS2({ root: f.alloc(4096), vmid: 1, t0sz: 22, sl0: 2 }));
+    f.enable();
+    t.is(f.dma(0x1000n).status, status);
+  }
+});

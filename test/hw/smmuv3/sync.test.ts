@@ -1,4 +1,5 @@
 import test from 'ava';
+import { UnitLayout } from '../../../hw/iotlb/unit-layout.js';
 import { Smmuv3Layout } from '../../../hw/smmuv3/smmuv3-layout.js';
 import { OK, SmmuFixture } from '../../kit/smmu-fixture.js';
 import * as S from '../../kit/smmu-structures.js';
@@ -35,6 +36,8 @@ test('sync: waits for the DMA that began before it, and serves requests meanwhil
   f.command(S.tlbi(S12_VMALL, 1), S.sync(), S.cfgiSte(3));
   t.is(cons(f), 1, 'stands at the SYNC');
   t.false(f.model.hasWork(), 'and rests');
+  const waiting = (): number => f.memory.words.load(f.regions.unit + UnitLayout.at.syncWaiting);
+  t.is(waiting(), 1, 'so that a device which leaves rings');
   // A second device comes and goes; a third request of the same device is answered.
   t.is(f.dma(0x2000n, 0, 1).status, OK);
   t.is(cons(f), 1);
@@ -42,6 +45,7 @@ test('sync: waits for the DMA that began before it, and serves requests meanwhil
   t.true(f.model.hasWork());
   f.run();
   t.is(cons(f), 3);
+  t.is(waiting(), 0);
 });
 
 test('sync: a device that waits for its translation inside the epoch is not deadlocked', (t) => {
