@@ -65,46 +65,44 @@ const dmaTask = (deviceIndex: number, iova = IOVA): ProgramTask => {
   };
 };
 
-test.serial(
-  'workers: DMA behind two SMMUs goes on while the core unmaps, and everything stops',
-  async (t) => {
-    const { machine, fd, ioasId, userVa } = twoSmmus();
-    const host = await startWorkers(machine);
-    t.is(host.startup.unitsMs.length, 2);
-    t.true(host.startup.totalMs > 0);
-    host.expose(fd);
-    const logged: string[] = [];
-    host.onLog((name, text) => logged.push(`${name}: ${text}`));
-    const mailboxArgs: MailboxArgs = { fdIndex: fd.index, calls: 50 };
-    const [dma0, dma1, calls, vmm] = host.run([
-      dmaTask(0),
-      dmaTask(1),
-      { kind: 'guest', name: 'caller', program: PROGRAMS, export: 'allocAndDestroy', args: mailboxArgs },
-      { kind: 'guest', name: 'vmm', program: PROGRAMS, export: 'vmm', vmIndex: 3, fdIndex: fd.index },
-    ]);
-    t.is(await calls, 50);
-    t.deepEqual(await vmm, { vm: 3, alloc: 0, invalidate: -ENOENT });
-    for (let round = 0; round < 40; round++) {
-      await sleep(5);
-      t.is(fd.ioasUnmap({ ioasId, iova: IOVA, length: BYTES }).length, BigInt(BYTES));
-      fd.ioasMap({ ioasId, userVa, length: BYTES, iova: IOVA });
-    }
-    host.requestStop();
-    for (const result of (await Promise.all([dma0, dma1])) as DmaLoopResult[]) {
-      t.is(result.dead, 0);
-      t.true(result.writes > 0);
-    }
-    t.deepEqual(await host.stop(), { clean: true, terminated: [], deaths: [] });
-    t.deepEqual(logged.sort(), ['device 0: first write', 'device 1: first write']);
+test.serial('workers: DMA behind two SMMUs goes on while the core unmaps', async (t) => {
+  const { machine, fd, ioasId, userVa } = twoSmmus();
+  const host = await startWorkers(machine);
+  t.teardown(() => host.stop());
+  t.is(host.startup.unitsMs.length, 2);
+  t.true(host.startup.totalMs > 0);
+  host.expose(fd);
+  const logged: string[] = [];
+  host.onLog((name, text) => logged.push(`${name}: ${text}`));
+  const mailboxArgs: MailboxArgs = { fdIndex: fd.index, calls: 50 };
+  const [dma0, dma1, calls, vmm] = host.run([
+    dmaTask(0),
+    dmaTask(1),
+    { kind: 'guest', name: 'caller', program: PROGRAMS, export: 'allocAndDestroy', args: mailboxArgs },
+    { kind: 'guest', name: 'vmm', program: PROGRAMS, export: 'vmm', vmIndex: 3, fdIndex: fd.index },
+  ]);
+  t.is(await calls, 50);
+  t.deepEqual(await vmm, { vm: 3, alloc: 0, invalidate: -ENOENT });
+  for (let round = 0; round < 40; round++) {
+    await sleep(5);
+    t.is(fd.ioasUnmap({ ioasId, iova: IOVA, length: BYTES }).length, BigInt(BYTES));
+    fd.ioasMap({ ioasId, userVa, length: BYTES, iova: IOVA });
+  }
+  host.requestStop();
+  for (const result of (await Promise.all([dma0, dma1])) as DmaLoopResult[]) {
+    t.is(result.dead, 0);
+    t.true(result.writes > 0);
+  }
+  t.deepEqual(await host.stop(), { clean: true, terminated: [], deaths: [] });
+  t.deepEqual(logged.sort(), ['device 0: first write', 'device 1: first write']);
 
-    // The models are back on this thread, and go on from where they were.
-    const bytes = new Uint8Array([1, 2, 3]);
-    t.is(machine.dmaPort(DEVICES[1]!).write(IOVA, bytes), 0);
-    fd.ioasUnmap({ ioasId, iova: IOVA, length: BYTES });
-    t.not(machine.dmaPort(DEVICES[1]!).write(IOVA, bytes), 0);
-    machine.close();
-  },
-);
+  // The models are back on this thread, and go on from where they were.
+  const bytes = new Uint8Array([1, 2, 3]);
+  t.is(machine.dmaPort(DEVICES[1]!).write(IOVA, bytes), 0);
+  fd.ioasUnmap({ ioasId, iova: IOVA, length: BYTES });
+  t.not(machine.dmaPort(DEVICES[1]!).write(IOVA, bytes), 0);
+  machine.close();
+});
 
 test.serial('workers: a pIOMMU that dies is reported, its waiters fail, its neighbour goes on', async (t) => {
   const { machine } = twoSmmus();
