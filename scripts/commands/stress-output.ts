@@ -70,11 +70,8 @@ export function textOutput(stdout: Output): StressOutput {
       let told = 0;
       const progress = createProgress(stdout, options.durationS);
       return {
-        started: ({ machineMs, workersMs, iommus, devices }) =>
-          progress.say(
-            `  ${iommus.length} SMMUs and ${devices.length} devices up in ` +
-              `${(machineMs + workersMs).toFixed(0)} ms: ${devices.join(' ')}`,
-          ),
+        started: ({ machineMs, workersMs, devices }) =>
+          progress.say(`  up in ${(machineMs + workersMs).toFixed(0)} ms: ${devices.join(', ')}`),
         sample: (sample) => progress.sample(sample),
         violation({ rule, device, iommu, summary }) {
           told++;

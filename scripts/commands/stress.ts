@@ -131,8 +131,9 @@ async function runOne(
   let violations = 0;
   let told = 0;
   let deaths = 0;
+  let result: StressResult | null = null;
   try {
-    const result = await runStress(
+    result = await runStress(
       options,
       {
         started: (info) => listener.started(info),
@@ -152,18 +153,16 @@ async function runOne(
       },
       around.signal,
     );
-    listener.ended(result);
-    return {
-      result,
-      checks: result.final.checks,
-      violations: Math.max(result.final.violations, result.violations.length),
-      deaths: Math.max(result.deaths.length, deaths),
-    };
+    checks = result.final.checks;
+    violations = Math.max(result.final.violations, result.violations.length);
+    deaths = Math.max(result.deaths.length, deaths);
   } catch (error) {
     // A machine that refuses its configuration names the key: nothing was started yet.
     if (error instanceof OptionError || error instanceof ConfigError) throw error;
+    violations = Math.max(violations, told);
+    deaths++;
     listener.death({ worker: 'main', reason: (error as Error).stack ?? String(error) });
-    listener.ended(null);
-    return { result: null, checks, violations: Math.max(violations, told), deaths: deaths + 1 };
   }
+  listener.ended(result);
+  return { result, checks, violations, deaths };
 }
