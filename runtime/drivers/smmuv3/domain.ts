@@ -15,7 +15,7 @@ import type { FrameAllocator } from '../../../hw/memory/frame-allocator.js';
 import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { PageTable, rootBytes } from '../../../hw/pagetable/aarch64.js';
-import { EEXIST, ENOMEM } from '../../../uapi/abi/errno.js';
+import { EBUSY, EEXIST, ENOMEM } from '../../../uapi/abi/errno.js';
 import type { Gather, PagingDomain } from '../contract.js';
 import type { Stage1Config } from './cd.js';
 import { invalidateRange } from './domain-invalidate.js';
@@ -270,8 +270,12 @@ export class Smmuv3PagingDomain implements PagingDomain {
   }
 }
 
-const allocateTag = (smmu: SmmuDevice, stage: 1 | 2): number =>
-  stage === 1 ? smmu.asids.allocate() : smmu.vmids.allocate();
+/** Linux takes the two from allocators that name exhaustion differently. @returns ID | -EBUSY | -ENOSPC */
+function allocateTag(smmu: SmmuDevice, stage: 1 | 2): number {
+  if (stage === 2) return smmu.vmids.allocate();
+  const asid = smmu.asids.allocate();
+  return asid < 0 ? -EBUSY : asid;
+}
 
 const releaseTag = (smmu: SmmuDevice, stage: 1 | 2, tag: number): void =>
   stage === 1 ? smmu.asids.free(tag) : smmu.vmids.free(tag);
