@@ -10,6 +10,7 @@ import { type MachineHandle, MachineThread } from '../runtime/machine-thread.js'
 import type { VmmTransport } from '../runtime/vmm/transport.js';
 import { Control } from './protocol/control.js';
 import { MailboxClient } from './protocol/mailbox-client.js';
+import { reclaimTickets } from './protocol/mailbox-server.js';
 import { remoteError, type TaskOutcome, type WiredTask } from './protocol/messages.js';
 
 /** What a program is given. */
@@ -92,6 +93,8 @@ export async function runProgram(
     } finally {
       // A program that threw between translate() and end() would hold up every SYNC.
       equipment.port?.end();
+      // Nobody will take what it left in the mailbox.
+      reclaimTickets(thread.memory, thread.threadId);
       control.idle(thread.threadId);
     }
   } catch (error) {

@@ -55,7 +55,15 @@ export function allocAndDestroy({ mailbox }: ProgramContext, args: unknown): num
   return good;
 }
 
-/** The same through a VMM's transport; and what an invalidation of nothing says. */
+/** Posts more calls than it takes, and leaves. @returns how many it posted */
+export function litter({ mailbox }: ProgramContext, args: unknown): number {
+  const { fdIndex, calls } = args as MailboxArgs;
+  let posted = 0;
+  for (let i = 0; i < calls; i++) if (mailbox.post((1 << 16) | fdIndex, 0, new Uint8Array(4)) >= 0) posted++;
+  return posted;
+}
+
+/** An ioctl through a VMM's transport; and what an invalidation of nothing says. */
 export function vmm({ transport, vmIndex }: ProgramContext): {
   vm: number;
   alloc: number;
