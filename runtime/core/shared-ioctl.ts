@@ -5,7 +5,6 @@
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import type { SyncEnv } from '../../hw/sync/thread.js';
 import { EFAULT } from '../../uapi/abi/errno.js';
-import type { StructInput } from '../../uapi/abi/struct.js';
 import { HwptInvalidate } from '../../uapi/iommufd/hwpt-invalidate.js';
 import type { SharedInvalidator } from '../drivers/contract.js';
 import { Invalidations, type ReadableUser } from './invalidations.js';
@@ -44,7 +43,7 @@ export class SharedIommufd {
     const cmd = copyStructIn(HwptInvalidate, bytes, structSize(bytes));
     if (typeof cmd === 'number') return cmd;
     const status = this.#invalidations.execute(cmd);
-    HwptInvalidate.encode(cmd as StructInput<typeof HwptInvalidate.fields>, bytes);
+    HwptInvalidate.put(bytes, 'entryNum', cmd.entryNum);
     return status;
   }
 }

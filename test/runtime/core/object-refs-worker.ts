@@ -8,7 +8,7 @@ import { SharedObjects } from '../../../runtime/core/object-table.js';
 
 const { handle, control, id, type, tag } = workerData as {
   handle: MemoryHandle;
-  /** [0] stop; [1] ready */
+  /** [0] stop, [1] ready, [2] how often the object was held */
   control: SharedArrayBuffer;
   id: number;
   type: number;
@@ -27,7 +27,7 @@ while (flags[0] === 0) {
     absent++;
     continue;
   }
-  held++;
+  flags[2] = ++held;
   if (objects.typeOf(id) !== type || objects.payload(id, 0) !== tag) wrong++;
   objects.put(id);
 }
