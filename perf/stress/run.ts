@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { InvalidationNote, IoasObserver } from '../../runtime/drivers/contract.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
 import type { MachineConfig } from '../../runtime/machine-config.js';
-import { WorkerHost } from '../../workers/host.js';
+import { type HostOptions, WorkerHost } from '../../workers/host.js';
 import { Histogram } from '../report/histogram.js';
 import { Checker } from './checker/checker.js';
 import { Shadow } from './checker/shadow.js';
@@ -37,11 +37,15 @@ const MAX_STORIES = 100;
 /** With an injected bug the point is made by the first violations: no need to go on for long. */
 const INJECTED_LINGER_MS = 500;
 
-/** @throws RangeError or OptionError naming the option, before anything is started */
+/**
+ * @param hostOptions  how the workers are started: for the tests of what happens when one breaks
+ * @throws RangeError or OptionError naming the option, before anything is started
+ */
 export async function runStress(
   options: StressOptions,
   listener: StressListener,
   signal: AbortSignal,
+  hostOptions: HostOptions = {},
 ): Promise<StressResult> {
   const plan = planStress(options, options.devices);
   const began = performance.now();
@@ -64,7 +68,7 @@ export async function runStress(
 
   const { fd, vfios, tasks } = setUp(machine, plan, options);
   const workersBegan = performance.now();
-  const host = await WorkerHost.start(machine);
+  const host = await WorkerHost.start(machine, hostOptions);
   const workersMs = performance.now() - workersBegan;
   const die = (worker: string, reason: string): void => {
     const death = { worker, reason };
