@@ -164,3 +164,19 @@ test('ports: nonsense in ring indexes and port counts is survived', (t) => {
   f.command(S.sync());
   t.is(f.mmio.read32(0x9c), 1);
 });
+
+test('bases that are not aligned to their size lose their low bits', (t) => {
+  const f = new SmmuFixture();
+  f.setSte(3, S.STE_BYPASS);
+  f.enable(0);
+  f.mmio.write64(0x80, BigInt(f.strtab + 64));
+  f.mmio.write64(0x90, BigInt(f.cmdq + 32) | 5n);
+  f.mmio.write64(0xa0, BigInt(f.evtq + 32) | 4n);
+  f.mmio.write32(0x20, 0b1101);
+  f.run();
+  t.is(f.dma(0x1000n).status, 0);
+  f.command(S.sync());
+  t.is(f.mmio.read32(0x9c), 1);
+  f.dma(0x1000n, 0, 0, 1);
+  t.is(f.read64(f.evtq) & 0xffn, 0x08n);
+});
