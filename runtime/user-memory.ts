@@ -232,7 +232,7 @@ export class UserMemory {
     if (phantom || contiguous) {
       const pfn = phantom ? frames.allocPhantom(pages, align) : frames.allocRun(pages, align);
       if (pfn >= 0) runs.push({ pfn, pages });
-      return pfn < 0 ? pfn : 0;
+      return Math.min(pfn, 0);
     }
     let left = pages;
     let lg2: number = chunkLg2;
