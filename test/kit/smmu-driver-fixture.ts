@@ -37,7 +37,7 @@ export interface DriverFixtureOptions {
 export class DriverFixture {
   readonly memory: MachineMemory;
   readonly kernel: Kernel;
-  readonly env: SyncEnv;
+  readonly env: SyncEnv & { canPark: boolean };
   readonly frames: FrameAllocator;
   readonly configs: Smmuv3Config[] = [];
   readonly regions: Smmuv3Regions[] = [];
@@ -98,6 +98,11 @@ export class DriverFixture {
     let worked = false;
     for (const index of this.alive) worked = this.models[index]!.step() || worked;
     return worked;
+  }
+
+  /** Models have threads of their own now: this one may sleep. */
+  mayPark(): void {
+    this.env.canPark = true;
   }
 
   probe(index: number, driver: Partial<Smmuv3Options> = {}): Smmuv3Instance {

@@ -71,6 +71,8 @@ export class Smmuv3Invalidator implements SharedInvalidator {
     handled: Uint32Array,
   ): number {
     handled[0] = 0;
+    if (count === 0) return 0;
+    if (stride < COMMAND_BYTES || entries.byteLength < stride * (count - 1) + COMMAND_BYTES) return -EINVAL;
     const table = new ViommuTable(this.#env, viommuBase);
     if (!table.live) return -EIO;
     const queue = this.#queue(table.iommu);

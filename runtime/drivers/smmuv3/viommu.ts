@@ -92,8 +92,9 @@ export class Smmuv3Viommu implements DriverViommu {
 
   vdeviceDestroy(device: HostDevice, virtId: number): void {
     if (this.#vsids.get(device) !== virtId) return;
-    this.#vsids.delete(device);
+    // First the guest's commands, then its events.
     this.#table.remove(virtId);
+    this.#vsids.delete(device);
     this.#parts.forget(this, device);
   }
 

@@ -1,5 +1,6 @@
 /** Nesting: a guest's stage 1 over the host's stage 2, its invalidations and its events, over the SMMU model. */
 import test from 'ava';
+import { setScheduleHook } from '../../../../hw/sync/words.js';
 import type { DriverViommu, NestedDomain, PagingDomain } from '../../../../runtime/drivers/contract.js';
 import { ViommuRecord } from '../../../../runtime/drivers/smmuv3/driver-layout.js';
 import { Smmuv3Invalidator } from '../../../../runtime/drivers/smmuv3/invalidate.js';
@@ -394,6 +395,41 @@ test('guest invalidation: a vDEVICE that is gone is no longer reached; a vIOMMU 
   t.deepEqual(invalidate(f, viommus[0]!, [CFGI_CD, 0x10, 0, 0]), { status: -EIO, handled: 0 });
   viommus[0]!.destroy();
   t.deepEqual(invalidate(f, viommus[0]!, [TLBI_NH_ALL, 0, 0, 0]), { status: -EIO, handled: 0 });
+});
+
+test('guest invalidation: its vDEVICE cannot go between the look-up and the queue, but while SYNC is awaited', (t) => {
+  const f = new DriverFixture();
+  const { viommus } = nestedSetup(f);
+  const [v] = viommus;
+  const { linear } = f.memory.ram;
+  let tried = 0;
+  setScheduleHook((op, offset) => {
+    if (op !== 'store' || offset < linear) return;
+    setScheduleHook(null);
+    tried++;
+    // The lock knows its holder: a wait for it here would be for ever.
+    t.throws(() => v!.vdeviceDestroy(f.devices[0]!, 0x10), { message: /read lock/ });
+  });
+  const step = f.env.relax;
+  f.env.relax = () => {
+    f.env.relax = step;
+    tried++;
+    v!.vdeviceDestroy(f.devices[0]!, 0x10);
+    return true;
+  };
+  t.deepEqual(invalidate(f, v!, [CFGI_CD, 0x10, 0, 0]), { status: 0, handled: 1 });
+  t.is(tried, 2);
+  t.is(invalidate(f, v!, [CFGI_CD, 0x10, 0, 0]).status, -EIO);
+});
+
+test('guest invalidation: entries shorter than a command, or fewer than said, are -EINVAL', (t) => {
+  const f = new DriverFixture();
+  const { viommus } = nestedSetup(f);
+  const invalidator = new Smmuv3Invalidator(f.memory, f.env);
+  const handled = Uint32Array.of(7);
+  t.is(invalidator.cacheInvalidate(viommus[0]!.sharedBase, new Uint8Array(64), 8, 2, handled), -EINVAL);
+  t.is(invalidator.cacheInvalidate(viommus[0]!.sharedBase, new Uint8Array(31), 16, 2, handled), -EINVAL);
+  t.is(handled[0], 0);
 });
 
 test('entryBytes: 16 for SMMUv3 commands, -EINVAL for what is not', (t) => {
