@@ -117,6 +117,8 @@ export function identification(config: Smmuv3Config): Identification {
   let idr3 = 0;
   idr3 = IDR3.FWB.put(idr3, 1);
   idr3 = IDR3.RIL.put(idr3, 1);
+  // Entries of different sizes never conflict here: whichever is found is the old translation or the new one.
+  idr3 = IDR3.BBML.put(idr3, 2);
 
   let idr5 = 0;
   idr5 = IDR5.OAS.put(idr5, ADDRESS_BITS.indexOf(config.oasBits));

@@ -15,7 +15,7 @@ test('idr: what is modelled is reported, and nothing else', (t) => {
   t.is((idr0 >> 24) & 3, 1, 'no stalls');
   t.is((idr0 >> 27) & 3, 1, 'two-level stream table');
   t.is(f.mmio.read32(0x04), 12 | (7 << 16) | (9 << 21));
-  t.is((f.mmio.read32(0x0c) >> 10) & 1, 1, 'RIL');
+  t.is(f.mmio.read32(0x0c), (1 << 8) | (1 << 10) | (2 << 11), 'FWB, RIL, BBML 2: SMMUv3.2 has all three');
   t.is(f.mmio.read32(0x14), 4 | (1 << 4));
   t.is(f.mmio.read32(0x1c), 2, 'SMMUv3.2');
 });
