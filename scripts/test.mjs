@@ -12,7 +12,7 @@ const lint = await $({ stdio: 'inherit', nothrow: true })`npx biome check --erro
 const ava = $({
   stdio: ['ignore', 'pipe', 'inherit'],
   nothrow: true,
-})`npx ava --tap ${process.argv.slice(2)}`;
+})`npx ava --tap ${process.argv.slice(3)}`;
 const { passed, failed, skipped } = await readTap(createInterface({ input: ava.stdout }), (text) =>
   console.log(text),
 );
