@@ -202,6 +202,31 @@ test('unmap: frames are released only after the SYNC, which no early free can hi
   }
 });
 
+test('unmap: leaves alone what is mapped behind its cursor while it waits for a SYNC', (t) => {
+  let whenFirstGoes: (() => void) | undefined;
+  const scene = attached({
+    observer: {
+      mapping: () => undefined,
+      unmapped: (_ioas, page) => {
+        if (page === 1) whenFirstGoes?.();
+      },
+    },
+  });
+  const { fd, ioasId, user, domain } = scene;
+  const userVa = user.alloc(0x1000);
+  for (const iova of [0x1000n, 0x5000n]) fd.ioasMap({ ioasId, userVa, length: 0x1000n, iova });
+  whenFirstGoes = () => {
+    // The range still being unmapped is taken; what lies before it is free again only for newcomers.
+    t.is(
+      errnoOf(() => fd.ioasMap({ ioasId, userVa, length: 0x1000n, iova: 0x1000n })),
+      EEXIST,
+    );
+    fd.ioasMap({ ioasId, userVa, length: 0x1000n, iova: 0n });
+  };
+  t.is(fd.ioasUnmap({ ioasId, iova: 0n, length: U64_MAX }).length, 0x2000n);
+  t.deepEqual([...domain.entries.keys()], [0]);
+});
+
 test('copy: shares the pins; ranges, holes and write access are checked', (t) => {
   const { fd, ioasId, user, bench } = attached({
     iommus: [{}, {}],
