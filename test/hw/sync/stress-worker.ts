@@ -2,8 +2,8 @@
  * One thread of a stress run of hw/sync: attaches to the memory it is given, plays its part of the scenario
  * that is named, and posts a number that the test sums up.
  *
- * It parks after the shortest spin and sleeps as long as its deadline lets it, so that a lost wake-up is a
- * time-out, and a time-out is thrown.
+ * It parks after the shortest spin, in slices far longer than anything here takes. A sleep that only the end of
+ * its slice ended was not woken, and is thrown: the wait itself would find its condition true, and succeed late.
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { MachineMemory, type MemoryHandle } from '../../../hw/memory/machine-memory.js';
@@ -20,7 +20,7 @@ import { SeqLock } from '../../../hw/sync/seq-lock.js';
 import { SpinLock } from '../../../hw/sync/spin-lock.js';
 import { SpscRing } from '../../../hw/sync/spsc-ring.js';
 import { monotonicClock, type SyncEnv, ThreadTable, ThreadTableLayout } from '../../../hw/sync/thread.js';
-import { setScheduleHook } from '../../../hw/sync/words.js';
+import { setScheduleHook, type WaitResult, Words } from '../../../hw/sync/words.js';
 import { ASLEEP, DATA, GO, StressLayout } from './stress-layout.js';
 
 export interface StressData {
@@ -31,7 +31,16 @@ export interface StressData {
   readonly rounds: number;
 }
 
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 30_000;
+const SLICE_MS = 5000;
+
+class WatchedWords extends Words {
+  override wait(offset: number, value: number, timeoutMs: number): WaitResult {
+    const result = super.wait(offset, value, timeoutMs);
+    if (result === 'timed-out' && timeoutMs === SLICE_MS) throw new Error('a wake-up was lost');
+    return result;
+  }
+}
 
 interface Part {
   readonly env: SyncEnv;
@@ -372,13 +381,13 @@ const { handle, scenario, index, workers, rounds } = workerData as StressData;
 const memory = MachineMemory.attach(handle);
 const threads = new ThreadTable(memory, memory.region(ThreadTableLayout, 'threads'));
 const env: SyncEnv = {
-  words: memory.words,
+  words: new WatchedWords(memory.buffer),
   threads,
   threadId: threads.register(),
   clock: monotonicClock,
   canPark: true,
   spinNs: 0,
-  parkSliceMs: scenario === 'owner-death' ? 20 : DEADLINE_MS,
+  parkSliceMs: scenario === 'owner-death' ? 20 : SLICE_MS,
 };
 const deadline = monotonicClock.nowNs() + DEADLINE_MS * 1e6;
 const { base } = memory.region(StressLayout, 'stress');
