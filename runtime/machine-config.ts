@@ -65,6 +65,8 @@ const schema = z.strictObject({
   s2Sharing: z.enum(['shared', 'per-psmmu']).default('shared'),
   /** Keep walk and command logs, for reports. */
   trace: z.boolean().default(false),
+  /** Check lock ranks (lock-order.ts) on every thread: an inversion throws. Costs a little at each lock. */
+  debugLocks: z.boolean().default(false),
   /** Deliberate defects, each on one IOMMU: the proof that a checker fires. */
   bugs: z
     .strictObject({

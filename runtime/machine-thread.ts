@@ -7,6 +7,7 @@ import { MachineMemory, type MemoryHandle } from '../hw/memory/machine-memory.js
 import { DmaPort } from '../hw/pci/dma-port.js';
 import { Smmuv3 } from '../hw/smmuv3/model.js';
 import { smmuv3Regions } from '../hw/smmuv3/regions.js';
+import { setLockOrderCheck } from '../hw/sync/lock-rank.js';
 import {
   type Clock,
   monotonicClock,
@@ -48,6 +49,7 @@ export class MachineThread {
 
   private constructor(handle: MachineHandle, options: AttachOptions) {
     this.config = handle.config;
+    if (handle.config.debugLocks) setLockOrderCheck(true);
     this.memory = MachineMemory.attach(handle.memory);
     this.kernel = Kernel.load(this.memory);
     const threads = new ThreadTable(this.memory, this.memory.region(ThreadTableLayout, THREADS_KEY));

@@ -1,0 +1,138 @@
+import test from 'ava';
+import { ConfigError, checkConfig, type MachineConfig, ridOf } from '../../runtime/machine-config.js';
+
+const good: MachineConfig = {
+  memory: '64MiB',
+  iommus: [
+    { name: 'smmu0', model: 'smmuv3' },
+    { name: 'smmu1', model: 'smmuv3' },
+  ],
+  devices: [
+    { bdf: '0000:01:00.0', iommu: 'smmu0' },
+    { name: 'npu', iommu: 'smmu1', streamId: 7 },
+  ],
+};
+
+/** [what is wrong, the key that must be named, a part of the message] */
+const wrong: [string, unknown, string, RegExp][] = [
+  ['memory is no size', { ...good, memory: '64 potatoes' }, 'memory', /not a size/],
+  ['memory is not whole 2 MiB', { ...good, memory: 4096 }, 'memory', /multiple of 2097152/],
+  ['memory is negative', { ...good, memory: -1 }, 'memory', /./],
+  ['no IOMMU', { ...good, iommus: [], devices: [] }, 'iommus', /./],
+  ['an unknown key', { ...good, iommu: [] }, 'iommu', /./],
+  ['an unknown model', { ...good, iommus: [{ name: 'a', model: 'gart' }] }, 'iommus[0].model', /./],
+  [
+    'a model that is not there yet',
+    {
+      ...good,
+      iommus: [
+        { name: 'smmu0', model: 'smmuv3' },
+        { name: 'smmu1', model: 'vtd' },
+      ],
+    },
+    'iommus[1].model',
+    /not modelled yet/,
+  ],
+  [
+    'two IOMMUs of one name',
+    {
+      ...good,
+      iommus: [
+        { name: 'a', model: 'smmuv3' },
+        { name: 'a', model: 'smmuv3' },
+      ],
+    },
+    'iommus[1].name',
+    /taken/,
+  ],
+  [
+    'IOTLB entries that are no power of two',
+    { ...good, iommus: [{ name: 'smmu0', model: 'smmuv3', iotlbEntries: 1000 }], devices: [] },
+    'iommus[0].iotlbEntries',
+    /power of two/,
+  ],
+  [
+    'a device on no IOMMU',
+    { ...good, devices: [{ bdf: '0000:01:00.0', iommu: 'x' }] },
+    'devices[0].iommu',
+    /smmu0/,
+  ],
+  ['a bad PCI address', { ...good, devices: [{ bdf: '01:00.0', iommu: 'smmu0' }] }, 'devices[0].bdf', /SSSS/],
+  [
+    'ATS',
+    { ...good, devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', ats: true }] },
+    'devices[0].ats',
+    /ATS/,
+  ],
+  ['a device without a name', { ...good, devices: [{ iommu: 'smmu0', streamId: 1 }] }, 'devices[0]', /bdf/],
+  [
+    'a device without a stream',
+    { ...good, devices: [{ name: 'x', iommu: 'smmu0' }] },
+    'devices[0].streamId',
+    /needed/,
+  ],
+  [
+    'a stream past the SMMU’s StreamIDs',
+    {
+      ...good,
+      iommus: [{ name: 'smmu0', model: 'smmuv3', sidBits: 8 }],
+      devices: [{ name: 'x', iommu: 'smmu0', streamId: 256 }],
+    },
+    'devices[0].streamId',
+    /8 bits/,
+  ],
+  [
+    'two devices with one stream',
+    {
+      ...good,
+      devices: [
+        { name: 'x', iommu: 'smmu0', streamId: 5 },
+        { name: 'y', iommu: 'smmu0', streamId: 5 },
+      ],
+    },
+    'devices[1].streamId',
+    /another device/,
+  ],
+  [
+    'a device twice',
+    {
+      ...good,
+      devices: [
+        { bdf: '0000:01:00.0', iommu: 'smmu0' },
+        { bdf: '0000:01:00.0', iommu: 'smmu1' },
+      ],
+    },
+    'devices[1].bdf',
+    /taken/,
+  ],
+  ['a bug on an IOMMU that is not there', { ...good, bugs: { iommu: 2 } }, 'bugs.iommu', /number 2/],
+  ['an unknown bug', { ...good, bugs: { skipTlb: true } }, 'bugs.skipTlb', /./],
+];
+
+for (const [what, config, key, message] of wrong)
+  test(`config: ${what} is refused by its key ${key}`, (t) => {
+    const error = t.throws(() => checkConfig(config as MachineConfig), { instanceOf: ConfigError });
+    t.is(error.key, key);
+    t.true(error.message.startsWith(key));
+    t.regex(error.message, message);
+  });
+
+test('config: defaults are filled in, devices get their IOMMU and stream', (t) => {
+  const config = checkConfig(good);
+  t.is(config.memory, 64 * 2 ** 20);
+  t.is(config.s2Sharing, 'shared');
+  t.deepEqual(
+    config.devices.map(({ label, iommuIndex, sid }) => [label, iommuIndex, sid]),
+    [
+      ['0000:01:00.0', 0, 0x100],
+      ['npu', 1, 7],
+    ],
+  );
+  t.false(config.bugs.skipTlbi || config.bugs.earlySync || config.bugs.wrongVmid || config.bugs.earlyFree);
+});
+
+test('config: a Requester ID is bus << 8 | device << 3 | function', (t) => {
+  t.is(ridOf('0000:00:00.0'), 0);
+  t.is(ridOf('0001:01:00.0'), 0x100);
+  t.is(ridOf('0000:ff:1f.7'), 0xffff);
+});
