@@ -88,7 +88,7 @@ export class GuestRam {
   copyWords(ipa: number, into: Uint32Array): boolean {
     const linear = ipa % 4 === 0 ? this.linearOf(ipa, into.byteLength) : -1;
     if (linear < 0) return false;
-    for (let i = 0; i < into.length; i++) into[i] = this.memory.u32[(linear >> 2) + i]!;
+    for (let i = 0; i < into.length; i++) into[i] = this.memory.u32[(linear >>> 2) + i]!;
     return true;
   }
 
