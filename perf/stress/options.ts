@@ -44,8 +44,8 @@ export interface StressInput {
 
 const MIB2 = 2 ** 21;
 const MIN_MEMORY = 32 * 2 ** 20;
-/** Byte offsets into the linear memory stay below 2 GiB, control regions included. */
-const MAX_MEMORY = 1.75 * 2 ** 30;
+/** One linear memory has 4 GiB at most, and the control regions of 64 SMMUs take some of it. */
+const MAX_MEMORY = 3.25 * 2 ** 30;
 const WEEK_S = 7 * 24 * 3600;
 
 type Mix = Record<TrafficKind, number>;
@@ -91,7 +91,7 @@ const schema = z.strictObject({
       if (bytes >= MIN_MEMORY && bytes <= MAX_MEMORY && bytes % MIB2 === 0) return bytes;
       context.addIssue({
         code: 'custom',
-        message: 'must be a size like 256MiB: a multiple of 2MiB from 32MiB to 1792MiB',
+        message: 'must be a size like 256MiB: a multiple of 2MiB from 32MiB to 3328MiB',
       });
       return z.NEVER;
     })

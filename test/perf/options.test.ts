@@ -53,7 +53,7 @@ const WRONG: [option: string, value: string | number, message: RegExp][] = [
   ['hostile', '100.5', /percent from 0 to 100/],
   ['memory', '256MB', /size like 256MiB/],
   ['memory', '3MiB', /multiple of 2MiB/],
-  ['memory', '2GiB', /1792MiB/],
+  ['memory', '4GiB', /3328MiB/],
   ['memory', Number.NaN, /./],
   ['topology', 'cix-p2', /'cix-p2' is neither a preset/],
   ['colour', 'red', /colour/],

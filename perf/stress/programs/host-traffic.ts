@@ -66,6 +66,8 @@ export interface HostTrafficArgs {
 }
 
 const DRAIN_REST_MS = 0.5;
+/** DMA at the windows of others, of which some is unmapped and so faults. */
+const NEIGHBOUR_PERCENT = 5;
 
 const UNMAPPED = 0;
 const MAPPING = 1;
@@ -186,7 +188,7 @@ export function hostTraffic(context: ProgramContext, args: HostTrafficArgs): voi
         hostile();
         continue;
       }
-      const neighbour = args.neighbours.length > 0 && random.chance(15);
+      const neighbour = args.neighbours.length > 0 && random.chance(NEIGHBOUR_PERCENT);
       const where = neighbour ? args.neighbours[random.below(args.neighbours.length)]! : window;
       const slot = random.below(where.slots);
       const write = random.chance(style.writePercent);
