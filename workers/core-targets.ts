@@ -16,11 +16,16 @@ export type ExposedVfio = Pick<VfioDevice, 'host' | 'ioctl' | 'close'>;
 
 export class CoreTargets implements MailboxTargets {
   readonly #fds = new Map<number, ExposedFd>();
-  readonly #vfios = new Map<number, ExposedVfio>();
+  /** By device index: null once closed through the mailbox. */
+  readonly #vfios = new Map<number, ExposedVfio | null>();
+  readonly #reopen: (deviceIndex: number) => ExposedVfio;
+
   readonly #files: FileTable;
 
-  constructor(files: FileTable) {
+  /** @param reopen  opens the VFIO device of an index again, for a client that comes back after a close */
+  constructor(files: FileTable, reopen: (deviceIndex: number) => ExposedVfio) {
     this.#files = files;
+    this.#reopen = reopen;
   }
 
   add(target: ExposedFd | ExposedVfio): void {
@@ -38,13 +43,17 @@ export class CoreTargets implements MailboxTargets {
   }
 
   vfio(deviceIndex: number, cmd: number, bytes: Uint8Array): number {
-    return this.#vfios.get(deviceIndex)?.ioctl(cmd, bytes) ?? -EBADF;
+    const known = this.#vfios.get(deviceIndex);
+    if (known === undefined) return -EBADF;
+    const device = known ?? this.#reopen(deviceIndex);
+    this.#vfios.set(deviceIndex, device);
+    return device.ioctl(cmd, bytes);
   }
 
   vfioClose(deviceIndex: number): number {
     const device = this.#vfios.get(deviceIndex);
-    if (device === undefined) return -EBADF;
-    this.#vfios.delete(deviceIndex);
+    if (device === undefined || device === null) return -EBADF;
+    this.#vfios.set(deviceIndex, null);
     device.close();
     return 0;
   }

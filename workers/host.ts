@@ -117,7 +117,9 @@ export class WorkerHost {
     this.machine = machine;
     this.#options = { startTimeoutMs, stopTimeoutMs };
     this.#control = Control.create(machine.memory, machine.env.threadId);
-    this.#targets = new CoreTargets(machine.core.files);
+    this.#targets = new CoreTargets(machine.core.files, (device) =>
+      machine.openVfio(machine.config.devices[device]!.label),
+    );
     this.#mailbox = new MailboxServer(machine.memory, this.#targets);
     const startedAtMs = performance.timeOrigin + performance.now();
     const workerData: SupervisorData = {

@@ -20,6 +20,8 @@ export const SLOT_CHANGING = 2;
 export const DeviceStats = layout('device-stats', 1, {
   /** 1 once the first DMA has completed, 2 when no more will come. */
   running: u32(),
+  /** 1 while it may send DMA; a nested device looks at its guest's `ready` after setting it. */
+  active: line(u32()),
   dmas: line(u64()),
   /** Shadow comparisons made (R1). */
   checks: u64(),
@@ -27,6 +29,8 @@ export const DeviceStats = layout('device-stats', 1, {
   faultChecks: u64(),
   maps: u64(),
   unmaps: u64(),
+  /** Times it was detached and attached again. */
+  reattaches: u64(),
   /** Ioctls refused for a reason that load explains (-ENOMEM, -EBUSY); anything else is a violation. */
   refused: u64(),
   /** Faults answered to this device, by what their event should be. */
@@ -40,7 +44,7 @@ export const DeviceStats = layout('device-stats', 1, {
 
 /** One guest's churn. Writer: its task. */
 export const GuestStats = layout('guest-stats', 1, {
-  /** 0 setting up, 1 its streams translate, -1 failed. */
+  /** 1 while its streams translate; 0 while it is being set up or ended. */
   ready: line(u32()),
   /** Its address space of guest physical addresses, from ready on. */
   ioasId: u32(),
@@ -48,6 +52,8 @@ export const GuestStats = layout('guest-stats', 1, {
   unmaps: u64(),
   invalidations: u64(),
   balloons: u64(),
+  /** Times the VM was ended and made anew. */
+  restarts: u64(),
   canaryChecks: u64(),
   events: u64(),
   /** Issue to completion of a guest invalidation. */

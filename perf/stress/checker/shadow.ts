@@ -96,6 +96,12 @@ export class Shadow {
     this.#memory.words.store(at + SHADOW_GUEST_PAGE * 4, DEAD);
   }
 
+  /** Guest, before its first mapping: nothing of an earlier guest on these frames counts any more. */
+  forgetGuest(pfn: number, pages: number): void {
+    for (let frame = pfn; frame < pfn + pages; frame++)
+      this.#memory.words.store(this.#at(frame) + SHADOW_GUEST_PAGE * 4, 0);
+  }
+
   /** Fills a dead frame with its canary. */
   plantCanary(pfn: number): void {
     const word = this.#data(pfn);

@@ -54,6 +54,9 @@ export interface GuestChurnArgs {
 }
 
 export interface GuestChurnResult {
+  /** VMs there were, one after the other. */
+  readonly lives: number;
+  /** Of the last one. */
   readonly viommus: number;
   readonly nestParents: number;
   readonly refusedStes: number;
@@ -63,6 +66,9 @@ export interface GuestChurnResult {
 /** Pages that are ballooned together. */
 const SLICE_PAGES = 16;
 const MAPPED_PERCENT = 90;
+/** A VM lives one to four seconds: then its VMIDs and its RAM serve the next. */
+const LIFE_MIN_NS = 1e9;
+const LIFE_SPREAD_NS = 3e9;
 const DEVICE_WAIT_MS = 2;
 const DEVICE_WAITS = 1500;
 
@@ -77,14 +83,19 @@ interface Driven {
 }
 
 export function guestChurn(context: ProgramContext, args: GuestChurnArgs): GuestChurnResult {
-  const base = context.thread.memory.region(StressLayout, 'stress').base;
-  const stats = base + StressLayout.at.guests + args.vm * GuestStats.size;
-  try {
-    return new Churn(context, args, base, stats).run();
-  } catch (error) {
-    context.thread.memory.words.store(stats + GuestStats.at.ready, -1);
-    throw error;
-  }
+  const random = new Random(context.seed);
+  const total = { lives: 0, viommus: 0, nestParents: 0, refusedStes: 0, events: 0 };
+  do {
+    const life = new Life(context, args, random).run(
+      LIFE_MIN_NS + random.next() * (LIFE_SPREAD_NS / 2 ** 32),
+    );
+    total.lives++;
+    total.viommus = life.viommus;
+    total.nestParents = life.nestParents;
+    total.refusedStes += life.refusedStes;
+    total.events += life.events;
+  } while (!context.stopRequested());
+  return total;
 }
 
 /** @throws Error naming the step when a call that has to work does not */
@@ -93,7 +104,8 @@ function must(step: string, status: number): number {
   return status;
 }
 
-class Churn {
+/** One VM from its making to its end. */
+class Life {
   readonly #context: ProgramContext;
   readonly #args: GuestChurnArgs;
   readonly #base: number;
@@ -109,13 +121,15 @@ class Churn {
   readonly #slices: number;
   #events = 0;
 
-  constructor(context: ProgramContext, args: GuestChurnArgs, base: number, stats: number) {
+  constructor(context: ProgramContext, args: GuestChurnArgs, random: Random) {
     this.#context = context;
     this.#args = args;
+    const { memory, user, kernel } = context.thread;
+    const base = memory.region(StressLayout, 'stress').base;
+    const stats = base + StressLayout.at.guests + args.vm * GuestStats.size;
     this.#base = base;
     this.#stats = stats;
-    this.#random = new Random(context.seed);
-    const { memory, user, kernel } = context.thread;
+    this.#random = random;
     const transport = context.transport!;
     this.#latency = new Histogram(memory.u32, stats + GuestStats.at.latency);
     const ram = new GuestRam(memory, user, { userVa: args.ramVa, bytes: args.ramBytes });
@@ -134,6 +148,7 @@ class Churn {
     this.#firstSlice = (first - ramPage) / SLICE_PAGES;
     this.#slices = dataPages / SLICE_PAGES;
     const shadow = new Shadow(memory);
+    shadow.forgetGuest(args.ramPfn, args.ramBytes / 4096);
     this.#pages = new GuestPages(memory, shadow, args.vm, first, args.ramPfn + (first - ramPage), dataPages);
 
     for (const { index, vSid } of args.devices) {
@@ -162,7 +177,8 @@ class Churn {
     }
   }
 
-  run(): GuestChurnResult {
+  /** @param lifeNs  how long the VM is to live */
+  run(lifeNs: number): Omit<GuestChurnResult, 'lives'> {
     const { memory, env } = this.#context.thread;
     const at = GuestStats.at;
     const pace = new Pace(env, this.#random, this.#args.duty);
@@ -171,7 +187,8 @@ class Churn {
         if (this.#random.chance(MAPPED_PERCENT)) this.#map(device, slot);
     memory.words.store(this.#stats + at.ioasId, this.#vm.gpa.ioasId);
     memory.words.store(this.#stats + at.ready, 1);
-    while (!this.#context.stopRequested()) {
+    const end = env.clock.nowNs() + lifeNs;
+    while (!this.#context.stopRequested() && env.clock.nowNs() < end) {
       for (let i = 1 + this.#random.below(8); i > 0; i--) this.#act();
       this.#takeEvents();
       pace.breathe();
@@ -252,18 +269,24 @@ class Churn {
   }
 
   #takeEvents(): void {
-    this.#vm.pollEvents();
-    for (const driver of this.#drivers.values()) this.#events += driver.takeEvents().length;
     const { memory } = this.#context.thread;
-    memory.u32[(this.#stats + GuestStats.at.events) >> 2] = this.#events;
-    memory.u32[(this.#stats + GuestStats.at.canaryChecks) >> 2] = this.#pages.checks;
+    this.#vm.pollEvents();
+    for (const driver of this.#drivers.values()) {
+      const taken = driver.takeEvents().length;
+      this.#events += taken;
+      bump(memory, this.#stats + GuestStats.at.events, taken);
+    }
+    bump(memory, this.#stats + GuestStats.at.canaryChecks, this.#pages.checks);
+    this.#pages.checks = 0;
   }
 
   /** The devices first fall silent: their last DMA must find what it expects. */
-  #end(): GuestChurnResult {
+  #end(): Omit<GuestChurnResult, 'lives'> {
     const { memory, env } = this.#context.thread;
+    const { active } = DeviceStats.at;
+    memory.words.store(this.#stats + GuestStats.at.ready, 0);
     const silent = ({ index }: Driven): boolean =>
-      memory.words.load(this.#base + StressLayout.at.devices + index * DeviceStats.size) === 2;
+      memory.words.load(this.#base + StressLayout.at.devices + index * DeviceStats.size + active) === 0;
     for (let i = 0; i < DEVICE_WAITS && !this.#devices.every(silent); i++) rest(env, DEVICE_WAIT_MS);
     this.#pages.sweep();
     this.#takeEvents();
@@ -272,6 +295,7 @@ class Churn {
     const refusedStes = this.#vm.smmus.reduce((sum, smmu) => sum + smmu.refusedStes, 0);
     for (const driver of this.#drivers.values()) driver.stop();
     must('destroying the VM', this.#vm.destroy());
+    bump(memory, this.#stats + GuestStats.at.restarts);
     return { viommus, nestParents, refusedStes, events: this.#events };
   }
 

@@ -10,6 +10,7 @@
  * settled states the outcome of a DMA is certain; in the two others it may be either, but never stale.
  */
 
+import { XLAT_ABORT } from '../../../hw/iotlb/port-layout.js';
 import { rest } from '../../../hw/sync/wait.js';
 import { ENOMEM } from '../../../uapi/abi/errno.js';
 import {
@@ -21,8 +22,14 @@ import {
   IoasMap,
   IoasUnmap,
 } from '../../../uapi/iommufd/ioas.js';
+import {
+  VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+  VFIO_DEVICE_DETACH_IOMMUFD_PT,
+  VfioDeviceAttachIommufdPt,
+  VfioDeviceDetachIommufdPt,
+} from '../../../uapi/vfio/cdev.js';
 import type { ProgramContext } from '../../../workers/program.js';
-import { iommufdTarget } from '../../../workers/protocol/mailbox-layout.js';
+import { iommufdTarget, vfioTarget } from '../../../workers/protocol/mailbox-layout.js';
 import { Shadow } from '../checker/shadow.js';
 import { bump } from '../counters.js';
 import { Random } from '../random.js';
@@ -66,6 +73,10 @@ export interface HostTrafficArgs {
 }
 
 const DRAIN_REST_MS = 0.5;
+/** A device leaves its address space and comes back every half to three seconds. */
+const REATTACH_MIN_NS = 0.5e9;
+const REATTACH_SPREAD_NS = 2.5e9;
+const DETACHED_DMAS = 16;
 /** DMA at the windows of others, of which some is unmapped and so faults. */
 const NEIGHBOUR_PERCENT = 5;
 
@@ -201,8 +212,43 @@ export function hostTraffic(context: ProgramContext, args: HostTrafficArgs): voi
     }
   };
 
+  /** Off the address space and on again: in between every DMA is aborted, and the ASID goes back and comes anew. */
+  const reattach = (): void => {
+    const device = vfioTarget(args.device);
+    VfioDeviceDetachIommufdPt.encode({ argsz: VfioDeviceDetachIommufdPt.size, flags: 0, pasid: 0 }, bytes);
+    const detached = mailbox.call(
+      device,
+      VFIO_DEVICE_DETACH_IOMMUFD_PT,
+      bytes.subarray(0, VfioDeviceDetachIommufdPt.size),
+    );
+    if (detached < 0) throw new Error(`${port.name}: detach gave ${detached}`);
+    for (let i = 0; i < DETACHED_DMAS; i++)
+      batch.add(
+        window.firstPage + random.below(window.slots * window.slotPages),
+        random.chance(50),
+        XLAT_ABORT,
+      );
+    batch.run();
+    const attach = { argsz: VfioDeviceAttachIommufdPt.size, flags: 0, ptId: args.ioasId, pasid: 0 };
+    VfioDeviceAttachIommufdPt.encode(attach, bytes);
+    const attached = mailbox.call(
+      device,
+      VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+      bytes.subarray(0, VfioDeviceAttachIommufdPt.size),
+    );
+    if (attached < 0) throw new Error(`${port.name}: attach gave ${attached}`);
+    bump(memory, stats + DeviceStats.at.reattaches);
+  };
+  const nextReattach = (): number =>
+    thread.env.clock.nowNs() + REATTACH_MIN_NS + random.next() * (REATTACH_SPREAD_NS / 2 ** 32);
+  let reattachAt = nextReattach();
+
   while (!context.stopRequested()) {
     reap();
+    if (thread.env.clock.nowNs() >= reattachAt) {
+      reattach();
+      reattachAt = nextReattach();
+    }
     churn();
     fill();
     batch.run();

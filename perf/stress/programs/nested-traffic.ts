@@ -52,14 +52,42 @@ export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs):
   const base = memory.region(StressLayout, 'stress').base;
   const stats = base + StressLayout.at.devices + args.device * DeviceStats.size;
   const guest = base + StressLayout.at.guests + args.vm * GuestStats.size;
-  const ready = guest + GuestStats.at.ready;
+  const { words } = memory;
+  const shadow = new Shadow(memory);
   const slotAt = base + StressLayout.at.slots + args.device * MAX_GUEST_SLOTS;
   const pace = new Pace(env, random, args.duty);
 
-  while (memory.words.load(ready) === 0 && !context.stopRequested()) rest(env, GUEST_POLL_MS);
-  const owner = memory.words.load(guest + GuestStats.at.ioasId);
-  const who = { device: args.device, owner, vm: args.vm };
-  const batch = new DmaBatch(memory, port, new Shadow(memory), random, who, stats);
+  let batch = new DmaBatch(
+    memory,
+    port,
+    shadow,
+    random,
+    { device: args.device, owner: 0, vm: args.vm },
+    stats,
+  );
+
+  /**
+   * Waits until the guest is up, then holds it there until pause(): the guest clears `ready` first and looks at
+   * `active` second, we the other way round, so one of us sees the other. @returns false when it is time to stop
+   */
+  const resume = (): boolean => {
+    let waited = false;
+    for (;;) {
+      words.store(stats + DeviceStats.at.active, 1);
+      if (words.load(guest + GuestStats.at.ready) === 1) break;
+      pause();
+      if (context.stopRequested()) return false;
+      rest(env, GUEST_POLL_MS);
+      waited = true;
+    }
+    if (waited || owner === 0) {
+      owner = words.load(guest + GuestStats.at.ioasId);
+      batch = new DmaBatch(memory, port, shadow, random, { device: args.device, owner, vm: args.vm }, stats);
+    }
+    return true;
+  };
+  const pause = (): void => words.store(stats + DeviceStats.at.active, 0);
+  let owner = 0;
 
   const hostile = (): void => {
     const kind = random.below(3);
@@ -69,6 +97,7 @@ export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs):
   };
 
   while (!context.stopRequested()) {
+    if (!resume()) break;
     while (!batch.full) {
       if (random.chance(args.hostilePercent)) {
         hostile();
@@ -86,6 +115,7 @@ export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs):
       if (random.chance(odds)) batch.add(args.firstPage + slot, write, EXPECT_EITHER);
     }
     batch.run();
+    pause();
     if (memory.u32[stats >> 2] === 0) memory.words.store(stats + DeviceStats.at.running, 1);
     pace.breathe();
   }
