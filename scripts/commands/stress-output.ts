@@ -63,9 +63,11 @@ const TOLD_LIVE = 5;
 
 export function textOutput(stdout: Output): StressOutput {
   const say = (text: string) => stdout.write(`${text}\n`);
+  // Never where it would be read as text: picocolors alone also colours a CI's log.
+  const paint = pc.createColors(stdout.isTTY === true && pc.isColorSupported);
   return {
     listen(options) {
-      say(headline(options));
+      say(headline(options, paint));
       for (const { name, reason } of options.topology.unsupported) say(`  not modelled: ${name}: ${reason}`);
       let told = 0;
       const progress = createProgress(stdout, options.durationS);
@@ -76,10 +78,10 @@ export function textOutput(stdout: Output): StressOutput {
         violation({ rule, device, iommu, summary }) {
           told++;
           if (told > TOLD_LIVE) return;
-          progress.say(pc.red(`VIOLATION ${rule}: ${device ?? iommu}: ${summary}`));
+          progress.say(paint.red(`VIOLATION ${rule}: ${device ?? iommu}: ${summary}`));
           if (told === TOLD_LIVE) progress.say('further violations are told at the end');
         },
-        death: ({ worker, reason }) => progress.say(pc.red(`worker ${worker} died: ${reason}`)),
+        death: ({ worker, reason }) => progress.say(paint.red(`worker ${worker} died: ${reason}`)),
         ended(result) {
           progress.end();
           if (result !== null) say(`\n${renderSummary(result)}\n`);
@@ -94,12 +96,12 @@ export function textOutput(stdout: Output): StressOutput {
   };
 }
 
-function headline(options: StressOptions): string {
+function headline(options: StressOptions, paint: ReturnType<typeof pc.createColors>): string {
   const { topologyName, topology, devices, guests, durationS, seed, mix, hostilePercent } = options;
   return (
-    `${pc.bold(topologyName)}: ${topology.iommus.length} SMMUs, ${devices} devices, ${guests} guests, ` +
+    `${paint.bold(topologyName)}: ${topology.iommus.length} SMMUs, ${devices} devices, ${guests} guests, ` +
     `${durationS} s, mix ${mixText(mix)}, hostile ${hostilePercent} %, ${bytes(options.memoryBytes)}, ` +
     `stage 2 ${options.s2Sharing}, seed ${seed}` +
-    (options.inject === null ? '' : pc.yellow(`, injected bug: ${options.inject}`))
+    (options.inject === null ? '' : paint.yellow(`, injected bug: ${options.inject}`))
   );
 }

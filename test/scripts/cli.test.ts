@@ -106,6 +106,7 @@ test('stress: without a topology both presets run, one report holds both, the ta
   t.is(code, 0);
   t.is(stderr, '');
   t.is(last, '8000 checks, 0 violations');
+  t.false(stdout.includes('\u001b'), 'no colours where there is no terminal');
   t.regex(stdout, /^cix-p1: 2 SMMUs, 4 devices, 2 guests, 9 s, .*seed \d+\n/);
   t.regex(stdout, /\nserver-4: 4 SMMUs, 8 devices/);
   const seeds = [...stdout.matchAll(/seed (\d+)$/gm)].map(([, seed]) => seed);
