@@ -3,13 +3,25 @@
  * the micro-TLB and the IOTLB reach, ask for the rest, take the answers, leave.
  *
  *   micro-TLB entry   0 page word as the IOTLB's (the page is always 4 KiB, the size that of the translation)
- *                     8 physical page | 16 fillSeq | 20 IPA page, low 32 bits
+ *                     8 physical page | 16 fillSeq | 20 IPA page, low 32 bits; read and filled in hits.ts too
  *
  * The micro-TLB is the device's alone, so it is read plainly. It holds what was seen in one generation: any
  * SYNC moves the generation, and the next batch then starts with it empty. A foreign StreamID or a SubstreamID
  * in a slot is none of the caches' business: it goes to the pIOMMU, which knows what to say about it.
  */
-import { find, hitFillSeq, hitIpaPage, hitPa, hitWord } from './iotlb';
+import { clearHits, iotlbHits, microHits, microOf, remember, runHits } from './hits';
+import {
+  find,
+  hitFillSeq,
+  hitIpaPage,
+  hitPa,
+  hitWord,
+  READ,
+  SIZE_SHIFT,
+  setMask,
+  spreadOf,
+  VALID,
+} from './iotlb';
 import {
   CONTEXT_ABORT,
   CONTEXT_BYPASS,
@@ -23,6 +35,7 @@ import {
   CONTEXT_SID,
   CONTEXT_TAG,
   CONTEXT_VALID,
+  IOTLB_ENTRIES,
   MICRO_BYTES,
   MICRO_ENTRIES,
   NO_SSID,
@@ -60,7 +73,6 @@ import {
   XLAT_FLAGS,
   XLAT_FROM_BYPASS,
   XLAT_FROM_IOTLB,
-  XLAT_FROM_MICRO,
   XLAT_IOVA,
   XLAT_IPA,
   XLAT_OK,
@@ -80,12 +92,8 @@ const EBUSY: i32 = 16;
 const SLOT_BITS: u32 = 6;
 const BATCH_SEQ_MASK: u32 = (1 << 26) - 1;
 
-const MICRO_WORD: usize = 0;
-const MICRO_PA: usize = 8;
-const MICRO_FILL_SEQ: usize = 16;
-const MICRO_IPA_PAGE: usize = 20;
-const READ: u32 = 2;
-const WRITE: u32 = 4;
+/** Size of the last entry that hit: what the next batch looks for first. A guess, of this thread. */
+let likelyLg2: u32 = 12;
 
 // The stream's configuration as one consistent reading saw it.
 let contextKind: u32 = 0;
@@ -108,9 +116,9 @@ function readContext(contexts: usize, sid: u32): bool {
   return usable & (atomic.load<u32>(context, CONTEXT_SEQ) == seq);
 }
 
-/** Page number to micro-TLB slot. */
-function microOf(port: usize, page: u64): usize {
-  return port + PORT_MICRO + ((u32(page) ^ u32(page >> 9)) % MICRO_ENTRIES) * MICRO_BYTES;
+/** What an access needs in a page word. */
+function needOf(xlat: usize): u32 {
+  return u32(READ) << (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE);
 }
 
 function count(port: usize, at: usize, n: u32): void {
@@ -160,43 +168,49 @@ export function dmaBegin(port: usize, slots: u32): i32 {
   const outputBits = contextOutputBits;
   const translated = known && kind >= CONTEXT_S1 && kind <= CONTEXT_NESTED;
   const stages = stagesOf(kind);
-  const hasIpa = kind != CONTEXT_S1;
+  const ipaMask = select<u64>(0, ~0, kind == CONTEXT_S1);
 
   const batchSeq = (load<u32>(port, PORT_BATCH_SEQ) + 1) & BATCH_SEQ_MASK;
   store<u32>(port, batchSeq, PORT_BATCH_SEQ);
   const prod = load<u32>(port, PORT_REQ_PROD);
-  let microHits: u32 = 0;
-  let iotlbHits: u32 = 0;
+  let otherSize: u32 = 0;
   let misses: u32 = 0;
   let faults: u32 = 0;
+  clearHits();
   for (let i: u32 = 0; i < n; i++) {
-    const xlat = port + PORT_BATCH + i * XLAT_BYTES;
+    let xlat = port + PORT_BATCH + i * XLAT_BYTES;
+    if (translated) {
+      const lg2 = likelyLg2;
+      i += runHits(
+        xlat,
+        n - i,
+        port + PORT_MICRO,
+        iotlb + IOTLB_ENTRIES,
+        setMask(iotlb),
+        sid,
+        tag,
+        (u64(lg2) << SIZE_SHIFT) | stages | VALID,
+        spreadOf(tag, lg2 - 12),
+        u64(lg2),
+        ((<u64>1) << u64(lg2)) - 1,
+        ipaMask,
+      );
+      if (i >= n) break;
+      xlat = port + PORT_BATCH + i * XLAT_BYTES;
+    }
     const ours = (load<u32>(xlat, XLAT_SID) == sid) & (load<u32>(xlat, XLAT_SSID) == NO_SSID);
     if (ours & translated) {
+      // Nothing in the micro-TLB, and no entry of the likely size: all the sizes.
       const iova = load<u64>(xlat, XLAT_IOVA);
-      const page = iova >> 12;
-      const need = READ << (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE);
-      const micro = microOf(port, page);
-      const word = load<u64>(micro, MICRO_WORD);
-      if (((word ^ iova) >> 12 == 0) & ((u32(word) & need) != 0)) {
-        const low = iova & 0xfff;
-        const ipa = select<u64>((u64(load<u32>(micro, MICRO_IPA_PAGE)) << 12) | low, 0, hasIpa);
-        const pa = load<u64>(micro, MICRO_PA) | low;
-        succeed(xlat, pa, ipa, u32(word >> 6) & 63, load<u32>(micro, MICRO_FILL_SEQ), XLAT_FROM_MICRO);
-        microHits++;
-        continue;
-      }
-      if (find(unit, iotlb, tag, stages, page) != 0 && (u32(hitWord) & need) != 0) {
+      if (find(unit, iotlb, tag, stages, iova >> 12) != 0 && (u32(hitWord) & needOf(xlat)) != 0) {
         const lg2 = u32(hitWord >> 6) & 63;
         const below = iova & (((<u64>1) << u64(lg2)) - 1);
         const pa = hitPa | below;
-        const ipa = select<u64>((u64(hitIpaPage) << 12) | below, 0, hasIpa);
+        const ipa = ((u64(hitIpaPage) << 12) | below) & ipaMask;
         succeed(xlat, pa, ipa, lg2, hitFillSeq, XLAT_FROM_IOTLB);
-        store<u64>(micro, (page << 12) | (hitWord & 0xfff), MICRO_WORD);
-        store<u64>(micro, pa & ~0xfff, MICRO_PA);
-        store<u32>(micro, hitFillSeq, MICRO_FILL_SEQ);
-        store<u32>(micro, u32(ipa >> 12), MICRO_IPA_PAGE);
-        iotlbHits++;
+        remember(microOf(port + PORT_MICRO, iova >> 12), iova, hitWord & 0xfff, pa, ipa, u64(hitFillSeq));
+        likelyLg2 = lg2;
+        otherSize++;
         continue;
       }
     } else if (ours & known) {
@@ -217,7 +231,7 @@ export function dmaBegin(port: usize, slots: u32): i32 {
     misses++;
   }
   if (microHits != 0) count(port, PORT_HITS_MICRO, microHits);
-  if (iotlbHits != 0) count(port, PORT_HITS_IOTLB, iotlbHits);
+  if (iotlbHits + otherSize != 0) count(port, PORT_HITS_IOTLB, iotlbHits + otherSize);
   if (faults != 0) count(port, PORT_FAULTS, faults);
   store<u32>(port, misses, PORT_OUTSTANDING);
   if (misses != 0) {
@@ -268,16 +282,17 @@ export function dmaPoll(port: usize): i32 {
     ) {
       // The answer proves no more than the access that was asked for.
       const iova = load<u64>(xlat, XLAT_IOVA);
-      const may = READ << (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE);
-      const micro = microOf(port, iova >> 12);
-      store<u64>(
-        micro,
-        (iova & ~0xfff) | (u64(load<u32>(xlat, XLAT_SIZE_LG2) & 63) << 6) | u64(may) | 1,
-        MICRO_WORD,
+      const bits = (u64(load<u32>(xlat, XLAT_SIZE_LG2) & 63) << SIZE_SHIFT) | u64(needOf(xlat)) | VALID;
+      const pa = load<u64>(xlat, XLAT_PA);
+      const ipa = load<u64>(xlat, XLAT_IPA);
+      remember(
+        microOf(port + PORT_MICRO, iova >> 12),
+        iova,
+        bits,
+        pa,
+        ipa,
+        u64(load<u32>(xlat, XLAT_FILL_SEQ)),
       );
-      store<u64>(micro, load<u64>(xlat, XLAT_PA) & ~0xfff, MICRO_PA);
-      store<u32>(micro, load<u32>(xlat, XLAT_FILL_SEQ), MICRO_FILL_SEQ);
-      store<u32>(micro, u32(load<u64>(xlat, XLAT_IPA) >> 12), MICRO_IPA_PAGE);
     }
   }
   atomic.store<u32>(port, cons, PORT_RESP_CONS);

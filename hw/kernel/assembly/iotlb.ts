@@ -36,8 +36,8 @@ export const S2: u64 = 1 << 5;
 export const SIZE_SHIFT: u64 = 6;
 export const PAGE_MASK: u64 = ~0xfff;
 /** What a probe compares: all but the permissions and the global bit. */
-const KEY_MASK: u64 = ~(READ | WRITE | GLOBAL);
-const SET_BYTES: u32 = IOTLB_WAYS * IOTLB_ENTRY_BYTES;
+export const KEY_MASK: u64 = ~(READ | WRITE | GLOBAL);
+export const SET_BYTES: u32 = IOTLB_WAYS * IOTLB_ENTRY_BYTES;
 
 /** What `find` saw, in one consistent reading. */
 export let hitWord: u64 = 0;
@@ -46,15 +46,22 @@ export let hitFillSeq: u32 = 0;
 export let hitIpaPage: u32 = 0;
 let hitTag: u32 = 0;
 
-function setMask(iotlb: usize): u32 {
+export function setMask(iotlb: usize): u32 {
   return load<u32>(iotlb, IOTLB_SETS) - 1;
 }
 
-/** @param n page number in units of the entry's size */
+/** What the tag and the size add to the hash of a set. @param sizeBit  log2 of the size, less 12 */
+export function spreadOf(tag: u32, sizeBit: u32): u32 {
+  return ((tag * 0x9e37_79b1) >>> 16) ^ sizeBit;
+}
+
+/** Set number. @param n  page number in units of the entry's size */
+export function setIndex(mask: u32, n: u64, spread: u32): u32 {
+  return (u32(n) ^ u32(n >> 11) ^ u32(n >> 22) ^ spread) & mask;
+}
+
 function setOf(iotlb: usize, mask: u32, n: u64, sizeBit: u32, tag: u32): usize {
-  const spread = (tag * 0x9e37_79b1) >>> 16;
-  const index = (u32(n) ^ u32(n >> 11) ^ u32(n >> 22) ^ spread ^ sizeBit) & mask;
-  return iotlb + IOTLB_ENTRIES + index * SET_BYTES;
+  return iotlb + IOTLB_ENTRIES + setIndex(mask, n, spreadOf(tag, sizeBit)) * SET_BYTES;
 }
 
 /** Reads one entry under its sequence into hit*. @returns false when a refill got in between */
@@ -73,8 +80,9 @@ function readEntry(entry: usize): bool {
 
 function matches(entry: usize, tag: u32, key: u64): bool {
   return (
-    (load<u32>(entry, IOTLB_ENTRY_TAG) == tag) &
-    (((load<u64>(entry, IOTLB_ENTRY_PAGE) ^ key) & KEY_MASK) == 0)
+    (u64(load<u32>(entry, IOTLB_ENTRY_TAG) ^ tag) |
+      ((load<u64>(entry, IOTLB_ENTRY_PAGE) ^ key) & KEY_MASK)) ==
+    0
   );
 }
 
