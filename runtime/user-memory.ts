@@ -13,7 +13,9 @@ import { bug } from '../hw/memory/bug.js';
 import type { FrameAllocator } from '../hw/memory/frame-allocator.js';
 import { array, i32, type Layout, layout, line, raw, u32 } from '../hw/memory/layout.js';
 import type { MachineMemory } from '../hw/memory/machine-memory.js';
-import { EFAULT, ENOMEM } from '../uapi/abi/errno.js';
+import { EFAULT, EINVAL, ENOMEM } from '../uapi/abi/errno.js';
+import { IommufdError } from '../uapi/abi/iommufd-error.js';
+import { type ByteSize, byteSize } from './core/byte-size.js';
 
 /** First user virtual page: VA 0x7000_0000_0000. */
 export const USER_BASE_PAGE = 0x7_0000_0000;
@@ -24,6 +26,8 @@ const PAGES_2M = 512;
 const PAGES_1G = 262144;
 /** Pages kept empty between two allocations, so that running off an end faults. */
 const GUARD_PAGES = 16;
+/** What the page numbers of a run can say. */
+const MAX_PAGES = 0xffff_0000;
 
 /** Writer: the core, under seq (odd while it writes). Readers: any thread. */
 export const UserMemoryLayout = layout('user-memory', 1, {
@@ -37,6 +41,10 @@ export const UserMemoryLayout = layout('user-memory', 1, {
 /** refs[frame]: how many hold the frame. Writers: the core. */
 export const frameRefsLayout = (ramBytes: number): Layout =>
   layout('frame-refs', 1, { refs: array(i32(), ramBytes / PAGE) });
+
+function outOfMemory(bytes: bigint): IommufdError {
+  return new IommufdError(ENOMEM, 'mmap', { detail: `no ${bytes} bytes of the machine's memory are left` });
+}
 
 export interface Run {
   pfn: number;
@@ -80,18 +88,22 @@ export class UserMemory {
 
   /**
    * mmap of anonymous memory, zeroed and populated.
-   * @param bytes  rounded up to whole pages
-   * @returns the user virtual address, or -ENOMEM as a negative bigint
+   * @param bytes  more than 0, rounded up to whole pages; a number, a bigint or '16MiB'
+   * @returns the user virtual address
+   * @throws IommufdError ENOMEM | EINVAL nothing asked for
+   * @throws RangeError when `bytes` is not a size
    */
-  alloc(bytes: number, options: UserAllocOptions = {}): bigint {
+  alloc(bytes: ByteSize, options: UserAllocOptions = {}): bigint {
     const frames = this.#owner();
-    const pages = Math.ceil(bytes / PAGE);
-    if (!(pages > 0) || pages > 0xffff_0000) return BigInt(-ENOMEM);
+    const size = byteSize(bytes, 'bytes');
+    const pages = Math.ceil(Number(size) / PAGE);
+    if (pages === 0) throw new IommufdError(EINVAL, 'mmap', { field: 'bytes' });
+    if (pages > MAX_PAGES) throw outOfMemory(size);
     const runs: Run[] = [];
     const status = this.#allocRuns(frames, pages, options, runs);
     if (status < 0 || this.#count() + runs.length > MAX_RUNS) {
       for (const { pfn, pages: n } of runs) frames.free(pfn, n);
-      return BigInt(-ENOMEM);
+      throw outOfMemory(size);
     }
     const { words } = this.#memory;
     const next = words.load(this.#base + UserMemoryLayout.at.nextPage) >>> 0;

@@ -325,7 +325,6 @@ export class WorkerHost {
     const fd = this.#targets.fdNumber(fdIndex);
     if (fd < 0) throw new RangeError(`${task.name}: iommufd ${fdIndex} is not exposed`);
     const va = this.machine.user.alloc(scratchBytes, { contiguous: true });
-    if (va < 0n) throw new RangeError(`${task.name}: no memory for ${scratchBytes} bytes of scratch`);
     return { ...task, taskId, wiring: { fdIndex, fd, scratch: { va, bytes: scratchBytes } } };
   }
 

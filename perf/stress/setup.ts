@@ -6,6 +6,7 @@ import { availableParallelism } from 'node:os';
 import type { IommufdFd } from '../../runtime/core/fd.js';
 import type { Machine } from '../../runtime/machine.js';
 import type { VfioDevice } from '../../runtime/objects/vfio-device.js';
+import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import type { ProgramTask } from '../../workers/protocol/messages.js';
 import type { GuestPlan, HostPlan, StressPlan } from './plan.js';
 import type { GuestChurnArgs } from './programs/guest-churn.js';
@@ -68,9 +69,12 @@ function allocate(
   options: Parameters<Machine['user']['alloc']>[1],
   what: string,
 ): bigint {
-  const va = machine.user.alloc(bytes, options);
-  if (va < 0n) throw new Error(`${what}: no ${bytes} bytes of memory left in the machine (--memory)`);
-  return va;
+  try {
+    return machine.user.alloc(bytes, options);
+  } catch (error) {
+    if (!(error instanceof IommufdError)) throw error;
+    throw new Error(`${what}: no ${bytes} bytes of memory left in the machine (--memory)`, { cause: error });
+  }
 }
 
 function hostTask(

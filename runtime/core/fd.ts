@@ -7,7 +7,7 @@
  * `close()` drops this reference, as close(2) does: bound VFIO devices and open event queues hold the file as
  * well, and the objects go when the last of them goes.
  */
-import { EBADF, ENOMEM } from '../../uapi/abi/errno.js';
+import { EBADF } from '../../uapi/abi/errno.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import type { Fields, Struct, StructInput } from '../../uapi/abi/struct.js';
 import { Destroy, IOMMU_DESTROY } from '../../uapi/iommufd/destroy.js';
@@ -316,7 +316,6 @@ export class IommufdFd {
     const { user } = this.ctx.context;
     const size = Math.max(SCRATCH_BYTES, 2 ** Math.ceil(Math.log2(bytes)));
     const va = user.alloc(size);
-    if (va < 0n) throw new IommufdError(ENOMEM, 'mmap', { detail: `${size} bytes of scratch memory` });
     if (this.#scratchBytes > 0) user.free(this.#scratchVa, this.#scratchBytes);
     this.#scratchVa = va;
     this.#scratchBytes = size;

@@ -48,14 +48,13 @@ export class LocalTransport implements VmmTransport {
   readonly #options: LocalTransportOptions;
   readonly #open = new Map<number, LocalVfio>();
 
-  /** @throws RangeError when there is no user memory for the scratch area */
+  /** @throws IommufdError ENOMEM when there is no user memory for the scratch area */
   constructor(options: LocalTransportOptions) {
     this.#options = options;
     this.memory = options.memory;
     this.user = options.user;
     const bytes = scratchBytes(options.viommus ?? 16);
     const va = options.user.alloc(bytes, { contiguous: true });
-    if (va < 0n) throw new RangeError(`vmm: no user memory for ${bytes} bytes of scratch`);
     this.scratch = { va, bytes };
   }
 
@@ -95,7 +94,7 @@ export class LocalTransport implements VmmTransport {
 
   /**
    * A VMM's hold on a machine, through an iommufd of it. Dispose before the machine is closed.
-   * @throws RangeError when there is no user memory for the scratch area
+   * @throws IommufdError ENOMEM when there is no user memory for the scratch area
    */
   static of(machine: Machine, iommufd: IommufdFd): LocalTransport {
     const { core, memory, user, config } = machine;

@@ -1,9 +1,11 @@
 import test from 'ava';
 import { createMachine } from '../../runtime/machine.js';
 import { UserMemory } from '../../runtime/user-memory.js';
+import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 
 const EFAULT = 14;
 const ENOMEM = 12;
+const EINVAL = 22;
 const PAGE = 4096;
 
 function machine(memory = '16MiB') {
@@ -54,8 +56,11 @@ test('user memory: a contiguous allocation is one run, and another thread’s vi
 test('user memory: too much is ENOMEM, and leaves everything as it was', (t) => {
   const { user, frames } = machine();
   const before = frames.freePages();
-  t.is(user.alloc(64 * 2 ** 20), BigInt(-ENOMEM));
-  t.is(user.alloc(0), BigInt(-ENOMEM));
+  for (const bytes of [64 * 2 ** 20, '1TiB', 2n ** 63n])
+    t.is(t.throws(() => user.alloc(bytes), { instanceOf: IommufdError }).errno, ENOMEM);
+  t.is(t.throws(() => user.alloc(0), { instanceOf: IommufdError }).errno, EINVAL);
+  t.throws(() => user.alloc('a lot'), { instanceOf: RangeError });
+  t.throws(() => user.alloc(-4096), { instanceOf: RangeError });
   t.is(frames.freePages(), before);
 });
 
