@@ -19,7 +19,10 @@ export interface StressReport {
 /** Why a report could not be written to `file`, found out before the work rather than after; null when it could. */
 export function reportProblem(file: string): string | null {
   const path = resolve(file);
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return `'${file}' is a directory`;
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (there?.isDirectory()) return `'${file}' is a directory`;
+  // A report replaces what is there: nobody wants a file in the place of /dev/null or a pipe.
+  if (there !== undefined && !there.isFile()) return `'${file}' is not a file`;
   if (!statSync(dirname(path), { throwIfNoEntry: false })?.isDirectory())
     return `there is no directory '${dirname(path)}'`;
   return null;

@@ -119,6 +119,7 @@ test('report: a place that cannot take one is known before the run', (t) => {
   t.teardown(() => rmSync(folder, { recursive: true }));
   t.is(reportProblem(join(folder, 'new.json')), null);
   t.regex(reportProblem(folder)!, /is a directory/);
+  t.regex(reportProblem('/dev/null')!, /is not a file/);
   t.regex(reportProblem(join(folder, 'none', 'r.json'))!, /there is no directory .*none/);
   t.throws(() => writeReport(join(folder, 'none', 'r.json'), []), { code: 'ENOENT' });
   t.false(existsSync(join(folder, 'none')));
