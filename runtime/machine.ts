@@ -201,6 +201,11 @@ export class Machine {
     return any;
   }
 
+  /** Whether this thread hosts the models. */
+  get inline(): boolean {
+    return this.#models !== null;
+  }
+
   /** Whether this thread steps the models: true until workers take them over, and again after. */
   hostInline(inline: boolean): void {
     this.#models = inline ? this.config.iommus.map((_, index) => this.#thread.smmuModel(index)) : null;

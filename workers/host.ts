@@ -133,11 +133,13 @@ export class WorkerHost {
   }
 
   /**
-   * Moves every pIOMMU to a thread of its own. The machine must not have workers already.
-   * @throws Error naming the worker that could not come up, and why; the machine is then inline as before
+   * Moves every pIOMMU to a thread of its own.
+   * @throws Error the machine has workers already; or naming the worker that could not come up, and why: the
+   *         machine is then inline as before
    */
   static async start(machine: Machine, options: HostOptions = {}): Promise<WorkerHost> {
     const began = performance.now();
+    if (!machine.inline) throw new Error('workers: this machine has workers already');
     const host = new WorkerHost(machine, options);
     try {
       const supervisorMs = await host.#ready();

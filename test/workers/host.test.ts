@@ -65,6 +65,15 @@ const dmaTask = (deviceIndex: number, iova = IOVA): ProgramTask => {
   };
 };
 
+test.serial('workers: a machine that has them gets no second set', async (t) => {
+  const { machine } = twoSmmus();
+  const host = await startWorkers(machine);
+  await t.throwsAsync(startWorkers(machine), { message: /has workers already/ });
+  t.true((await host.stop()).clean);
+  const again = await startWorkers(machine);
+  t.true((await again.stop()).clean);
+});
+
 test.serial('workers: DMA behind two SMMUs goes on while the core unmaps', async (t) => {
   const { machine, fd, ioasId, userVa } = twoSmmus();
   const host = await startWorkers(machine);
