@@ -38,8 +38,8 @@ const iommuSchema = z.strictObject({
   sidBits: z.number().int().min(1).max(32).default(32),
   /** Physical address bits (IDR5.OAS). */
   oasBits: z.union([z.literal(40), z.literal(42), z.literal(44), z.literal(48)]).default(48),
-  /** Largest command and event queue, log2 of entries. */
-  cmdqLog2: z.number().int().min(2).max(14).default(10),
+  /** Largest command and event queue, log2 of entries. The driver's batches need 128 command slots. */
+  cmdqLog2: z.number().int().min(7).max(14).default(10),
   evtqLog2: z.number().int().min(2).max(14).default(10),
 });
 

@@ -17,7 +17,7 @@ import type { Smmuv3 } from '../hw/smmuv3/model.js';
 import { smmuv3Regions } from '../hw/smmuv3/regions.js';
 import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
 import type { Clock, SyncEnv } from '../hw/sync/thread.js';
-import { errnoName } from '../uapi/abi/errno.js';
+import { ENOMEM, errnoName } from '../uapi/abi/errno.js';
 import { IommufdCore } from './core/core.js';
 import type { IommufdFd } from './core/fd.js';
 import type { HostDevice, IoasObserver } from './drivers/contract.js';
@@ -27,7 +27,7 @@ import { createDriverRegions, DEFAULT_VIOMMUS } from './drivers/smmuv3/regions.j
 import { DRIVER_NAME, type HostEvent, Smmuv3Instance } from './drivers/smmuv3/smmu.js';
 import type { OnAllocateTag } from './drivers/smmuv3/tags.js';
 import { ViommuRecords } from './drivers/smmuv3/viommu-record.js';
-import { type CheckedConfig, checkConfig, type MachineConfig } from './machine-config.js';
+import { type CheckedConfig, ConfigError, checkConfig, type MachineConfig } from './machine-config.js';
 import {
   allocBaseRegions,
   allocMachineRegions,
@@ -91,7 +91,7 @@ export class Machine {
   /** Use createMachine. */
   constructor(config: CheckedConfig, options: CreateOptions) {
     this.config = config;
-    const memory = MachineMemory.create({ ramBytes: config.memory, controlBytes: controlBytes(config) });
+    const memory = createMemory(config);
     allocBaseRegions(memory);
     const kernel = Kernel.load(memory);
     allocMachineRegions(memory, kernel, config);
@@ -253,11 +253,26 @@ export class Machine {
         onHostEvent: onHostEvent && ((event) => onHostEvent(index, event)),
         log,
       });
+      if (instance === -ENOMEM)
+        throw new ConfigError(
+          'memory',
+          `${config.memory} bytes are too little for the tables and queues of ${name}`,
+        );
       if (typeof instance === 'number')
         throw new Error(`machine: the driver cannot start ${name}: ${errnoName(-instance)}`);
       const mmio = new Mmio(env, smmuv3Regions(memory, smmuConfigOf(config, index)), log);
       return { name, index, mmio, instance };
     });
+  }
+}
+
+/** @throws ConfigError when RAM and control regions together are more than one linear memory can be */
+function createMemory(config: CheckedConfig): MachineMemory {
+  try {
+    return MachineMemory.create({ ramBytes: config.memory, controlBytes: controlBytes(config) });
+  } catch (error) {
+    if (error instanceof RangeError) throw new ConfigError('memory', error.message);
+    throw error;
   }
 }
 

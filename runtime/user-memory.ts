@@ -26,7 +26,7 @@ const PAGES_2M = 512;
 const PAGES_1G = 262144;
 /** Pages kept empty between two allocations, so that running off an end faults. */
 const GUARD_PAGES = 16;
-/** What the page numbers of a run can say. */
+/** Pages of the address space, 16 TiB: what the page numbers of a run can say. Addresses are not used twice. */
 const MAX_PAGES = 0xffff_0000;
 
 /** Writer: the core, under seq (odd while it writes). Readers: any thread. */
@@ -109,6 +109,10 @@ export class UserMemory {
     const next = words.load(this.#base + UserMemoryLayout.at.nextPage) >>> 0;
     const align = pages >= PAGES_1G ? PAGES_1G : pages >= PAGES_2M ? PAGES_2M : 1;
     const first = Math.ceil((next + GUARD_PAGES) / align) * align;
+    if (first + pages > MAX_PAGES) {
+      for (const { pfn, pages: n } of runs) frames.free(pfn, n);
+      throw outOfMemory(size);
+    }
     this.#write(() => {
       let index = this.#count();
       let page = first;
@@ -127,7 +131,7 @@ export class UserMemory {
     return BigInt(USER_BASE_PAGE + first) << 12n;
   }
 
-  /** munmap of what one alloc returned. @returns 0 | -EFAULT nothing there */
+  /** munmap of what one alloc returned, whole. @returns 0 | -EFAULT nothing begins there | -EINVAL only a part of it */
   free(va: bigint, bytes: number): number {
     const first = Number(va >> 12n) - USER_BASE_PAGE;
     const end = first + Math.ceil(bytes / PAGE);
@@ -135,6 +139,10 @@ export class UserMemory {
     if (from < 0 || this.#runs[from * 4]! >>> 0 !== first) return -EFAULT;
     let to = from;
     while (to < this.#count() && this.#runs[to * 4]! >>> 0 < end) to++;
+    // Allocations never touch: a run that goes on where another ends is of the same one.
+    if (from > 0 && this.#endOf(from - 1) === first) return -EFAULT;
+    const more = to < this.#count() && this.#runs[to * 4]! >>> 0 === end;
+    if (this.#endOf(to - 1) !== end || more) return -EINVAL;
     const dropped: Run[] = [];
     for (let i = from; i < to; i++)
       dropped.push({ pfn: this.#pfnOf(i), pages: this.#runs[i * 4 + 1]! >>> 0 });
@@ -281,6 +289,11 @@ export class UserMemory {
 
   #count(): number {
     return this.#memory.words.load(this.#base + UserMemoryLayout.at.runCount);
+  }
+
+  /** Relative page after the last of a run. */
+  #endOf(index: number): number {
+    return (this.#runs[index * 4]! >>> 0) + (this.#runs[index * 4 + 1]! >>> 0);
   }
 
   #pfnOf(index: number): number {

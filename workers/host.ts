@@ -80,7 +80,6 @@ interface Running {
   readonly reject: (error: TaskError) => void;
 }
 
-const CALLS_PER_TURN = 64;
 /** How long calls are served before timers and signals get a turn. */
 const TURN_MS = 2;
 const IDLE_SPIN_MS = 0.02;
@@ -185,7 +184,7 @@ export class WorkerHost {
       return promise;
     });
     if (this.#supervisorGone || this.#stopped !== undefined) this.#failAll('the workers have been stopped');
-    else if (wired.length > 0) this.#tell({ type: 'run', tasks: wired });
+    else if (wired.length > 0) this.#send(wired);
     this.serveCore().catch((error) => this.#coreDied(error));
     return promises;
   }
@@ -310,7 +309,8 @@ export class WorkerHost {
       let now = began;
       let lastWork = began;
       do {
-        const answered = this.#mailbox.serve(CALLS_PER_TURN);
+        // One at a time: a call may wait seconds for an SMMU that does not answer, and timers must run between.
+        const answered = this.#mailbox.serve(1);
         const polled = machine.poll();
         now = performance.now();
         if (answered > 0 || polled) lastWork = now;
@@ -323,11 +323,28 @@ export class WorkerHost {
   #wire(task: ProgramTask): WiredTask {
     const taskId = this.#nextTask++;
     const { fdIndex, scratchBytes = SCRATCH_BYTES } = task;
+    if (task.kind !== 'device' && task.kind !== 'guest')
+      throw new TypeError(
+        `${String((task as ProgramTask).name)}: there is no kind of task '${String((task as ProgramTask).kind)}'`,
+      );
     if (task.kind !== 'guest' || fdIndex === undefined) return { ...task, taskId };
     const fd = this.#targets.fdNumber(fdIndex);
     if (fd < 0) throw new RangeError(`${task.name}: iommufd ${fdIndex} is not exposed`);
     const va = this.machine.user.alloc(scratchBytes, { contiguous: true });
     return { ...task, taskId, wiring: { fdIndex, fd, scratch: { va, bytes: scratchBytes } } };
+  }
+
+  /** @throws DataCloneError when arguments cannot travel; none of the tasks then runs */
+  #send(tasks: readonly WiredTask[]): void {
+    try {
+      this.#tell({ type: 'run', tasks });
+    } catch (error) {
+      for (const { taskId } of tasks) {
+        const running = this.#running.get(taskId);
+        if (running !== undefined) this.#settle(running);
+      }
+      throw error;
+    }
   }
 
   #settle(running: Running): void {

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import type { MachineDescription } from '../../hw/acpi/description.js';
 import { byteSize } from '../../runtime/core/byte-size.js';
 import { OptionError } from './option-error.js';
+import { memoryNeeded, planStress } from './plan.js';
 import { loadTopology } from './presets.js';
 import { deviceCapacity, machineConfigOf } from './topology.js';
 import { INJECTIONS, type StressOptions, TRAFFIC_KINDS, type TrafficKind } from './types.js';
@@ -147,7 +148,7 @@ export function stressOptions(
   const { s2Sharing, memory: memoryBytes } = data;
   // Placed here only to be refused here: by the time it is built, threads are about to start.
   machineConfigOf(topology, { devices, memoryBytes, s2Sharing, trace: false });
-  return {
+  const options: StressOptions = {
     topologyName: data.topology,
     topology,
     durationS: data.duration,
@@ -159,6 +160,13 @@ export function stressOptions(
     inject: data.inject ?? null,
     memoryBytes,
   };
+  const needed = memoryNeeded(planStress(options, devices), topology.iommus.length);
+  if (memoryBytes < needed)
+    throw new OptionError(
+      'memory',
+      `${devices} devices and ${traffic.guests} guests need ${Math.ceil(needed / MIB2) * 2}MiB`,
+    );
+  return options;
 }
 
 /** Two an SMMU, at least 4 and at most 12, and never more than there are streams for. */
@@ -178,7 +186,8 @@ function guestsAndMix(
     throw new OptionError('guests', `each needs a device, and there are ${devices}`);
   if (mix === undefined) {
     const all = parseMix(DEFAULTS.mix) as Mix;
-    const some = guests ?? Math.min(DEFAULTS.guests, devices);
+    // One device is left for the rest of the mix.
+    const some = guests ?? Math.min(DEFAULTS.guests, devices - 1);
     return { guests: some, mix: some === 0 ? { ...all, guest: 0 } : all };
   }
   if (mix.guest === 0) {

@@ -3,6 +3,7 @@
  * which address spaces they share, and where in them each has its window. Pure: the same options and device
  * count give the same plan.
  */
+import { OptionError } from './option-error.js';
 import type { Window } from './programs/host-traffic.js';
 import type { StressOptions, TrafficKind } from './types.js';
 
@@ -45,20 +46,21 @@ const MEMBER_PAGES = 2 ** 20;
 const READ_ONLY_BEFORE = 32;
 const HOLE_BEFORE = 16;
 
-/** @throws RangeError naming the option when devices do not go round */
+/** @throws OptionError when devices do not go round */
 export function planStress(options: StressOptions, devices: number): StressPlan {
   const { mix, guests } = options;
   const kinds = (['nic', 'nvme', 'gpu'] as const).filter((kind) => mix[kind] > 0);
   const hostWeight = kinds.reduce((sum, kind) => sum + mix[kind], 0);
   const guestWeight = guests > 0 ? mix.guest : 0;
-  if (hostWeight + guestWeight === 0) throw new RangeError('--mix: nothing to do (every weight is 0)');
+  if (hostWeight + guestWeight === 0) throw new OptionError('mix', 'nothing to do: every weight is 0');
   let guestDevices = 0;
   if (guestWeight > 0) {
     const share = Math.round((devices * guestWeight) / (hostWeight + guestWeight));
     guestDevices = Math.min(Math.max(share, guests), devices - (hostWeight > 0 ? 1 : 0));
     if (guestDevices < guests)
-      throw new RangeError(
-        `--devices: ${devices} devices are too few for ${guests} guests and the rest of the mix`,
+      throw new OptionError(
+        'devices',
+        `${devices} devices are too few for ${guests} guests and the rest of the mix`,
       );
   }
   // Devices are numbered round the SMMUs, so neighbours are behind different ones.
@@ -84,4 +86,16 @@ export function planStress(options: StressOptions, devices: number): StressPlan 
     };
   });
   return { hosts, guests: vms.map((list, vm) => ({ vm, devices: list })), spaces };
+}
+
+/** RAM of one guest. */
+export const GUEST_RAM_BYTES = 8 * 2 ** 20;
+/** Tables and queues of an SMMU, page tables of what is behind it; and what alignment may waste. */
+const BYTES_PER_SMMU = 2 ** 20;
+const ALIGNMENT_SLACK = 1.25;
+
+/** A plan's memory, on the safe side: what a machine should have at least. */
+export function memoryNeeded(plan: StressPlan, iommus: number): number {
+  const windows = plan.hosts.reduce((sum, { window }) => sum + window.slots * window.slotPages * 4096, 0);
+  return (windows + plan.guests.length * GUEST_RAM_BYTES) * ALIGNMENT_SLACK + iommus * BYTES_PER_SMMU;
 }

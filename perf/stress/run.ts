@@ -50,7 +50,7 @@ export async function runStress(
   const plan = planStress(options, options.devices);
   const began = performance.now();
   const parts = build(options);
-  const { machine, checker, shadow, ledger, latency } = parts;
+  const { machine, checker, shadow, ledger, latency, unconfirmed } = parts;
   const machineMs = performance.now() - began;
   const iommuNames = machine.iommus.map(({ name }) => name);
   const stories = new Stories(
@@ -71,6 +71,8 @@ export async function runStress(
   const host = await WorkerHost.start(machine, hostOptions);
   const workersMs = performance.now() - workersBegan;
   const die = (worker: string, reason: string): void => {
+    // Once each: a thread that is ended after its program failed has been told already.
+    if (deaths.some((death) => death.worker === worker)) return;
     const death = { worker, reason };
     deaths.push(death);
     listener.death(death);
@@ -100,8 +102,7 @@ export async function runStress(
     task.then(
       () => true,
       (error: Error) => {
-        // A thread that died has been reported as such; a program that threw has not.
-        if (!deaths.some(({ worker }) => worker === tasks[i]!.name)) die(tasks[i]!.name, error.message);
+        die(tasks[i]!.name, error.message);
         return false;
       },
     ),
@@ -113,6 +114,11 @@ export async function runStress(
   while (atS() < options.durationS && !signal.aborted && deaths.length === 0) {
     await sleep(50, undefined, { signal }).catch(onlyAbort);
     tell(stories.take());
+    for (const iommu of unconfirmed)
+      die(
+        `pIOMMU ${iommuNames[iommu]}`,
+        'it did not complete a SYNC in time, so a device may still use what was unmapped',
+      );
     if (violations() > 0 && caughtAt < 0) caughtAt = performance.now();
     if (options.inject !== null && caughtAt >= 0 && performance.now() - caughtAt > INJECTED_LINGER_MS) break;
     if (performance.now() - lastSample < SAMPLE_MS) continue;
@@ -120,10 +126,9 @@ export async function runStress(
     sample();
   }
 
-  host.requestStop();
-  await Promise.all(running);
-  tell(stories.take());
+  // stop() waits for the programs, and ends those that do not return.
   const report = await host.stop();
+  await Promise.all(running);
   for (const name of report.terminated) die(name, 'did not stop in time');
   machine.poll();
   if (deaths.length === 0) {
@@ -156,17 +161,20 @@ interface Parts {
   readonly shadow: Shadow;
   readonly ledger: EventLedger;
   readonly latency: readonly Histogram[];
+  /** SMMUs that did not complete a SYNC in time. */
+  readonly unconfirmed: ReadonlySet<number>;
 }
 
 function build(options: StressOptions): Parts {
   const { topology, devices, memoryBytes, s2Sharing, inject } = options;
   const iommus = topology.iommus.length;
-  const bugs = bugsOf(inject, iommus);
-  const config = machineConfigOf(topology, { devices, memoryBytes, s2Sharing, trace: true, bugs });
+  const plain = machineConfigOf(topology, { devices, memoryBytes, s2Sharing, trace: true });
+  const config = { ...plain, bugs: bugsOf(inject, plain) };
   const ledger = new EventLedger(iommus);
   let checker: Checker | undefined;
   let shadow: Shadow | undefined;
   const latency = Array.from({ length: iommus }, () => Histogram.local());
+  const unconfirmed = new Set<number>();
   const machine = createMachine(config, {
     instrument: (memory, kernel, checked) => {
       Shadow.allocRegions(memory);
@@ -180,20 +188,26 @@ function build(options: StressOptions): Parts {
       );
       const inner = checker;
       return {
-        observer: timed(inner, latency),
+        observer: timed(inner, latency, (iommu) => unconfirmed.add(iommu)),
         onAllocateTag: (iommu, kind, id) => inner.idAllocated(iommu, kind, id),
         onHostEvent: (iommu, event) => ledger.host(iommu, event),
       };
     },
   });
   for (const { instance } of machine.iommus) ledger.tap(instance);
-  return { machine, checker: checker!, shadow: shadow!, ledger, latency };
+  return { machine, checker: checker!, shadow: shadow!, ledger, latency, unconfirmed };
 }
 
-/** One SMMU of several misbehaves: not the first, so that "only SMMU 0 was looked at" would show. */
-function bugsOf(inject: Injection | null, iommus: number): NonNullable<MachineConfig['bugs']> {
+/**
+ * One SMMU of several misbehaves: the second that has a device, so that a checker which looks at the first one
+ * only would miss it.
+ */
+function bugsOf(inject: Injection | null, config: MachineConfig): NonNullable<MachineConfig['bugs']> {
+  const used = config.iommus.flatMap(({ name }, index) =>
+    config.devices.some(({ iommu }) => iommu === name) ? [index] : [],
+  );
   return {
-    iommu: iommus > 1 ? 1 : 0,
+    iommu: used[1] ?? used[0] ?? 0,
     skipTlbi: inject === 'skip-tlbi',
     earlySync: inject === 'early-sync',
     wrongVmid: inject === 'wrong-vmid',
@@ -201,14 +215,25 @@ function bugsOf(inject: Injection | null, iommus: number): NonNullable<MachineCo
   };
 }
 
-/** The checker, with the invalidations' durations noted by the way. */
-function timed(checker: Checker, latency: readonly Histogram[]): IoasObserver {
+/**
+ * The checker, with the invalidations' durations noted by the way.
+ * @param unconfirmed  told of an SMMU that did not complete a SYNC in time
+ */
+function timed(
+  checker: Checker,
+  latency: readonly Histogram[],
+  unconfirmed: (iommu: number) => void,
+): IoasObserver {
   let last: readonly InvalidationNote[] | null = null;
   return {
     mapping: (ioasId, iovaPage, pfn, pages) => checker.mapping(ioasId, iovaPage, pfn, pages),
     unmapped(ioasId, iovaPage, pfn, pages, notes) {
       // One unmap reports once for each physical run, with the same notes.
-      if (notes !== last) for (const { iommu, durationNs } of notes) latency[iommu]!.record(durationNs);
+      if (notes !== last)
+        for (const { iommu, durationNs, failed } of notes) {
+          latency[iommu]!.record(durationNs);
+          if (failed) unconfirmed(iommu);
+        }
       last = notes;
       checker.unmapped(ioasId, iovaPage, pfn, pages, notes);
     },

@@ -8,7 +8,8 @@ import type { Machine } from '../../runtime/machine.js';
 import type { VfioDevice } from '../../runtime/objects/vfio-device.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import type { ProgramTask } from '../../workers/protocol/messages.js';
-import type { GuestPlan, HostPlan, StressPlan } from './plan.js';
+import { OptionError } from './option-error.js';
+import { GUEST_RAM_BYTES, type GuestPlan, type HostPlan, type StressPlan } from './plan.js';
 import type { GuestChurnArgs } from './programs/guest-churn.js';
 import { type HostTrafficArgs, mappedAtStart, type Window } from './programs/host-traffic.js';
 import type { NestedTrafficArgs } from './programs/nested-traffic.js';
@@ -16,7 +17,7 @@ import type { StressOptions } from './types.js';
 
 const PAGE = 4096;
 const TRAFFIC_SHARE = 0.5;
-const GUEST_RAM_BYTES = 8 * 2 ** 20;
+const GUEST_EAGERNESS = 4;
 /** Pages of a guest's IOVA space: slots of each device, then the pages that stay. */
 const GUEST_FIRST_PAGE = 0x1_0000;
 const GUEST_SLOTS = 192;
@@ -32,7 +33,7 @@ export interface StressSetup {
   readonly tasks: readonly ProgramTask[];
 }
 
-/** @throws Error when the machine has too little memory for the plan */
+/** @throws OptionError when the machine has too little memory for the plan */
 export function setUp(machine: Machine, plan: StressPlan, options: StressOptions): StressSetup {
   const fd = machine.openIommufd();
   const vfios = machine.config.devices.map(({ label }) => machine.openVfio(label));
@@ -73,7 +74,7 @@ function allocate(
     return machine.user.alloc(bytes, options);
   } catch (error) {
     if (!(error instanceof IommufdError)) throw error;
-    throw new Error(`${what}: no ${bytes} bytes of memory left in the machine (--memory)`, { cause: error });
+    throw new OptionError('memory', `no ${bytes} bytes are left for ${what}`);
   }
 }
 
@@ -154,7 +155,8 @@ function guestTasks(
     slots: GUEST_SLOTS,
     steadyPage: GUEST_STEADY_PAGE,
     readOnlyPage: GUEST_READ_ONLY_PAGE,
-    duty,
+    // Most of a guest's time is waiting for SYNCs, which takes nothing from the others.
+    duty: Math.min(1, duty * GUEST_EAGERNESS),
   };
   const churn: ProgramTask = {
     kind: 'guest',

@@ -37,6 +37,8 @@ export interface InvalidationNote {
   readonly tickDone: number;
   /** Nanoseconds between the two, as the waiting thread saw it. */
   readonly durationNs: number;
+  /** The SMMU did not confirm in time: what was cached may still be in use. */
+  readonly failed: boolean;
 }
 
 /** Collects what an unmap left to invalidate (Linux: struct iommu_iotlb_gather). */

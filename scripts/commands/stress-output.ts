@@ -20,6 +20,8 @@ export interface StressTally {
   readonly checks: number;
   readonly violations: number;
   readonly deaths: number;
+  /** Runs with an injected bug that the checker did not see: too short, or no traffic that meets it. */
+  readonly missed: number;
   readonly interrupted: boolean;
   /** Topologies that have no result, because of a Ctrl-C or a death. */
   readonly skipped: number;
@@ -88,7 +90,8 @@ export function textOutput(stdout: Output): StressOutput {
         },
       };
     },
-    result({ checks, violations, interrupted, skipped, report }) {
+    result({ checks, violations, missed, interrupted, skipped, report }) {
+      if (missed > 0) say(paint.red(`the injected bug was NOT caught in ${missed} of the runs`));
       if (interrupted) say(`interrupted${skipped > 0 ? `; topologies without a result: ${skipped}` : ''}`);
       if (report !== null) say(`report: ${report}`);
       say(tallyLine(checks, violations));

@@ -79,6 +79,7 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
   const runStress = await around.loadStress();
   const results: StressResult[] = [];
   const tally = { checks: 0, violations: 0, deaths: 0 };
+  let missed = 0;
   for (const options of runs) {
     if (around.signal.aborted) break;
     const seen = await runOne(runStress, options, output, around);
@@ -86,6 +87,7 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
     tally.checks += seen.checks;
     tally.violations += seen.violations;
     tally.deaths += seen.deaths;
+    if (options.inject !== null && seen.violations === 0) missed++;
   }
   let report: string | null = null;
   let unwritten = false;
@@ -98,8 +100,15 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
     }
   }
   const interrupted = around.signal.aborted;
-  output.result({ ...tally, interrupted, skipped: runs.length - results.length, report, runs: results });
-  return tally.violations > 0 || tally.deaths > 0 || unwritten ? EXIT_FOUND : EXIT_CLEAN;
+  output.result({
+    ...tally,
+    missed,
+    interrupted,
+    skipped: runs.length - results.length,
+    report,
+    runs: results,
+  });
+  return tally.violations > 0 || tally.deaths > 0 || missed > 0 || unwritten ? EXIT_FOUND : EXIT_CLEAN;
 }
 
 /** One set of options a topology; a seed that is drawn is drawn once, so that one number repeats them all. */

@@ -108,6 +108,7 @@ export class FakeDomain implements PagingDomain {
         syncIndex: this.syncs,
         tickIssued: 0,
         tickDone: 1,
+        failed: false,
         durationNs: 1,
       });
     return 0;

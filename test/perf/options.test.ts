@@ -84,7 +84,8 @@ test('options: guests and the mix follow each other, or contradict each other', 
   t.like(cix({ guests: 0 }), { guests: 0, mix: { nic: 3, nvme: 2, gpu: 1, guest: 0 } });
   t.like(cix({ mix: 'nic=1' }), { guests: 0 });
   t.like(cix({ mix: 'nic=1,guest=1' }), { guests: 2 });
-  t.like(cix({ devices: 1 }), { guests: 1 });
+  t.like(cix({ devices: 1 }), { guests: 0 });
+  t.like(cix({ devices: 2 }), { guests: 1 });
   t.like(
     t.throws(() => cix({ guests: 0, mix: 'guest=1' })),
     { option: 'mix' },

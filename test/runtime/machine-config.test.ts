@@ -18,6 +18,12 @@ const wrong: [string, unknown, string, RegExp][] = [
   ['memory is no size', { ...good, memory: '64 potatoes' }, 'memory', /not a size/],
   ['memory is not whole 2 MiB', { ...good, memory: 4096 }, 'memory', /multiple of 2097152/],
   ['memory is negative', { ...good, memory: -1 }, 'memory', /./],
+  [
+    'a command queue below what the driver batches',
+    { ...good, iommus: [{ name: 'smmu0', model: 'smmuv3', cmdqLog2: 6 }], devices: [] },
+    'iommus[0].cmdqLog2',
+    /./,
+  ],
   ['no IOMMU', { ...good, iommus: [], devices: [] }, 'iommus', /./],
   ['an unknown key', { ...good, iommu: [] }, 'iommu', /./],
   ['an unknown model', { ...good, iommus: [{ name: 'a', model: 'gart' }] }, 'iommus[0].model', /./],

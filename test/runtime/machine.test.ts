@@ -1,5 +1,6 @@
 import test from 'ava';
 import { createMachine } from '../../runtime/machine.js';
+import { ConfigError } from '../../runtime/machine-config.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 
 const F_TRANSLATION = 0x10;
@@ -120,6 +121,13 @@ test('machine: unknown names are refused, and closed files stay closed', (t) => 
   t.is(error.code, 'EBADF');
   machine.close();
   machine.close();
+});
+
+test('machine: memory that is too much for one address space, or too little for the tables, names its key', (t) => {
+  for (const memory of ['4GiB', '2MiB']) {
+    const error = t.throws(() => twoSmmus({ memory }), { instanceOf: ConfigError });
+    t.is(error.key, 'memory');
+  }
 });
 
 test('machine: the register file is there for a driver of one’s own', (t) => {

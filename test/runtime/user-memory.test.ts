@@ -101,3 +101,24 @@ test('user memory: frames are zeroed for every new owner', (t) => {
   user.copyIn(again, seen);
   t.true(seen.every((byte) => byte === 0));
 });
+
+test('user memory: the address space ends after 16 TiB, it does not come round', (t) => {
+  const { user } = machine();
+  const first = user.alloc('8TiB', { phantom: true });
+  const run = { pfn: 0, pages: 0 };
+  user.runAt(Number(first >> 12n), run);
+  const { pfn } = run;
+  t.is(t.throws(() => user.alloc('8TiB', { phantom: true }), { instanceOf: IommufdError }).errno, ENOMEM);
+  user.alloc(PAGE);
+  user.runAt(Number(first >> 12n), run);
+  t.is(run.pfn, pfn);
+});
+
+test('user memory: an allocation is freed whole or not at all', (t) => {
+  const { user } = machine();
+  const va = user.alloc(8 * PAGE);
+  t.is(user.free(va, 4 * PAGE), -EINVAL);
+  t.is(user.free(va + BigInt(PAGE), 7 * PAGE), -EFAULT);
+  t.is(user.copyIn(va, new Uint8Array(8 * PAGE)), 0);
+  t.is(user.free(va, 8 * PAGE), 0);
+});

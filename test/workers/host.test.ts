@@ -74,6 +74,44 @@ test.serial('workers: a machine that has them gets no second set', async (t) => 
   t.true((await again.stop()).clean);
 });
 
+test.serial('workers: calls that take long leave turns to timers and signals in between', async (t) => {
+  const { machine } = twoSmmus();
+  const host = await startWorkers(machine);
+  t.teardown(() => host.stop());
+  let turns = 0;
+  const seenAt: number[] = [];
+  // A call that takes its time, as one does that waits for an SMMU which does not answer.
+  const slow = (): number => {
+    const until = performance.now() + 10;
+    while (performance.now() < until);
+    seenAt.push(turns);
+    return 0;
+  };
+  host.expose({ index: 9, fd: 900, ioctl: slow });
+  const timer = setInterval(() => turns++, 1);
+  t.teardown(() => clearInterval(timer));
+  const args: MailboxArgs = { fdIndex: 9, calls: 40 };
+  const [answered] = host.run([
+    { kind: 'guest', name: 'poster', program: PROGRAMS, export: 'postAll', args },
+  ]);
+  t.is(await answered, 40);
+  t.true(seenAt[19]! - seenAt[0]! >= 10, `turns at each call: ${seenAt.join(' ')}`);
+});
+
+test.serial(
+  'workers: a task that cannot be sent is refused at once, and stop() does not wait for it',
+  async (t) => {
+    const { machine } = twoSmmus();
+    const host = await startWorkers(machine);
+    t.teardown(() => host.stop());
+    const task: ProgramTask = { ...dmaTask(0), args: () => undefined };
+    const refused = t.throws<DOMException>(() => host.run([task]), { any: true });
+    t.is(refused?.name, 'DataCloneError');
+    t.throws(() => host.run([{ ...dmaTask(0), kind: 'vcpu' as 'guest' }]), { message: /'vcpu'/ });
+    t.true((await host.stop()).clean);
+  },
+);
+
 test.serial('workers: DMA behind two SMMUs goes on while the core unmaps', async (t) => {
   const { machine, fd, ioasId, userVa } = twoSmmus();
   const host = await startWorkers(machine);

@@ -63,6 +63,17 @@ export function litter({ mailbox }: ProgramContext, args: unknown): number {
   return posted;
 }
 
+/** Posts calls all at once, then waits for each. @returns how many were answered with 0 */
+export function postAll({ mailbox }: ProgramContext, args: unknown): number {
+  const { fdIndex, calls } = args as MailboxArgs;
+  const tickets = Array.from({ length: calls }, () =>
+    mailbox.post((1 << 16) | fdIndex, 0, new Uint8Array(4)),
+  );
+  return tickets.filter(
+    (ticket) => mailbox.wait(ticket) === 0 && mailbox.take(ticket, new Uint8Array(4)) === 0,
+  ).length;
+}
+
 /** An ioctl through a VMM's transport; and what an invalidation of nothing says. */
 export function vmm({ transport, vmIndex }: ProgramContext): {
   vm: number;

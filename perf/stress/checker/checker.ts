@@ -107,6 +107,10 @@ export class Checker implements IoasObserver {
     const number = ++this.#unmapNumber;
     const record: UnmapRecord = { number, ioasId, iovaPage, pfn, pages, notes };
     this.#unmaps[number % UNMAP_RECORDS] = record;
+    if (notes.some(({ failed }) => failed)) {
+      for (let i = 0; i < pages; i++) this.#shadow.setUncertain(pfn + i);
+      return;
+    }
     const step = pages > DENSE_PAGES ? SPARSE_STEP : 1;
     for (let i = 0; i < pages; i++) {
       const frame = pfn + i;

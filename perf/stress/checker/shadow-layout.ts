@@ -27,6 +27,8 @@ export const SHADOW_GUEST_DEVICE = 4;
 export const SHADOW_GUEST_INV = 5;
 
 export const DEAD = -1;
+/** An unmap of the frame was not confirmed: whoever touches it may be right or wrong. */
+export const UNCERTAIN = -2;
 
 export const shadowLayout = (ramBytes: number): Layout<{ frames: ReturnType<typeof i32> }> =>
   layout('shadow', 1, { frames: array(i32(), (ramBytes / 4096) * SHADOW_WORDS) });

@@ -16,6 +16,7 @@ import {
   SHADOW_UNMAP,
   SHADOW_WORDS,
   shadowLayout,
+  UNCERTAIN,
   V,
   VIOLATION_WORDS,
   VIOLATIONS,
@@ -80,6 +81,11 @@ export class Shadow {
     const at = this.#at(pfn);
     this.#memory.words.store(at + SHADOW_UNMAP * 4, unmap);
     this.#memory.words.store(at + SHADOW_OWNER * 4, DEAD);
+  }
+
+  /** Core, after an unmap that an SMMU did not confirm: nothing can be said of the frame any more. */
+  setUncertain(pfn: number): void {
+    this.#memory.words.store(this.#at(pfn) + SHADOW_OWNER * 4, UNCERTAIN);
   }
 
   /** Guest, before it writes its entry. */

@@ -14,6 +14,7 @@ import {
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import type { DmaPort } from '../../../hw/pci/dma-port.js';
 import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
+import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { canaryOf, type Shadow } from '../checker/shadow.js';
 import {
   DEAD,
@@ -29,6 +30,7 @@ import {
   SHADOW_OWNER,
   SHADOW_PAGE,
   SHADOW_UNMAP,
+  UNCERTAIN,
   V,
 } from '../checker/shadow-layout.js';
 import { bump } from '../counters.js';
@@ -46,7 +48,11 @@ export const F_TRANSLATION = 0x10;
 export const F_PERMISSION = 0x13;
 export const C_BAD_STREAMID = 0x02;
 
-/** SSTATUS of a device on a port: what `note` needs to tell a story. */
+/** Batches that stay in their epoch for longer, and how long at most. */
+const SLOW_PERCENT = 2;
+const SLOW_MAX_NS = 60_000;
+
+/** Whose batch it is: what a story needs. */
 export interface BatchOwner {
   readonly device: number;
   /** Address space whose frames this device may touch. */
@@ -57,6 +63,7 @@ export interface BatchOwner {
 
 export class DmaBatch {
   count = 0;
+  readonly #env: SyncEnv;
   readonly #memory: MachineMemory;
   readonly #port: DmaPort;
   readonly #shadow: Shadow;
@@ -72,6 +79,7 @@ export class DmaBatch {
 
   /** @param stats  base of this device's DeviceStats */
   constructor(
+    env: SyncEnv,
     memory: MachineMemory,
     port: DmaPort,
     shadow: Shadow,
@@ -79,6 +87,7 @@ export class DmaBatch {
     who: BatchOwner,
     stats: number,
   ) {
+    this.#env = env;
     this.#memory = memory;
     this.#port = port;
     this.#shadow = shadow;
@@ -111,6 +120,7 @@ export class DmaBatch {
     this.count = 0;
     if (count === 0) return 0;
     this.#port.translate(count);
+    if (this.#random.chance(SLOW_PERCENT)) this.#dawdle();
     let translated = 0;
     for (let slot = 0; slot < count; slot++) {
       const status = this.#port.status(slot);
@@ -123,6 +133,13 @@ export class DmaBatch {
     bump(this.#memory, this.#stats + DeviceStats.at.dmas, count);
     bump(this.#memory, this.#stats + DeviceStats.at.checks, translated);
     return translated;
+  }
+
+  /** A slow device: its data takes a while to move, and a SYNC has to wait for it. */
+  #dawdle(): void {
+    const { clock } = this.#env;
+    const until = clock.nowNs() + this.#random.below(SLOW_MAX_NS);
+    while (clock.nowNs() < until);
   }
 
   /** Data phase, then the comparison. */
@@ -148,6 +165,7 @@ export class DmaBatch {
 
     const shadow = this.#shadow;
     const owner = shadow.word(pfn, SHADOW_OWNER);
+    if (owner === UNCERTAIN) return;
     const nested = this.#who.vm >= 0;
     const page = this.#pageHigh[slot]! * 2 ** 20 + (this.#pageLow[slot]! >>> 12);
     const expectedPage = nested ? this.#ipaPage(slot) : page | 0;

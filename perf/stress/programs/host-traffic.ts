@@ -109,6 +109,7 @@ export function hostTraffic(context: ProgramContext, args: HostTrafficArgs): voi
   const stats =
     memory.region(StressLayout, 'stress').base + StressLayout.at.devices + args.device * DeviceStats.size;
   const batch = new DmaBatch(
+    thread.env,
     memory,
     port,
     shadow,

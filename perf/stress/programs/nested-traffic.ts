@@ -58,6 +58,7 @@ export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs):
   const pace = new Pace(env, random, args.duty);
 
   let batch = new DmaBatch(
+    thread.env,
     memory,
     port,
     shadow,
@@ -82,7 +83,15 @@ export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs):
     }
     if (waited || owner === 0) {
       owner = words.load(guest + GuestStats.at.ioasId);
-      batch = new DmaBatch(memory, port, shadow, random, { device: args.device, owner, vm: args.vm }, stats);
+      batch = new DmaBatch(
+        thread.env,
+        memory,
+        port,
+        shadow,
+        random,
+        { device: args.device, owner, vm: args.vm },
+        stats,
+      );
     }
     return true;
   };

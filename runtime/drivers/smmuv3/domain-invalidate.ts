@@ -32,6 +32,7 @@ export interface PageRange {
 /** The commands of one SMMU on their way. */
 interface Trip {
   readonly smmu: SmmuDevice;
+  /** Of its SYNC, or -errno when the commands did not even fit. */
   readonly ticket: number;
   readonly tickIssued: number;
   readonly issuedNs: number;
@@ -59,17 +60,12 @@ export function invalidateRange(
     const issuedNs = notes === null ? 0 : smmu.queue.nowNs();
     let end = first;
     for (; end < invs.length && invs[end]!.smmu === smmu; end++) addCommands(invs[end]!, range);
-    const ticket = smmu.batch.submit();
-    if (ticket < 0) status = ticket;
-    else trips.push({ smmu, ticket, tickIssued, issuedNs, first, end });
+    trips.push({ smmu, ticket: smmu.batch.submit(), tickIssued, issuedNs, first, end });
     first = end;
   }
   for (const { smmu, ticket, tickIssued, issuedNs, first, end } of trips) {
-    const waited = smmu.queue.wait(ticket);
-    if (waited < 0) {
-      status = waited;
-      continue;
-    }
+    const waited = ticket < 0 ? ticket : smmu.queue.wait(ticket);
+    if (waited < 0) status = waited;
     if (notes === null) continue;
     const tickDone = tick();
     const durationNs = smmu.queue.nowNs() - issuedNs;
@@ -84,6 +80,7 @@ export function invalidateRange(
         tickIssued,
         tickDone,
         durationNs,
+        failed: waited < 0,
       });
   }
   return status;

@@ -48,7 +48,7 @@ function judged(vm = -1) {
   const stats = memory.region(StressLayout, 'stress').base + StressLayout.at.devices;
   const who = { device: 0, owner: ioasId, vm };
   const port = machine.dmaPort('0000:01:00.0');
-  const batch = new DmaBatch(memory, port, shadow!, new Random(1), who, stats);
+  const batch = new DmaBatch(machine.env, memory, port, shadow!, new Random(1), who, stats);
   shadow!.setLive(run.pfn, ioasId, vm < 0 ? IOVA_PAGE : 0);
   const kinds = () =>
     Array.from({ length: shadow!.violationCount() }, (_, n) => memory.i32[shadow!.violation(n) + 1]);
