@@ -12,6 +12,7 @@ const zx = join(root, 'node_modules/zx/build/cli.js');
 
 const TASKS = {
   start: (args) => [join(root, 'scripts/start.mjs'), ...args],
+  bench: (args) => [join(root, 'dist/perf/bench/main.js'), ...args],
   test: (args) => [zx, join(root, 'scripts/test.mjs'), ...args],
 };
 
