@@ -8,9 +8,11 @@ import { byteSize } from './core/byte-size.js';
 
 /** A machine cannot be built from this configuration; `key` says which part. */
 export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
   readonly key: string;
+  /** @param message  may begin with the key itself, as one from below does */
   constructor(key: string, message: string) {
-    super(key === '' ? message : `${key}: ${message}`);
+    super(key === '' || message.startsWith(`${key}: `) ? message : `${key}: ${message}`);
     this.key = key;
   }
 }
@@ -29,9 +31,23 @@ const sizeOf = (what: string, multiple: number) =>
     return z.NEVER;
   });
 
-const iommuSchema = z.strictObject({
+/** An object whose unknown keys are refused with a list of the known ones. */
+const keyed = <S extends z.core.$ZodLooseShape>(shape: S) =>
+  z.strictObject(shape, {
+    error: (issue) =>
+      issue.code === 'unrecognized_keys'
+        ? `there is no such key, only ${Object.keys(shape).join(', ')}`
+        : undefined,
+  });
+
+const MODELS = ['smmuv3', 'amd', 'vtd'] as const;
+
+const iommuSchema = keyed({
   name: z.string().min(1),
-  model: z.enum(['smmuv3', 'amd', 'vtd']),
+  model: z.enum(MODELS, {
+    error: ({ input }) =>
+      `'${String(input)}' is none of the models ${MODELS.join(', ')}, of which only 'smmuv3' is modelled`,
+  }),
   /** IOTLB entries, a power of two. */
   iotlbEntries: z.number().int().min(16).max(65536).default(2048),
   /** StreamID bits (IDR1.SIDSIZE). */
@@ -43,7 +59,7 @@ const iommuSchema = z.strictObject({
   evtqLog2: z.number().int().min(2).max(14).default(10),
 });
 
-const deviceSchema = z.strictObject({
+const deviceSchema = keyed({
   /** PCI address `SSSS:BB:DD.F`. */
   bdf: z
     .string()
@@ -57,7 +73,7 @@ const deviceSchema = z.strictObject({
   ats: z.boolean().default(false),
 });
 
-const schema = z.strictObject({
+const schema = keyed({
   memory: sizeOf('memory', MIB2).default(256 * 2 ** 20),
   iommus: z.array(iommuSchema).min(1).max(64),
   devices: z.array(deviceSchema).max(1024),
@@ -68,15 +84,13 @@ const schema = z.strictObject({
   /** Check lock ranks (lock-order.ts) on every thread: an inversion throws. Costs a little at each lock. */
   debugLocks: z.boolean().default(false),
   /** Deliberate defects, each on one IOMMU: the proof that a checker fires. */
-  bugs: z
-    .strictObject({
-      iommu: z.number().int().min(0).default(0),
-      skipTlbi: z.boolean().default(false),
-      earlySync: z.boolean().default(false),
-      wrongVmid: z.boolean().default(false),
-      earlyFree: z.boolean().default(false),
-    })
-    .prefault({}),
+  bugs: keyed({
+    iommu: z.number().int().min(0).default(0),
+    skipTlbi: z.boolean().default(false),
+    earlySync: z.boolean().default(false),
+    wrongVmid: z.boolean().default(false),
+    earlyFree: z.boolean().default(false),
+  }).prefault({}),
 });
 
 export type MachineConfig = z.input<typeof schema>;

@@ -179,7 +179,10 @@ export class Machine {
   /** @throws RangeError no such device */
   device(label: string): HostDevice {
     const found = this.#devices.find(({ name }) => name === label);
-    if (found === undefined) throw new RangeError(`there is no device '${label}'`);
+    if (found === undefined) {
+      const names = this.#devices.map(({ name }) => name).join(', ');
+      throw new RangeError(`there is no device '${label}' (${names === '' ? 'none at all' : names})`);
+    }
     return found;
   }
 

@@ -10,6 +10,7 @@
  * frames are not counted: they cost nothing and are not reused.
  */
 import { bug } from '../hw/memory/bug.js';
+import { requireAddress, requireBytes } from '../hw/memory/bytes-argument.js';
 import type { FrameAllocator } from '../hw/memory/frame-allocator.js';
 import { array, i32, type Layout, layout, line, raw, u32 } from '../hw/memory/layout.js';
 import type { MachineMemory } from '../hw/memory/machine-memory.js';
@@ -22,6 +23,7 @@ export const USER_BASE_PAGE = 0x7_0000_0000;
 const MAX_RUNS = 65536;
 const RUN_BYTES = 16;
 const PAGE = 4096;
+const CHUNKS_LG2: readonly number[] = [12, 21, 30];
 const PAGES_2M = 512;
 const PAGES_1G = 262144;
 /** Pages kept empty between two allocations, so that running off an end faults. */
@@ -91,10 +93,13 @@ export class UserMemory {
    * @param bytes  more than 0, rounded up to whole pages; a number, a bigint or '16MiB'
    * @returns the user virtual address
    * @throws IommufdError ENOMEM | EINVAL nothing asked for
-   * @throws RangeError when `bytes` is not a size
+   * @throws RangeError when `bytes` is not a size, or `chunkLg2` no chunk
    */
   alloc(bytes: ByteSize, options: UserAllocOptions = {}): bigint {
     const frames = this.#owner();
+    const { chunkLg2 = 30 } = options;
+    if (!CHUNKS_LG2.includes(chunkLg2))
+      throw new RangeError(`chunkLg2: ${String(chunkLg2)} is none of ${CHUNKS_LG2.join(', ')}`);
     const size = byteSize(bytes, 'bytes');
     const pages = Math.ceil(Number(size) / PAGE);
     if (pages === 0) throw new IommufdError(EINVAL, 'mmap', { field: 'bytes' });
@@ -205,15 +210,19 @@ export class UserMemory {
     return this.#refs[pfn - this.#firstPfn] ?? 0;
   }
 
-  /** copy_from_user. @returns 0 | -EFAULT */
+  /** copy_from_user. @returns 0 | -EFAULT @throws TypeError */
   copyIn(va: bigint, into: Uint8Array): number {
+    requireAddress(va, 'va');
+    requireBytes(into, 'into');
     return this.#copy(va, into.byteLength, (linear, at, n) => {
       into.set(this.#memory.u8.subarray(linear, linear + n), at);
     });
   }
 
-  /** copy_to_user. @returns 0 | -EFAULT */
+  /** copy_to_user. @returns 0 | -EFAULT @throws TypeError */
   copyOut(va: bigint, from: Uint8Array): number {
+    requireAddress(va, 'va');
+    requireBytes(from, 'from');
     return this.#copy(va, from.byteLength, (linear, at, n) => {
       this.#memory.u8.set(from.subarray(at, at + n), linear);
     });

@@ -172,8 +172,10 @@ export class WorkerHost {
   /**
    * Starts programs, each on a thread of its own, and serves the core meanwhile.
    * @returns a promise for each task: what its program returned, or a TaskError
+   * @throws TypeError or RangeError a task cannot be started as it is described; none of them then is
    */
   run(tasks: readonly ProgramTask[]): Promise<unknown>[] {
+    for (const task of tasks) this.#check(task);
     const wired = tasks.map((task) => this.#wire(task));
     const promises = wired.map((task) => {
       const promise = new Promise<unknown>((resolve, reject) => {
@@ -320,16 +322,25 @@ export class WorkerHost {
     }
   }
 
+  /** Before anything is allocated or sent: what is wrong here would be a failure on another thread. */
+  #check({ kind, name, deviceIndex, fdIndex }: ProgramTask): void {
+    if (kind === 'guest') {
+      if (fdIndex !== undefined && this.#targets.fdNumber(fdIndex) < 0)
+        throw new RangeError(`${name}: iommufd ${fdIndex} is not exposed`);
+      return;
+    }
+    if (kind !== 'device') throw new TypeError(`${name}: there is no kind of task '${String(kind)}'`);
+    if (!Number.isInteger(deviceIndex)) throw new TypeError(`${name}: a device task needs a deviceIndex`);
+    const { length } = this.machine.config.devices;
+    if (!(deviceIndex! >= 0 && deviceIndex! < length))
+      throw new RangeError(`${name}: there is no device ${deviceIndex}, the machine has ${length}`);
+  }
+
   #wire(task: ProgramTask): WiredTask {
     const taskId = this.#nextTask++;
     const { fdIndex, scratchBytes = SCRATCH_BYTES } = task;
-    if (task.kind !== 'device' && task.kind !== 'guest')
-      throw new TypeError(
-        `${String((task as ProgramTask).name)}: there is no kind of task '${String((task as ProgramTask).kind)}'`,
-      );
     if (task.kind !== 'guest' || fdIndex === undefined) return { ...task, taskId };
     const fd = this.#targets.fdNumber(fdIndex);
-    if (fd < 0) throw new RangeError(`${task.name}: iommufd ${fdIndex} is not exposed`);
     const va = this.machine.user.alloc(scratchBytes, { contiguous: true });
     return { ...task, taskId, wiring: { fdIndex, fd, scratch: { va, bytes: scratchBytes } } };
   }

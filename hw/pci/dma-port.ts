@@ -11,6 +11,7 @@
 import { PORT_BATCH, PortLayout, XLAT_BYTES, XLAT_FLAG_WRITE, Xlat } from '../iotlb/port-layout.js';
 import { UnitLayout } from '../iotlb/unit-layout.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { requireAddress, requireBytes } from '../memory/bytes-argument.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { SyncEnv } from '../sync/thread.js';
 import { waitUntil } from '../sync/wait.js';
@@ -115,9 +116,11 @@ export class DmaPort {
    * Device writes memory.
    * @param iova  bytes
    * @returns 0, or the status of the first transaction that faulted; pages before it were written
-   * @throws PortDeadError
+   * @throws PortDeadError | TypeError
    */
   write(iova: bigint, bytes: Uint8Array): number {
+    requireAddress(iova, 'iova');
+    requireBytes(bytes, 'bytes');
     return this.#transfer(iova, bytes.byteLength, XLAT_FLAG_WRITE, (linear, at, n) => {
       this.#memory.u8.set(bytes.subarray(at, at + n), linear);
     });
@@ -127,9 +130,11 @@ export class DmaPort {
    * Device reads memory. Bytes behind a phantom address read as zero.
    * @param iova  bytes
    * @returns 0, or the status of the first transaction that faulted; pages before it were read
-   * @throws PortDeadError
+   * @throws PortDeadError | TypeError
    */
   read(iova: bigint, into: Uint8Array): number {
+    requireAddress(iova, 'iova');
+    requireBytes(into, 'into');
     return this.#transfer(iova, into.byteLength, 0, (linear, at, n) => {
       if (linear < 0) into.fill(0, at, at + n);
       else into.set(this.#memory.u8.subarray(linear, linear + n), at);

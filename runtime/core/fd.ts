@@ -1,13 +1,15 @@
 /**
  * An open `/dev/iommu`, as a program sees it: `ioctl` with raw struct bytes, and typed calls that sit on it.
  *
- * A typed call builds the struct, calls `ioctl`, and turns -errno into an IommufdError. Arrays and vendor data
- * go through a scratch buffer in user memory, because the ioctls take user addresses.
+ * A typed call builds the struct, calls `ioctl`, and turns -errno into an IommufdError that names the field at
+ * fault where the arguments prove it. Arrays and vendor data go through a scratch buffer in user memory,
+ * because the ioctls take user addresses.
  *
  * `close()` drops this reference, as close(2) does: bound VFIO devices and open event queues hold the file as
  * well, and the objects go when the last of them goes.
  */
-import { EBADF } from '../../uapi/abi/errno.js';
+import { requireBytes } from '../../hw/memory/bytes-argument.js';
+import { EBADF, EBUSY, EIO, EMSGSIZE } from '../../uapi/abi/errno.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import type { Fields, Struct, StructInput } from '../../uapi/abi/struct.js';
 import { Destroy, IOMMU_DESTROY } from '../../uapi/iommufd/destroy.js';
@@ -37,6 +39,7 @@ import { IOMMU_VDEVICE_ALLOC, VdeviceAlloc } from '../../uapi/iommufd/vdevice.js
 import { IOMMU_VEVENTQ_ALLOC, VeventqAlloc } from '../../uapi/iommufd/veventq.js';
 import { IOMMU_VIOMMU_ALLOC, ViommuAlloc } from '../../uapi/iommufd/viommu.js';
 import { type ByteSize, byteSize } from './byte-size.js';
+import { checkKeys, type MapArguments, type Why, whyMap, whyUnmap } from './call-check.js';
 import type { IommufdCtx } from './ctx.js';
 import { dispatch } from './dispatch.js';
 import type { EventFile } from './file-table.js';
@@ -97,6 +100,16 @@ export interface Veventq {
   close(): void;
 }
 
+const MAP_KEYS = ['ioasId', 'userVa', 'length', 'iova', 'readable', 'writeable'];
+const UNMAP_KEYS = ['ioasId', 'iova', 'length'];
+const COPY_KEYS = ['dstIoasId', 'srcIoasId', 'srcIova', 'length', 'dstIova', 'readable', 'writeable'];
+const HWPT_KEYS = ['devId', 'ptId', 'flags', 'dataType', 'data', 'faultId'];
+const INVALIDATE_KEYS = ['hwptId', 'dataType', 'entryLen', 'entries'];
+const VIOMMU_KEYS = ['devId', 'hwptId', 'type', 'flags'];
+const VDEVICE_KEYS = ['viommuId', 'devId', 'virtId'];
+const VEVENTQ_KEYS = ['viommuId', 'type', 'depth'];
+const HW_INFO_KEYS = ['devId', 'dataType'];
+
 const RANGE_BYTES = 16;
 /** Grown when a call needs more. */
 const SCRATCH_BYTES = 4096;
@@ -134,38 +147,45 @@ export class IommufdFd {
   }
 
   ioasMap(options: MapOptions): { iova: bigint } {
-    const { ioasId, userVa, length, iova } = options;
-    const out = this.#call(IOMMU_IOAS_MAP, IoasMap, {
-      flags: mapFlags(options, iova),
-      ioasId,
-      userVa,
-      length: byteSize(length, 'length'),
-      iova: iova ?? 0n,
-    });
+    checkKeys('ioasMap', options, MAP_KEYS);
+    const { ioasId, userVa, iova, readable = true, writeable = true } = options;
+    const length = byteSize(options.length, 'length');
+    const why: Why = (errno) => {
+      const aligned: MapArguments['aligned'] = iova === undefined ? { userVa } : { iova, userVa };
+      const fixed = iova === undefined ? undefined : 'iova';
+      const args = { readable, writeable, length, aligned, fixed, complete: true };
+      return whyMap(errno, args, () => this.#alignment(ioasId));
+    };
+    const flags = mapFlags(options, iova);
+    const fields = { flags, ioasId, userVa, length, iova: iova ?? 0n };
+    const out = this.#call(IOMMU_IOAS_MAP, IoasMap, fields, why);
     return { iova: out.iova };
   }
 
   /** @returns bytes unmapped */
   ioasUnmap(options: { ioasId: number; iova: bigint; length: ByteSize }): { length: bigint } {
-    const { ioasId, iova, length } = options;
-    const out = this.#call(IOMMU_IOAS_UNMAP, IoasUnmap, {
-      ioasId,
-      iova,
-      length: byteSize(length, 'length'),
-    });
+    checkKeys('ioasUnmap', options, UNMAP_KEYS);
+    const { ioasId, iova } = options;
+    const length = byteSize(options.length, 'length');
+    const why: Why = (errno) => whyUnmap(errno, length, () => this.#alignment(ioasId));
+    const out = this.#call(IOMMU_IOAS_UNMAP, IoasUnmap, { ioasId, iova, length }, why);
     return { length: out.length };
   }
 
   ioasCopy(options: CopyOptions): { iova: bigint } {
-    const { dstIoasId, srcIoasId, srcIova, length, dstIova } = options;
-    const out = this.#call(IOMMU_IOAS_COPY, IoasCopy, {
-      flags: mapFlags(options, dstIova),
-      dstIoasId,
-      srcIoasId,
-      length: byteSize(length, 'length'),
-      dstIova: dstIova ?? 0n,
-      srcIova,
-    });
+    checkKeys('ioasCopy', options, COPY_KEYS);
+    const { dstIoasId, srcIoasId, srcIova, dstIova, readable = true, writeable = true } = options;
+    const length = byteSize(options.length, 'length');
+    const why: Why = (errno) => {
+      const aligned: MapArguments['aligned'] = dstIova === undefined ? {} : { dstIova };
+      const fixed = dstIova === undefined ? undefined : 'dstIova';
+      // Where the source's pages begin is not known here.
+      const args = { readable, writeable, length, aligned, fixed, complete: false };
+      return whyMap(errno, args, () => this.#alignment(dstIoasId));
+    };
+    const flags = mapFlags(options, dstIova);
+    const fields = { flags, dstIoasId, srcIoasId, length, dstIova: dstIova ?? 0n, srcIova };
+    const out = this.#call(IOMMU_IOAS_COPY, IoasCopy, fields, why);
     return { iova: out.dstIova };
   }
 
@@ -202,32 +222,37 @@ export class IommufdFd {
   }
 
   hwptAlloc(options: HwptAllocOptions): { hwptId: number } {
+    checkKeys('hwptAlloc', options, HWPT_KEYS);
     const { devId, ptId, flags = 0, dataType = 0, data = new Uint8Array(0), faultId = 0 } = options;
-    const out = this.#call(IOMMU_HWPT_ALLOC, HwptAlloc, {
-      flags,
-      devId,
-      ptId,
-      dataType,
-      dataLen: data.byteLength,
-      dataUptr: this.#copyToScratch(data),
-      faultId,
-    });
+    requireBytes(data, 'data');
+    const fields = { flags, devId, ptId, dataType, dataLen: data.byteLength, faultId };
+    const dataUptr = this.#copyToScratch(data);
+    const out = this.#call(IOMMU_HWPT_ALLOC, HwptAlloc, { ...fields, dataUptr }, (errno) =>
+      errno === EIO && data.byteLength > 0
+        ? { field: 'data', detail: 'the STE is not one a guest may have' }
+        : {},
+    );
     return { hwptId: out.outHwptId };
   }
 
   /**
    * @returns how many entries were handled
    * @throws IommufdError; its `handled` is in the message, as Linux writes entry_num on failure too
+   * @throws RangeError `entries` are not whole ones
    */
   hwptInvalidate(options: InvalidateOptions): { handled: number } {
+    checkKeys('hwptInvalidate', options, INVALIDATE_KEYS);
     const { hwptId, dataType, entryLen, entries } = options;
+    requireBytes(entries, 'entries');
+    if (entryLen > 0 && entries.byteLength % entryLen !== 0)
+      throw new RangeError(`entries: ${entries.byteLength} bytes are not whole entries of ${entryLen} bytes`);
     const bytes = HwptInvalidate.toBytes({
       size: HwptInvalidate.size,
       hwptId,
       dataUptr: this.#copyToScratch(entries),
       dataType,
       entryLen,
-      entryNum: entryLen === 0 ? 0 : Math.floor(entries.byteLength / entryLen),
+      entryNum: entryLen === 0 ? 0 : entries.byteLength / entryLen,
     });
     const ret = this.ioctl(IOMMU_HWPT_INVALIDATE, bytes);
     const handled = HwptInvalidate.getField(bytes, 'entryNum');
@@ -239,6 +264,7 @@ export class IommufdFd {
   viommuAlloc(options: { devId: number; hwptId: number; type: number; flags?: number }): {
     viommuId: number;
   } {
+    checkKeys('viommuAlloc', options, VIOMMU_KEYS);
     const { devId, hwptId, type, flags = 0 } = options;
     return {
       viommuId: this.#call(IOMMU_VIOMMU_ALLOC, ViommuAlloc, { flags, type, devId, hwptId }).outViommuId,
@@ -246,6 +272,7 @@ export class IommufdFd {
   }
 
   vdeviceAlloc(options: { viommuId: number; devId: number; virtId: bigint | number }): { vdeviceId: number } {
+    checkKeys('vdeviceAlloc', options, VDEVICE_KEYS);
     const { viommuId, devId, virtId } = options;
     const out = this.#call(IOMMU_VDEVICE_ALLOC, VdeviceAlloc, { viommuId, devId, virtId: BigInt(virtId) });
     return { vdeviceId: out.outVdeviceId };
@@ -253,6 +280,7 @@ export class IommufdFd {
 
   /** @param options.depth  events kept unread */
   veventqAlloc(options: { viommuId: number; type: number; depth: number }): Veventq {
+    checkKeys('veventqAlloc', options, VEVENTQ_KEYS);
     const { viommuId, type, depth } = options;
     const out = this.#call(IOMMU_VEVENTQ_ALLOC, VeventqAlloc, { viommuId, type, veventqDepth: depth });
     const { files } = this.ctx.core;
@@ -275,6 +303,7 @@ export class IommufdFd {
     capabilities: bigint;
     maxPasidLog2: number;
   } {
+    checkKeys('getHwInfo', options, HW_INFO_KEYS);
     const dataUptr = this.#scratch(SCRATCH_BYTES);
     const out = this.#call(IOMMU_GET_HW_INFO, HwInfo, {
       flags: options.dataType === undefined ? 0 : IOMMU_HW_INFO_FLAG_INPUT_TYPE,
@@ -292,7 +321,9 @@ export class IommufdFd {
   }
 
   destroy(id: number): void {
-    this.#call(IOMMU_DESTROY, Destroy, { id });
+    this.#call(IOMMU_DESTROY, Destroy, { id }, (errno) =>
+      errno === EBUSY ? { detail: 'something still uses it' } : {},
+    );
   }
 
   close(): void {
@@ -303,11 +334,23 @@ export class IommufdFd {
     this.ctx.core.files.close(this.fd);
   }
 
-  #call<F extends Fields>(cmd: number, struct: Struct<F>, fields: Partial<StructInput<F>>) {
+  #call<F extends Fields>(cmd: number, struct: Struct<F>, fields: Partial<StructInput<F>>, why?: Why) {
     const bytes = struct.toBytes({ ...fields, size: struct.size } as Partial<StructInput<F>>);
     const ret = this.ioctl(cmd, bytes);
-    if (ret < 0) throw new IommufdError(-ret, IOCTLS.find((row) => row.cmd === cmd)?.name ?? struct.cName);
+    if (ret < 0) {
+      const name = IOCTLS.find((row) => row.cmd === cmd)?.name ?? struct.cName;
+      throw new IommufdError(-ret, name, why?.(-ret));
+    }
     return struct.decode(bytes);
+  }
+
+  /** What addresses in an IOAS must be multiples of, in bytes; or -errno. */
+  #alignment(ioasId: number): number {
+    const bytes = IoasIovaRanges.toBytes({ size: IoasIovaRanges.size, ioasId });
+    const ret = this.ioctl(IOMMU_IOAS_IOVA_RANGES, bytes);
+    // No room for the ranges themselves: the rest is filled in all the same.
+    if (ret < 0 && ret !== -EMSGSIZE) return ret;
+    return Number(IoasIovaRanges.getField(bytes, 'outIovaAlignment'));
   }
 
   /** User address of at least `bytes` bytes, good until the next call of this. */

@@ -6,7 +6,7 @@
  *
  * @source drivers/vfio/device_cdev.c, drivers/vfio/iommufd.c
  */
-import { EBADF, EBADFD, EFAULT, EINVAL, ENOTTY, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import { EBADF, EBADFD, EFAULT, EINVAL, ENOENT, ENOTTY, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
@@ -20,6 +20,7 @@ import {
 } from '../../uapi/vfio/cdev.js';
 import type { IommufdCore, IommufdFile } from '../core/core.js';
 import type { IommufdFd } from '../core/fd.js';
+import { OBJ_ANY, OBJ_HWPT_NESTED } from '../core/objects-layout.js';
 import { copyStructIn, structSize } from '../core/struct-copy.js';
 import type { HostDevice } from '../drivers/contract.js';
 import { Device } from './device.js';
@@ -45,7 +46,11 @@ export class VfioDevice {
   /** @throws IommufdError EINVAL bound already, here or by another open file | EPERM group owned elsewhere */
   bindIommufd(fd: IommufdFd): { devId: number } {
     const bytes = VfioDeviceBindIommufd.toBytes({ argsz: VfioDeviceBindIommufd.size, iommufd: fd.fd });
-    this.#call('VFIO_DEVICE_BIND_IOMMUFD', VFIO_DEVICE_BIND_IOMMUFD, bytes);
+    this.#call('VFIO_DEVICE_BIND_IOMMUFD', VFIO_DEVICE_BIND_IOMMUFD, bytes, (errno) => {
+      if (errno !== EINVAL) return undefined;
+      if (this.#device !== null) return 'it is bound already';
+      return this.#core.openDevices.has(this.host.index) ? 'another open file has it bound' : undefined;
+    });
     return { devId: VfioDeviceBindIommufd.getField(bytes, 'outDevid') };
   }
 
@@ -53,16 +58,27 @@ export class VfioDevice {
    * Attach, or move without a gap when attached already.
    * @param ptId  an IOAS or a page table
    * @returns the page table in use
+   * @throws IommufdError | TypeError
    */
   attach(ptId: number): { ptId: number } {
+    if (typeof ptId !== 'number') throw new TypeError('attach takes the ID of an IOAS or page table');
     const bytes = VfioDeviceAttachIommufdPt.toBytes({ argsz: VfioDeviceAttachIommufdPt.size, ptId });
-    this.#call('VFIO_DEVICE_ATTACH_IOMMUFD_PT', VFIO_DEVICE_ATTACH_IOMMUFD_PT, bytes);
+    this.#call('VFIO_DEVICE_ATTACH_IOMMUFD_PT', VFIO_DEVICE_ATTACH_IOMMUFD_PT, bytes, (errno) => {
+      if (errno !== ENOENT || this.#device === null) return this.#unbound();
+      const { ctx } = this.#device;
+      const target = ctx.get(ptId, OBJ_ANY);
+      if (target === undefined) return `no IOAS or page table has the ID ${ptId}`;
+      ctx.put(target);
+      return target.type === OBJ_HWPT_NESTED
+        ? 'a nested page table needs a vDEVICE of the device'
+        : undefined;
+    });
     return { ptId: VfioDeviceAttachIommufdPt.getField(bytes, 'ptId') };
   }
 
   detach(): void {
     const bytes = VfioDeviceDetachIommufdPt.toBytes({ argsz: VfioDeviceDetachIommufdPt.size });
-    this.#call('VFIO_DEVICE_DETACH_IOMMUFD_PT', VFIO_DEVICE_DETACH_IOMMUFD_PT, bytes);
+    this.#call('VFIO_DEVICE_DETACH_IOMMUFD_PT', VFIO_DEVICE_DETACH_IOMMUFD_PT, bytes, () => this.#unbound());
   }
 
   close(): void {
@@ -132,9 +148,17 @@ export class VfioDevice {
     return 0;
   }
 
-  #call(name: string, cmd: number, bytes: Uint8Array): void {
+  #unbound(): string | undefined {
+    return this.#open && this.#device === null ? 'not bound yet, bindIommufd comes first' : undefined;
+  }
+
+  /** @param why  what the arguments and this file prove about an error, if anything */
+  #call(name: string, cmd: number, bytes: Uint8Array, why: (errno: number) => string | undefined): void {
     const status = this.ioctl(cmd, bytes);
-    if (status < 0) throw new IommufdError(-status, name, { detail: this.host.name });
+    if (status >= 0) return;
+    const reason = why(-status);
+    const detail = reason === undefined ? this.host.name : `${this.host.name}: ${reason}`;
+    throw new IommufdError(-status, name, { detail });
   }
 }
 
