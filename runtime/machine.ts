@@ -215,8 +215,12 @@ export class Machine {
     this.env.relax = inline ? () => this.#step() : undefined;
   }
 
-  /** Closes every file this machine gave out: VFIO devices, then iommufds. */
+  /**
+   * Closes every file this machine gave out: VFIO devices, then iommufds.
+   * @throws Error workers host the machine: their programs may still use those files
+   */
   close(): void {
+    if (!this.inline) throw new Error('machine: workers host it; `await host.stop()` first, then close()');
     for (const vfio of this.#vfios) vfio.close();
     this.#vfios.clear();
     for (const fd of this.#fds) fd.close();

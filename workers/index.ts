@@ -2,6 +2,7 @@
  * Public entry point `iommufd`: build a machine, use it inline, or move its IOMMUs to threads of their own.
  */
 export { DmaPort, PortDeadError } from '../hw/pci/dma-port.js';
+export { dmaStatusName } from '../hw/pci/dma-status.js';
 export { IommufdFd } from '../runtime/core/fd.js';
 export { createMachine, Machine } from '../runtime/machine.js';
 export { type CheckedConfig, ConfigError, type MachineConfig } from '../runtime/machine-config.js';
@@ -21,7 +22,7 @@ import { type HostOptions, WorkerHost } from './host.js';
 
 /**
  * Moves every pIOMMU of a machine to a thread of its own. The machine's own calls stay plain, synchronous
- * calls on this thread; `stop()` of the result brings the IOMMUs back.
+ * calls on this thread; `stop()` of the result brings the IOMMUs back, and until then the process lives on.
  * @throws Error naming the worker that could not come up; the machine is then inline as before
  */
 export function startWorkers(machine: Machine, options: HostOptions = {}): Promise<WorkerHost> {

@@ -3,7 +3,7 @@
  * once, loads the module by its URL, and calls it with a context. What programs do is none of this folder's
  * business; that they fail, return something that cannot travel, or leave a DMA unfinished is.
  */
-import { type MessagePort, threadId as nodeThreadId } from 'node:worker_threads';
+import { threadId as nodeThreadId } from 'node:worker_threads';
 import { workerData } from 'piscina';
 import type { DmaPort } from '../hw/pci/dma-port.js';
 import { type MachineHandle, MachineThread } from '../runtime/machine-thread.js';
@@ -41,7 +41,8 @@ export interface PoolData {
 
 /** A task as the pool passes it on, with a port for its log lines. */
 export interface PoolTask extends WiredTask {
-  readonly logPort: MessagePort;
+  /** A MessagePort, said so that whoever imports the package's types needs none of Node's. */
+  readonly logPort: { postMessage(text: string): void; close(): void };
 }
 
 interface Attached {

@@ -65,13 +65,15 @@ const dmaTask = (deviceIndex: number, iova = IOVA): ProgramTask => {
   };
 };
 
-test.serial('workers: a machine that has them gets no second set', async (t) => {
+test.serial('workers: a machine that has them gets no second set, and does not close', async (t) => {
   const { machine } = twoSmmus();
   const host = await startWorkers(machine);
   await t.throwsAsync(startWorkers(machine), { message: /has workers already/ });
+  t.throws(() => machine.close(), { message: /await host\.stop\(\)/ });
   t.true((await host.stop()).clean);
   const again = await startWorkers(machine);
   t.true((await again.stop()).clean);
+  machine.close();
 });
 
 test.serial('workers: calls that take long leave turns to timers and signals in between', async (t) => {

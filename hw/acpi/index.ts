@@ -1,0 +1,5 @@
+/** Public entry point `iommufd/acpi`: machines as firmware describes them, from an IORT or ready made. */
+export * from './description.js';
+export { IortError } from './iort-error.js';
+export { iortOf } from './iort-from-description.js';
+export { PRESETS } from './presets.js';

@@ -1,0 +1,11 @@
+import test from 'ava';
+import { dmaStatusName } from '../../../hw/pci/dma-status.js';
+
+test('dmaStatusName: success, a silent abort, and faults by the names of the specification', (t) => {
+  t.is(dmaStatusName(0), 'ok');
+  t.is(dmaStatusName(255), 'aborted: the stream is blocked');
+  t.is(dmaStatusName(0x02), 'C_BAD_STREAMID');
+  t.is(dmaStatusName(0x10), 'F_TRANSLATION');
+  t.is(dmaStatusName(0x13), 'F_PERMISSION');
+  t.is(dmaStatusName(0x7f), 'unknown status 127');
+});
