@@ -9,16 +9,22 @@ import type { RunStress, Surroundings } from './surroundings.js';
 
 const SAME_PRESS_MS = 300;
 const EXIT_INTERRUPTED = 130;
+/** Not everything that was to be said could be. */
+const EXIT_UNWRITTEN = 1;
 
 /** Runs the command and ends the process. */
 export async function runCommand(args: readonly string[]): Promise<never> {
   const abort = new AbortController();
   onInterrupts(abort);
-  // Who pipes into `head` has seen enough: end cleanly, with the exit code of what was found.
+  let unwritten: NodeJS.ErrnoException | null = null;
+  // Who pipes into `head` has seen enough: end cleanly, with the exit code of what was found. Any other error
+  // ends a run early too, with its report, and is told once.
   for (const stream of [process.stdout, process.stderr])
     stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
       abort.abort();
+      if (error.code === 'EPIPE' || unwritten !== null) return;
+      unwritten = error;
+      if (stream === process.stdout) process.stderr.write(`iommufd: stdout: ${error.message}\n`);
     });
   const surroundings: Surroundings = {
     stdout: process.stdout,
@@ -29,7 +35,7 @@ export async function runCommand(args: readonly string[]): Promise<never> {
   const code = await main(args, surroundings);
   // Exits outright, so that a thread that will not end cannot keep the process; but not before stdout is out.
   await new Promise<void>((resolve) => process.stdout.write('', () => resolve()));
-  process.exit(code);
+  process.exit(unwritten !== null && code === 0 ? EXIT_UNWRITTEN : code);
 }
 
 function onInterrupts(abort: AbortController): void {

@@ -3,6 +3,8 @@ import type { StressListener, StressOptions, StressResult } from '../perf/stress
 
 export interface Output {
   readonly isTTY?: boolean;
+  /** Of a terminal, else undefined. */
+  readonly columns?: number;
   write(text: string): unknown;
 }
 

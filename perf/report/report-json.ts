@@ -19,6 +19,15 @@ export interface StressReport {
 /** Why a report could not be written to `file`, found out before the work rather than after; null when it could. */
 export function reportProblem(file: string): string | null {
   const path = resolve(file);
+  try {
+    return placeProblem(file, path) ?? tryPlace(path);
+  } catch (error) {
+    return `'${file}' cannot be written: ${(error as NodeJS.ErrnoException).code}`;
+  }
+}
+
+/** What is wrong with a place, as far as looking at it tells. */
+function placeProblem(file: string, path: string): string | null {
   const there = statSync(path, { throwIfNoEntry: false });
   if (there?.isDirectory()) return `'${file}' is a directory`;
   // A report replaces what is there: nobody wants a file in the place of /dev/null or a pipe.
@@ -29,13 +38,29 @@ export function reportProblem(file: string): string | null {
 }
 
 /**
+ * Makes the file that a report begins as, and takes it away again: permissions and file systems say it best.
+ * @throws what the file system says
+ */
+function tryPlace(path: string): null {
+  const partial = partialOf(path);
+  writeFileSync(partial, '');
+  rmSync(partial);
+  return null;
+}
+
+/** Next to the report, so that renaming it stays within a file system. */
+function partialOf(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${process.pid}`);
+}
+
+/**
  * @returns the absolute path written
  * @throws what the file system says (ENOSPC, EACCES, ...); then neither half a report nor a leftover is there
  */
 export function writeReport(file: string, runs: readonly StressResult[]): string {
   const path = resolve(file);
   const report: StressReport = { report: 'iommufd-stress', version: 1, runs };
-  const partial = join(dirname(path), `.${basename(path)}.${process.pid}`);
+  const partial = partialOf(path);
   try {
     writeFileSync(partial, `${JSON.stringify(report, null, 2)}\n`);
     renameSync(partial, path);

@@ -1,36 +1,34 @@
 /** A finished stress run as text: what each SMMU did, what was checked, and every violation as a story. */
-import Table from 'cli-table3';
 import type { StressResult, ViolationStory } from '../stress/types.js';
-import { bytes, compact, hitRate, micros } from './units.js';
+import { DEFAULT_COLUMNS, figureTable, fold } from './layout.js';
+import { bytes, compact, hitRate, micros, plural } from './units.js';
 
 /** Stories told in full on a terminal; the report holds them all. */
 const STORIES = 5;
 
-export function renderSummary(result: StressResult): string {
+const HEADINGS = [
+  'SMMU',
+  ['translations', 'transl.'],
+  'per s',
+  'hits',
+  ['invalidations', 'inval.'],
+  'SYNCs',
+  'p50 us',
+  'p99 us',
+  'max us',
+  'faults',
+] as const;
+
+/** @param columns  of the terminal, if it is one: then nothing is wider */
+export function renderSummary(result: StressResult, columns?: number): string {
   const { final, options, versions, startup, guestLatency } = result;
   const guestP50 = micros(guestLatency.p50Us, guestLatency.count);
   const guestP99 = micros(guestLatency.p99Us, guestLatency.count);
   const seconds = final.atS;
   const perSecond = (total: number) => (seconds > 0 ? compact(total / seconds) : '-');
-  const table = new Table({
-    head: [
-      'SMMU',
-      'translations',
-      'per s',
-      'hits',
-      'invalidations',
-      'SYNCs',
-      'p50 us',
-      'p99 us',
-      'max us',
-      'faults',
-    ],
-    colAligns: ['left', ...Array.from({ length: 9 }, () => 'right' as const)],
-    style: { head: [], border: [], compact: true },
-  });
-  final.iommus.forEach((iommu, index) => {
+  const rows = final.iommus.map((iommu, index) => {
     const latency = final.syncLatency[index] ?? { count: 0, p50Us: 0, p99Us: 0, maxUs: 0 };
-    table.push([
+    return [
       iommu.name,
       compact(iommu.translations),
       perSecond(iommu.translations),
@@ -41,29 +39,39 @@ export function renderSummary(result: StressResult): string {
       micros(latency.p99Us, latency.count),
       micros(latency.maxUs, latency.count),
       compact(iommu.faults),
-    ]);
+    ];
   });
   const dropped = final.iommus.reduce((sum, { eventsDropped }) => sum + eventsDropped, 0);
   const rules = Object.entries(result.checksByRule).map(([rule, count]) => `${rule} ${count}`);
   const lines = [
-    `${options.topologyName}: ${seconds.toFixed(1)} s of traffic${result.interrupted ? ' (interrupted)' : ''}, ` +
-      `${options.devices} devices, ${options.guests} guests, ${bytes(options.memoryBytes)}, seed ${options.seed}`,
-    table.toString(),
+    `${options.topologyName}: ${seconds.toFixed(1)} s of traffic${early(result)}, ` +
+      `${plural(options.devices, 'device')}, ${plural(options.guests, 'guest')}, ${bytes(options.memoryBytes)}, seed ${options.seed}`,
+    figureTable(HEADINGS, rows, columns ?? DEFAULT_COLUMNS),
     `map ${perSecond(final.maps)}/s, unmap ${perSecond(final.unmaps)}/s, ` +
       `guest invalidations ${perSecond(final.guestInvalidations)}/s` +
       (guestLatency.count > 0 ? ` (p50 ${guestP50} us, p99 ${guestP99} us)` : '') +
-      (dropped > 0 ? `, ${compact(dropped)} events dropped (queue full)` : ''),
+      (dropped > 0 ? `, ${plural(dropped, 'event')} dropped (queue full)` : ''),
     `start-up: machine ${startup.machineMs.toFixed(0)} ms, workers ${startup.workersMs.toFixed(0)} ms, ` +
-      `first DMA after ${startup.firstDmaMs.toFixed(0)} ms; Node ${versions.node}, ${versions.cores} cores`,
+      `first DMA after ${startup.firstDmaMs.toFixed(0)} ms; Node ${versions.node}, ${plural(versions.cores, 'core')}`,
     `checks: ${rules.length === 0 ? 'none were made' : rules.join(', ')}`,
-  ];
+  ].map((line) => (line.includes('\n') ? line : fold(line, columns)));
   for (const story of result.violations.slice(0, STORIES)) lines.push('', renderStory(story));
   const untold = result.violations.length - Math.min(result.violations.length, STORIES);
-  if (untold > 0) lines.push('', `and ${untold} more violations in the report`);
+  if (untold > 0) lines.push('', `and ${plural(untold, 'more violation', 'more violations')} in the report`);
   if (final.violations > result.violations.length)
     lines.push('', `of ${final.violations} violations, ${result.violations.length} were recorded in full`);
   for (const { worker, reason } of result.deaths) lines.push('', `worker ${worker} died: ${reason}`);
   return lines.join('\n');
+}
+
+/** Why a run took less than the time it was given. */
+function early({ interrupted, final, options, deaths }: StressResult): string {
+  if (interrupted) return ' (interrupted)';
+  if (final.atS >= options.durationS) return '';
+  const ended = ` (of ${options.durationS} s; ended early: `;
+  if (deaths.length > 0) return `${ended}a worker died)`;
+  if (options.inject !== null && final.violations > 0) return `${ended}the injected bug was caught)`;
+  return '';
 }
 
 /** A violation as a story: who used what, where it came from, what should have ended it. */

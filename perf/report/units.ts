@@ -27,3 +27,8 @@ export function bytes(value: number): string {
   const mib = value / 2 ** 20;
   return mib >= 1024 ? `${Number((mib / 1024).toFixed(2))} GiB` : `${Number(mib.toFixed(2))} MiB`;
 }
+
+/** `1 guest`, `2 guests`, `0 guests`. */
+export function plural(count: number, one: string, many = `${one}s`): string {
+  return `${compact(count)} ${count === 1 ? one : many}`;
+}

@@ -40,10 +40,7 @@ function readFile(file: string): Uint8Array {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'ENOENT') throw new OptionError('topology', `'${file}' cannot be read: ${code}`);
-    throw new OptionError(
-      'topology',
-      `'${file}' is neither a preset (${PRESET_NAMES.join(', ')}) nor a file that is there`,
-    );
+    throw new OptionError('topology', notThere(file));
   }
   try {
     const stat = fstatSync(fd);
@@ -54,6 +51,12 @@ function readFile(file: string): Uint8Array {
   } finally {
     closeSync(fd);
   }
+}
+
+function notThere(file: string): string {
+  if (/(^|\/)IORT$/.test(file)) return `'${file}': no such file; only Arm machines with ACPI have an IORT`;
+  if (file.includes('/')) return `'${file}': no such file`;
+  return `'${file}' is neither a preset (${PRESET_NAMES.join(', ')}) nor a file that is there`;
 }
 
 /** @throws OptionError naming `file`, and the byte offset or key in it */

@@ -2,9 +2,9 @@
  * A stress run while it runs, as text: a table redrawn in place for a terminal, one line every two seconds
  * for anything else. Rates are of the time since the sample before, totals since the start of traffic.
  */
-import Table from 'cli-table3';
 import { createLogUpdate } from 'log-update';
-import { compact, hitRate, micros } from '../report/units.js';
+import { DEFAULT_COLUMNS, figureTable, fold } from '../report/layout.js';
+import { compact, hitRate, micros, plural } from '../report/units.js';
 import type { IommuTotals, StressSample } from './types.js';
 
 export interface Progress {
@@ -18,6 +18,8 @@ export interface Progress {
 /** What a `Progress` writes to: `process.stdout`, or less. */
 export interface ProgressStream {
   readonly isTTY?: boolean;
+  /** Of a terminal; changes when its window does. */
+  readonly columns?: number;
   write(text: string): unknown;
 }
 
@@ -33,7 +35,7 @@ function liveProgress(stream: NodeJS.WriteStream, durationS: number): Progress {
   let previous: StressSample | undefined;
   return {
     sample(sample) {
-      log(renderTable(previous, sample, durationS));
+      log(renderTable(previous, sample, durationS, stream.columns));
       previous = sample;
     },
     say(text) {
@@ -82,20 +84,26 @@ function recentHits(before: IommuTotals | undefined, now: IommuTotals): string {
   return hitRate(now.hits - (before?.hits ?? 0), now.translations - (before?.translations ?? 0));
 }
 
-/** One row an SMMU, then the checker's tally. */
+const HEADINGS = [
+  'SMMU',
+  ['translations/s', 'transl./s'],
+  'hits',
+  ['invalidations/s', 'inval./s'],
+  'SYNC p50',
+  'p99 us',
+  'faults',
+] as const;
+
+/** One row an SMMU, then the checker's tally; nothing wider than `columns`. */
 export function renderTable(
   previous: StressSample | undefined,
   sample: StressSample,
   durationS: number,
+  columns = DEFAULT_COLUMNS,
 ): string {
-  const table = new Table({
-    head: ['SMMU', 'translations/s', 'hits', 'invalidations/s', 'SYNC p50 us', 'p99 us', 'faults'],
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right'],
-    style: { head: [], border: [], compact: true },
-  });
-  sample.iommus.forEach((iommu, index) => {
+  const rows = sample.iommus.map((iommu, index) => {
     const { count, p50Us, p99Us } = sample.syncLatency[index] ?? { count: 0, p50Us: 0, p99Us: 0 };
-    table.push([
+    return [
       iommu.name,
       compact(rate(previous, sample, index, 'translations')),
       recentHits(previous?.iommus[index], iommu),
@@ -103,13 +111,16 @@ export function renderTable(
       micros(p50Us, count),
       micros(p99Us, count),
       compact(iommu.faults),
-    ]);
+    ];
   });
   const { atS, maps, unmaps, guestInvalidations } = sample;
+  const work =
+    `${atS.toFixed(1)} of ${durationS} s   ${plural(maps, 'map')}, ${plural(unmaps, 'unmap')}, ` +
+    plural(guestInvalidations, 'guest invalidation');
+  const foot = `${work}   ${tally(sample)}`;
   return [
-    table.toString(),
-    `${atS.toFixed(1)} of ${durationS} s   ${compact(maps)} maps, ${compact(unmaps)} unmaps, ` +
-      `${compact(guestInvalidations)} guest invalidations   ${tally(sample)}`,
+    figureTable(HEADINGS, rows, columns),
+    foot.length <= columns ? foot : `${fold(work, columns)}\n${tally(sample)}`,
   ].join('\n');
 }
 

@@ -3,8 +3,9 @@
  * (one JSON object a line and nothing else on stdout).
  */
 import pc from 'picocolors';
+import { fold } from '../../perf/report/layout.js';
 import { renderSummary, tallyLine } from '../../perf/report/summary.js';
-import { bytes } from '../../perf/report/units.js';
+import { bytes, plural } from '../../perf/report/units.js';
 import { mixText } from '../../perf/stress/options.js';
 import { createProgress } from '../../perf/stress/progress.js';
 import type { StressListener, StressOptions, StressResult } from '../../perf/stress/types.js';
@@ -69,13 +70,16 @@ export function textOutput(stdout: Output): StressOutput {
   const paint = pc.createColors(stdout.isTTY === true && pc.isColorSupported);
   return {
     listen(options) {
-      say(headline(options, paint));
-      for (const { name, reason } of options.topology.unsupported) say(`  not modelled: ${name}: ${reason}`);
+      say(fold(headline(options, paint), stdout.columns));
+      if (options.inject !== null)
+        say('  with an injected bug, the run ends soon after its first violations');
+      for (const { name, reason } of options.topology.unsupported)
+        say(fold(`  not modelled: ${name}: ${reason}`, stdout.columns));
       let told = 0;
       const progress = createProgress(stdout, options.durationS);
       return {
         started: ({ machineMs, workersMs, devices }) =>
-          progress.say(`  up in ${(machineMs + workersMs).toFixed(0)} ms: ${devices.join(', ')}`),
+          progress.say(`  up in ${(machineMs + workersMs).toFixed(0)} ms: ${countKinds(devices)}`),
         sample: (sample) => progress.sample(sample),
         violation({ rule, device, iommu, summary }) {
           told++;
@@ -86,7 +90,7 @@ export function textOutput(stdout: Output): StressOutput {
         death: ({ worker, reason }) => progress.say(paint.red(`worker ${worker} died: ${reason}`)),
         ended(result) {
           progress.end();
-          if (result !== null) say(`\n${renderSummary(result)}\n`);
+          if (result !== null) say(`\n${renderSummary(result, stdout.columns)}\n`);
         },
       };
     },
@@ -99,10 +103,30 @@ export function textOutput(stdout: Output): StressOutput {
   };
 }
 
+/** The first word of a traffic program's name, and what several are called. */
+const KINDS: Record<string, readonly [one: string, many: string]> = {
+  guest: ['guest', 'guests'],
+  nested: ['nested device', 'nested devices'],
+  nic: ['NIC', 'NICs'],
+  nvme: ['NVMe disk', 'NVMe disks'],
+  gpu: ['GPU', 'GPUs'],
+};
+
+/** `2 guests, 2 nested devices, 1 NIC`: the traffic programs by kind, in the order they were started. */
+function countKinds(programs: readonly string[]): string {
+  const counts = new Map<string, number>();
+  for (const program of programs) {
+    const kind = program.split(' ', 1)[0]!;
+    counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  }
+  return [...counts].map(([kind, count]) => plural(count, ...(KINDS[kind] ?? [kind, kind]))).join(', ');
+}
+
 function headline(options: StressOptions, paint: ReturnType<typeof pc.createColors>): string {
   const { topologyName, topology, devices, guests, durationS, seed, mix, hostilePercent } = options;
   return (
-    `${paint.bold(topologyName)}: ${topology.iommus.length} SMMUs, ${devices} devices, ${guests} guests, ` +
+    `${paint.bold(topologyName)}: ${plural(topology.iommus.length, 'SMMU')}, ${plural(devices, 'device')}, ` +
+    `${plural(guests, 'guest')}, ` +
     `${durationS} s, mix ${mixText(mix)}, hostile ${hostilePercent} %, ${bytes(options.memoryBytes)}, ` +
     `stage 2 ${options.s2Sharing}, seed ${seed}` +
     (options.inject === null ? '' : paint.yellow(`, injected bug: ${options.inject}`))

@@ -2,6 +2,8 @@
 import Table from 'cli-table3';
 import type { Command } from 'commander';
 import type { MachineDescription, MasterDescription } from '../../hw/acpi/description.js';
+import { fold } from '../../perf/report/layout.js';
+import { plural } from '../../perf/report/units.js';
 import { loadTopology, PRESET_NAMES } from '../../perf/stress/presets.js';
 import { EXIT_CLEAN, type Surroundings } from '../surroundings.js';
 import { usageError } from './usage.js';
@@ -15,7 +17,9 @@ export function addTopology(program: Command, around: Surroundings, done: (code:
     .action((source: string, { json = false }: { json?: boolean }) => {
       try {
         const description = loadTopology(source);
-        const text = json ? JSON.stringify(description, null, 2) : renderTopology(description);
+        const text = json
+          ? JSON.stringify(description, null, 2)
+          : renderTopology(description, around.stdout.columns);
         around.stdout.write(`${text}\n`);
         done(EXIT_CLEAN);
       } catch (error) {
@@ -28,7 +32,8 @@ export function addTopology(program: Command, around: Surroundings, done: (code:
 
 const plain = { style: { head: [], border: [], compact: true } };
 
-export function renderTopology(description: MachineDescription): string {
+/** @param columns  of the terminal, if it is one: lines are folded to it */
+export function renderTopology(description: MachineDescription, columns?: number): string {
   const { iommus, masters, reserved, unsupported, notes } = description;
   const units = new Table({ head: ['SMMU', 'model', 'registers', 'walks', 'interrupts', 'node'], ...plain });
   for (const { name, model, base, coherent, interrupts, proximityDomain } of iommus) {
@@ -44,7 +49,8 @@ export function renderTopology(description: MachineDescription): string {
   }
   const mappings = new Table({ head: ['master', 'input IDs', 'SMMU', 'stream IDs'], ...plain });
   for (const master of masters) {
-    if (master.idMappings.length === 0) mappings.push([masterName(master), '-', '-', 'not translated']);
+    if (master.idMappings.length === 0)
+      mappings.push([masterName(master), '-', '-', untranslated(master, unsupported)]);
     for (const { inputBase, count, outputBase, iommu, single } of master.idMappings)
       mappings.push([
         masterName(master),
@@ -53,7 +59,12 @@ export function renderTopology(description: MachineDescription): string {
         range(outputBase, single ? 1 : count),
       ]);
   }
-  const lines = [`${iommus.length} SMMUs, ${masters.length} masters`, units.toString(), mappings.toString()];
+  const lines: string[] = [];
+  const head = [
+    `${plural(iommus.length, 'SMMU')}, ${plural(masters.length, 'master')}`,
+    units.toString(),
+    mappings.toString(),
+  ];
   for (const { iommu, streamIds, start, length } of reserved)
     lines.push(
       `reserved: ${hex(start)} to ${hex(start + length - 1)} stays mapped for ${iommu} streams ` +
@@ -65,7 +76,15 @@ export function renderTopology(description: MachineDescription): string {
         (served?.length ? `; serves ${served.join(', ')}` : ''),
     );
   for (const { name, count, text } of notes) lines.push(`note: ${count} x ${name}: ${text}`);
-  return lines.join('\n');
+  return [...head, ...lines.map((line) => fold(line, columns))].join('\n');
+}
+
+/** Why a master has no stream: there is nothing in its way, or something that is not modelled. */
+function untranslated(master: MasterDescription, unsupported: MachineDescription['unsupported']): string {
+  // As UnsupportedPart.masters spells it.
+  const name = master.kind === 'named-component' ? master.path : `segment ${master.segment}`;
+  const parts = unsupported.filter(({ masters }) => masters?.includes(name)).map((part) => part.name);
+  return parts.length === 0 ? 'not translated' : `behind ${[...new Set(parts)].join(', ')}, unsupported`;
 }
 
 function masterName(master: MasterDescription): string {

@@ -5,14 +5,17 @@ import test, { type ExecutionContext } from 'ava';
 import type { ViolationStory } from '../../perf/stress/types.js';
 import { ConfigError } from '../../runtime/machine-config.js';
 import { main } from '../../scripts/cli.js';
+import { renderTopology } from '../../scripts/commands/topology.js';
 import type { RunStress } from '../../scripts/surroundings.js';
 import { resultOf, STORY, sampleAt } from '../perf/stress-sample.js';
+
+const PROGRAMS = ['guest 0', 'nested 0000:01:00.0', 'nested \\_SB_.DPU0#0', 'nic 0000:02:00.0'];
 
 /** A run that is over at once: two samples, and what `change` makes of its result. */
 const fakeRun =
   (found: Partial<ViolationStory>[] = []): RunStress =>
   async (options, listener) => {
-    listener.started({ machineMs: 20, workersMs: 60, iommus: ['smmu0', 'smmu1'], devices: ['0000:01:00.0'] });
+    listener.started({ machineMs: 20, workersMs: 60, iommus: ['smmu0', 'smmu1'], devices: PROGRAMS });
     listener.sample(sampleAt(2));
     for (const change of found) listener.violation({ ...STORY, ...change });
     listener.sample({ ...sampleAt(4), violations: found.length });
@@ -59,7 +62,7 @@ const WRONG: [args: string[], stderr: RegExp][] = [
   [['stress', '--mix', 'usb=1'], /--mix: 'usb' is not a kind of traffic/],
   [
     ['stress', '--topology', 'cix-p1', '--topology', '/nonexistent'],
-    /--topology: '\/nonexistent' is neither/,
+    /--topology: '\/nonexistent': no such file\n/,
   ],
   [['stress', '--report', '/nonexistent/report.json'], /--report: there is no directory '\/nonexistent'/],
   [['stress', '--report', ''], /--report/],
@@ -67,7 +70,13 @@ const WRONG: [args: string[], stderr: RegExp][] = [
   [['stress', '--duration'], /option '--duration <s>' argument missing/],
   [['stress', 'cix-p1'], /too many arguments/],
   [['topology'], /missing required argument 'file\|preset'/],
-  [['topology', '/nonexistent'], /iommufd topology: '\/nonexistent' is neither/],
+  [['topology', '/nonexistent'], /iommufd topology: '\/nonexistent': no such file\n/],
+  [['topology', '/nonexistent/IORT'], /no such file; only Arm machines with ACPI have an IORT/],
+  [['topology', 'cix-p2'], /'cix-p2' is neither a preset/],
+  [
+    ['stress', '--report', '/proc/report.json'],
+    /--report: ('\/proc\/report.json' cannot be written: E|there is no directory)/,
+  ],
   [['scale'], /iommufd scale: not there yet/],
   [['bench', '--json'], /iommufd bench: not there yet/],
   [['explore'], /not there yet/],
@@ -106,6 +115,7 @@ test('stress: without a topology both presets run, one report holds both, the ta
   t.is(code, 0);
   t.is(stderr, '');
   t.is(last, '8000 checks, 0 violations');
+  t.true(stdout.includes('  up in 80 ms: 1 guest, 2 nested devices, 1 NIC\n'), stdout);
   t.false(stdout.includes('\u001b'), 'no colours where there is no terminal');
   t.regex(stdout, /^cix-p1: 2 SMMUs, 4 devices, 2 guests, 9 s, .*seed \d+\n/);
   t.regex(stdout, /\nserver-4: 4 SMMUs, 8 devices/);
@@ -122,7 +132,7 @@ test('stress: the options given are the options run', async (t) => {
   const args =
     'stress --topology server-4 --duration 3 --devices 6 --guests 1 --seed 5 --mix nic=1,guest=2 ' +
     '--s2-sharing per-psmmu --inject early-sync --hostile 2.5 --memory 512MiB --no-report';
-  t.plan(3);
+  t.plan(5);
   const run: RunStress = (options, ...rest) => {
     const { topology, ...plain } = options;
     t.deepEqual(plain, {
@@ -142,6 +152,8 @@ test('stress: the options given are the options run', async (t) => {
   // The bug that was asked for was not seen: that is no clean run.
   const { code, stdout } = await iommufd(args.split(' '), run);
   t.is(code, 1);
+  t.regex(stdout, /server-4: 4 SMMUs, 6 devices, 1 guest, /);
+  t.regex(stdout, /the run ends soon after its first violations/);
   t.regex(stdout, /injected bug was NOT caught/);
 });
 
@@ -261,4 +273,34 @@ test('topology: --json is a description that is read back as it was', async (t) 
     iommus.map(({ name }: { name: string }) => name),
     ['smmu0', 'smmu1', 'smmu2', 'smmu3'],
   );
+});
+
+test('topology: a master behind something that is not modelled says behind what', (t) => {
+  const base = { kind: 'named-component' as const, memoryAddressSize: 64, idMappings: [] };
+  const text = renderTopology({
+    iommus: [],
+    masters: [
+      { ...base, path: '\\_SB.GPU0' },
+      { ...base, path: '\\_SB.UFS0' },
+      { kind: 'pci-root-complex', segment: 3, ats: false, memoryAddressSize: 64, idMappings: [] },
+    ],
+    reserved: [],
+    unsupported: [
+      { name: 'SMMUv2', reason: 'only SMMUv3 is modelled', masters: ['\\_SB.GPU0', 'segment 3'] },
+      { name: 'SMMUv2', reason: 'only SMMUv3 is modelled', masters: ['\\_SB.GPU0'] },
+    ],
+    notes: [],
+  });
+  t.regex(text, /^0 SMMUs, 3 masters\n/);
+  t.regex(text, /GPU0 .* behind SMMUv2, unsupported /);
+  t.regex(text, /UFS0 .* not translated /);
+  t.regex(text, /PCI segment 3 .* behind SMMUv2, unsupported /);
+});
+
+test('topology: on a terminal, long lines are folded', async (t) => {
+  const description = JSON.parse((await iommufd(['topology', 'cix-p1', '--json'])).stdout);
+  const folded = renderTopology(description, 80);
+  const wide = folded.split('\n').filter((line) => line.length > 80 && !/^[┌├│└]/.test(line));
+  t.deepEqual(wide, []);
+  t.is(folded.replaceAll('\n    ', ' '), renderTopology(description));
 });

@@ -1,5 +1,6 @@
 /** The command as a process: exit codes, a closed pipe, and what npm's scripts are made of. Few, as they cost. */
 import { execFile, spawnSync } from 'node:child_process';
+import { closeSync, existsSync, openSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
 
@@ -30,4 +31,17 @@ test('command: a reader that goes away is no crash', async (t) => {
   const code = await new Promise((resolve) => child.on('close', resolve));
   t.is(stderr, '');
   t.is(code, 0);
+});
+
+const full = existsSync('/dev/full') ? test : test.skip;
+full('command: a stdout that is full is one line on stderr and exit code 1', (t) => {
+  const stdout = openSync('/dev/full', 'w');
+  t.teardown(() => closeSync(stdout));
+  const { status, stderr } = spawnSync(process.execPath, [command, 'topology', 'cix-p1'], {
+    encoding: 'utf8',
+    stdio: ['ignore', stdout, 'pipe'],
+    timeout: 30_000,
+  });
+  t.regex(stderr, /^iommufd: stdout: ENOSPC: .*\n$/);
+  t.is(status, 1);
 });

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { reportProblem, writeReport } from '../../../perf/report/report-json.js';
 import { renderStory, renderSummary } from '../../../perf/report/summary.js';
-import { compact, hitRate, micros } from '../../../perf/report/units.js';
+import { compact, hitRate, micros, plural } from '../../../perf/report/units.js';
 import { stressOptions } from '../../../perf/stress/options.js';
 import { createProgress, renderLine, renderTable } from '../../../perf/stress/progress.js';
 import { resultOf, STORY, sampleAt } from '../stress-sample.js';
@@ -14,7 +14,7 @@ const options = stressOptions({ topology: 'cix-p1', seed: 7 });
 test('summary: a row an SMMU, the checks by rule, and what repeats the run', (t) => {
   const text = renderSummary(resultOf(options));
   t.regex(text, /cix-p1: 4\.0 s of traffic, 4 devices, 2 guests, 256 MiB, seed 7/);
-  t.regex(text, /smmu0 .* 8\.00M .* 2\.00M .* 95\.0% .* 12\.0k .* 4000 .* 0\.42 .* 17\.5 .* 250 .* 12 /);
+  t.regex(text, /smmu0 .* 8\.00M .* 2\.00M .* 95\.0% .* 12\.0k .* 4000 .* 0\.42 .* 17\.5 .* 250 .* 12$/m);
   t.regex(text, /smmu1 .* - .* - /);
   t.regex(text, /R1 3990, R6 10/);
   t.regex(text, /guest invalidations 200\/s \(p50 31\.0 us, p99 210 us\)/);
@@ -53,6 +53,63 @@ test('summary: a run without a single check says so, and names who died', (t) =>
   t.regex(text, /\(interrupted\)/);
 });
 
+/** A sample as wide as they get: large totals on each SMMU, high latencies. */
+function wideSample() {
+  const sample = sampleAt(888);
+  const iommu = { ...sample.iommus[0]!, faults: 888_888, invalidations: 888_888_888, syncs: 888_888_888 };
+  const latency = { count: 1, p50Us: 88_888, p99Us: 888_888, maxUs: 888_888 };
+  return {
+    ...sample,
+    iommus: ['smmu0', 'smmu10'].map((name) => ({ ...iommu, name })),
+    syncLatency: [latency, latency],
+  };
+}
+
+for (const columns of [80, 160])
+  test(`summary, progress: no line is wider than ${columns} columns`, (t) => {
+    const result = resultOf(options);
+    const final = wideSample();
+    const texts = [
+      renderTable(undefined, final, 1000, columns),
+      renderSummary(
+        { ...result, final, options: { ...result.options, topologyName: 'x'.repeat(30) } },
+        columns,
+      ),
+    ];
+    for (const text of texts) {
+      t.deepEqual(
+        text.split('\n').filter((line) => line.length > columns),
+        [],
+      );
+      t.is(text.includes('│'), columns === 160, 'a frame where there is room');
+      t.is(
+        text.split('\n').filter((line) => /smmu1?0 .* 889k$| smmu1?0 .* 889k │/.test(line)).length,
+        2,
+        text,
+      );
+    }
+  });
+
+for (const [reason, change, text] of [
+  [
+    'a bug that was caught',
+    { inject: 'early-sync', violations: 3 },
+    /4\.0 s of traffic \(of 9 s; ended early: the injected bug was caught\), /,
+  ],
+  ['a death', { inject: null, violations: 0, death: true }, /\(of 9 s; ended early: a worker died\), /],
+  ['a violation nobody injected', { inject: null, violations: 3 }, /4\.0 s of traffic, /],
+] as const)
+  test(`summary: a run is told to have ended early, and why: ${reason}`, (t) => {
+    const result = resultOf(options);
+    const rendered = renderSummary({
+      ...result,
+      options: { ...result.options, inject: change.inject },
+      final: { ...result.final, violations: change.violations },
+      deaths: 'death' in change ? [{ worker: 'nic', reason: 'exit code 1' }] : [],
+    });
+    t.regex(rendered, text);
+  });
+
 test('progress: rates are of the time since the sample before', (t) => {
   const now = sampleAt(4);
   t.regex(
@@ -63,7 +120,7 @@ test('progress: rates are of the time since the sample before', (t) => {
   t.regex(renderLine(now, stalled), /smmu0 0\/s - hits, 0 inv\/s/);
   t.regex(
     renderTable(undefined, now, 9),
-    /smmu0 .* 2\.00M .* 95\.0% .* 3000 .*\n[\s\S]*4\.0 of 9 s .*4000 checks, 0 violations/,
+    /smmu0 .* 2\.00M .* 95\.0% .* 3000 .*\n[\s\S]*4\.0 of 9 s .*\n4000 checks, 0 violations/,
   );
 });
 
@@ -92,6 +149,10 @@ test('units: three digits and a suffix, and no 100 % that is not one', (t) => {
     '1.23M',
     '2.50G',
   ]);
+  t.deepEqual(
+    [0, 1, 2].map((count) => plural(count, 'SMMU')),
+    ['0 SMMUs', '1 SMMU', '2 SMMUs'],
+  );
   t.is(hitRate(99_999, 100_000), '>99.9%');
   t.is(hitRate(5, 5), '100.0%');
   t.is(hitRate(0, 0), '-');
@@ -121,6 +182,9 @@ test('report: a place that cannot take one is known before the run', (t) => {
   t.regex(reportProblem(folder)!, /is a directory/);
   t.regex(reportProblem('/dev/null')!, /is not a file/);
   t.regex(reportProblem(join(folder, 'none', 'r.json'))!, /there is no directory .*none/);
+  if (process.platform === 'linux') t.regex(reportProblem('/proc/report.json')!, /cannot be written: E/);
+  t.regex(reportProblem(join(folder, 'x'.repeat(300)))!, /cannot be written: ENAMETOOLONG/);
+  t.deepEqual(readdirSync(folder), [], 'trying leaves nothing behind');
   t.throws(() => writeReport(join(folder, 'none', 'r.json'), []), { code: 'ENOENT' });
   t.false(existsSync(join(folder, 'none')));
 });
