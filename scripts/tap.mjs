@@ -5,9 +5,10 @@
  * Counts tests, and says the lines that belong to failed ones.
  * @param {AsyncIterable<string>} lines
  * @param {(text: string) => void} say
+ * @param {(counts: { passed: number, failed: number, skipped: number }) => void} [seen]  told after each test
  * @returns {Promise<{ passed: number, failed: number, skipped: number }>}
  */
-export async function readTap(lines, say) {
+export async function readTap(lines, say, seen) {
   const counts = { passed: 0, failed: 0, skipped: 0 };
   let failing = false;
   for await (const line of lines) {
@@ -20,6 +21,7 @@ export async function readTap(lines, say) {
         failing = true;
         say(`FAILED${rest}`);
       } else counts.passed++;
+      seen?.(counts);
     } else if (/^(TAP version|\d+\.\.\d+|# (tests|pass|fail|skip) \d+)/.test(line) || line === '') continue;
     else if (line.startsWith(' ') || line.startsWith('#')) {
       if (failing) say(line);

@@ -7,7 +7,11 @@ interface Counts {
 }
 const script = new URL('../../../scripts/tap.mjs', import.meta.url);
 const { readTap } = (await import(script.href)) as {
-  readTap(lines: AsyncIterable<string>, say: (text: string) => void): Promise<Counts>;
+  readTap(
+    lines: AsyncIterable<string>,
+    say: (text: string) => void,
+    seen?: (counts: Counts) => void,
+  ): Promise<Counts>;
 };
 
 async function read(text: string): Promise<{ counts: Counts; said: string[] }> {
@@ -39,4 +43,21 @@ test('tap: nothing is no test', async (t) => {
 
 test('tap: a stray line of output is passed on', async (t) => {
   t.deepEqual((await read('ok 1 - a\nhello')).said, ['hello']);
+});
+
+test('tap: tells the counts after each test', async (t) => {
+  const seen: number[][] = [];
+  async function* lines() {
+    yield* ['ok 1 - a', '# a log', 'not ok 2 - b', '  ---', 'ok 3 - c # SKIP'];
+  }
+  await readTap(
+    lines(),
+    () => undefined,
+    ({ passed, failed, skipped }) => seen.push([passed, failed, skipped]),
+  );
+  t.deepEqual(seen, [
+    [1, 0, 0],
+    [1, 1, 0],
+    [1, 1, 1],
+  ]);
 });
