@@ -25,8 +25,19 @@ const wrong: [string, unknown, string, RegExp][] = [
     /./,
   ],
   ['no IOMMU', { ...good, iommus: [], devices: [] }, 'iommus', /./],
-  ['an unknown key', { ...good, iommu: [] }, 'iommu', /./],
-  ['an unknown model', { ...good, iommus: [{ name: 'a', model: 'gart' }] }, 'iommus[0].model', /./],
+  ['an unknown key', { ...good, iommu: [] }, 'iommu', /only memory, iommus, devices, /],
+  [
+    'an unknown key of a device',
+    { ...good, devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', sid: 1 }] },
+    'devices[0].sid',
+    /only bdf, name, iommu, streamId, ats$/,
+  ],
+  [
+    'an unknown model',
+    { ...good, iommus: [{ name: 'a', model: 'smmuv2' }] },
+    'iommus[0].model',
+    /'smmuv2' is none of the models smmuv3, amd, vtd, of which only 'smmuv3' is modelled/,
+  ],
   [
     'a model that is not there yet',
     {
@@ -112,14 +123,16 @@ const wrong: [string, unknown, string, RegExp][] = [
     /taken/,
   ],
   ['a bug on an IOMMU that is not there', { ...good, bugs: { iommu: 2 } }, 'bugs.iommu', /number 2/],
-  ['an unknown bug', { ...good, bugs: { skipTlb: true } }, 'bugs.skipTlb', /./],
+  ['an unknown bug', { ...good, bugs: { skipTlb: true } }, 'bugs.skipTlb', /skipTlbi/],
 ];
 
 for (const [what, config, key, message] of wrong)
   test(`config: ${what} is refused by its key ${key}`, (t) => {
     const error = t.throws(() => checkConfig(config as MachineConfig), { instanceOf: ConfigError });
     t.is(error.key, key);
+    t.is(error.name, 'ConfigError');
     t.true(error.message.startsWith(key));
+    t.false(error.message.startsWith(`${key}: ${key}: `), 'the key once');
     t.regex(error.message, message);
   });
 

@@ -111,7 +111,10 @@ test('machine: two machines in one process have nothing in common', (t) => {
 
 test('machine: unknown names are refused, and closed files stay closed', (t) => {
   const machine = twoSmmus();
-  t.throws(() => machine.openVfio('0000:09:00.0'), { instanceOf: RangeError, message: /0000:09:00.0/ });
+  t.throws(() => machine.openVfio('01:00.0'), {
+    instanceOf: RangeError,
+    message: "there is no device '01:00.0' (0000:01:00.0, 0001:01:00.0)",
+  });
   t.throws(() => machine.dmaPort('x'), { instanceOf: RangeError });
   t.throws(() => machine.iommu('smmu7'), { instanceOf: RangeError, message: /smmu7/ });
   const fd = machine.openIommufd();
@@ -124,9 +127,10 @@ test('machine: unknown names are refused, and closed files stay closed', (t) => 
 });
 
 test('machine: memory that is too much for one address space, or too little for the tables, names its key', (t) => {
-  for (const memory of ['4GiB', '2MiB']) {
+  for (const memory of ['4GiB', '4000MiB', '2MiB']) {
     const error = t.throws(() => twoSmmus({ memory }), { instanceOf: ConfigError });
     t.is(error.key, 'memory');
+    t.regex(error.message, /^memory: \d+ bytes/);
   }
 });
 

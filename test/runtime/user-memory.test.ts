@@ -122,3 +122,31 @@ test('user memory: an allocation is freed whole or not at all', (t) => {
   t.is(user.copyIn(va, new Uint8Array(8 * PAGE)), 0);
   t.is(user.free(va, 8 * PAGE), 0);
 });
+
+test('user memory: copies take bytes and an address, nothing else', (t) => {
+  const { user } = machine();
+  const va = user.alloc(PAGE);
+  t.throws(() => user.copyOut(va, 'hey' as never), {
+    instanceOf: TypeError,
+    message: /^from must be a Uint8Array/,
+  });
+  t.throws(() => user.copyIn(va, new Uint16Array(2) as never), {
+    instanceOf: TypeError,
+    message: /^into must be/,
+  });
+  t.throws(() => user.copyOut(4096 as never, new Uint8Array(1)), {
+    instanceOf: TypeError,
+    message: /^va must be/,
+  });
+});
+
+test('user memory: a chunk size that does not exist is refused by its name', (t) => {
+  const { user, frames } = machine();
+  const before = frames.freePages();
+  for (const chunkLg2 of [5, 13, 39, '12'])
+    t.throws(() => user.alloc(PAGE, { chunkLg2: chunkLg2 as never }), {
+      instanceOf: RangeError,
+      message: `chunkLg2: ${chunkLg2} is none of 12, 21, 30`,
+    });
+  t.is(frames.freePages(), before);
+});

@@ -76,6 +76,30 @@ test.serial('workers: a machine that has them gets no second set, and does not c
   machine.close();
 });
 
+test.serial('workers: tasks that name no device are refused before anything is sent', async (t) => {
+  const { machine } = twoSmmus();
+  const host = await startWorkers(machine);
+  t.teardown(() => host.stop());
+  const free = machine.frames.freePages();
+  const { deviceIndex: _, ...nowhere } = dmaTask(0);
+  const guest: ProgramTask = { kind: 'guest', name: 'guest 0', program: PROGRAMS };
+  t.throws(() => host.run([dmaTask(0), nowhere]), {
+    instanceOf: TypeError,
+    message: 'device 0: a device task needs a deviceIndex',
+  });
+  t.throws(() => host.run([dmaTask(2)]), {
+    instanceOf: RangeError,
+    message: /^device 2: there is no device 2/,
+  });
+  t.throws(() => host.run([{ ...guest, fdIndex: 5 }]), { instanceOf: RangeError, message: /not exposed/ });
+  t.throws(() => host.run([{ ...guest, kind: 'vm' as never }]), { instanceOf: TypeError, message: /'vm'/ });
+  t.is(machine.frames.freePages(), free);
+  const report = await host.stop();
+  t.true(report.clean);
+  t.deepEqual(report.deaths, []);
+  machine.close();
+});
+
 test.serial('workers: calls that take long leave turns to timers and signals in between', async (t) => {
   const { machine } = twoSmmus();
   const host = await startWorkers(machine);

@@ -101,3 +101,20 @@ test('DMA: after a batch that was given up, its late answers do not disturb the 
   t.deepEqual(seen, sent);
   machine.close();
 });
+
+test('DMA: what is no bytes, or no address, is a TypeError and no transfer; a Buffer is bytes', (t) => {
+  const { machine, dma } = device(1);
+  const bytes = { instanceOf: TypeError, message: /^(bytes|into) must be a Uint8Array/ };
+  for (const wrong of ['hello', Uint16Array.of(0x1234), [1, 2], new ArrayBuffer(8), undefined]) {
+    t.throws(() => dma.write(BASE, wrong as never), bytes);
+    t.throws(() => dma.read(BASE, wrong as never), bytes);
+  }
+  const address = { instanceOf: TypeError, message: 'iova must be a bigint, as in 4096n' };
+  t.throws(() => dma.write(4096 as never, new Uint8Array(1)), address);
+  t.throws(() => dma.read('4096' as never, new Uint8Array(1)), address);
+  t.is(dma.write(BASE, Buffer.from('hello')), 0);
+  const seen = Buffer.alloc(5);
+  t.is(dma.read(BASE, seen), 0);
+  t.is(seen.toString(), 'hello');
+  machine.close();
+});
