@@ -1,12 +1,10 @@
 /**
  * A machine's DMA topology as plain data: which IOMMUs there are and which IDs of which devices reach them.
  *
- * It is what a machine is built from, whether it came from firmware (`describeIort`) or was written by hand
+ * It is what a machine is built from, whether it came from firmware (describe-iort.ts) or was written by hand
  * (presets.ts). JSON in, JSON out: no undefined, no class, no bigint. IOMMUs are called `smmu0`, `smmu1`, ...
  * in table order.
  */
-
-export { describeIort } from './describe-iort.js';
 
 export interface IommuDescription {
   name: string;

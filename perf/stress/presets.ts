@@ -3,7 +3,8 @@
  * `/sys/firmware/acpi/tables/IORT` gives it) or a machine description in JSON.
  */
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
-import { describeIort, type MachineDescription } from '../../hw/acpi/description.js';
+import { describeIort } from '../../hw/acpi/describe-iort.js';
+import type { MachineDescription } from '../../hw/acpi/description.js';
 import { IortError } from '../../hw/acpi/iort-error.js';
 import { PRESETS } from '../../hw/acpi/presets.js';
 import { OptionError } from './option-error.js';

@@ -177,10 +177,11 @@ test('topology: a file may be an IORT or JSON, and JSON is what the description 
   writeFileSync(iort, writeIort([{ type: 'smmuv3', base: 0x1000 }]));
   t.is(loadTopology(iort).iommus.length, 1);
   t.throws(() => loadTopology(folder), { message: /is not a file/ });
-  t.throws(() => loadTopology(join(folder, 'nothing')), {
+  t.throws(() => loadTopology(join(folder, 'nothing')), { message: /nothing': no such file$/ });
+  t.throws(() => loadTopology(join(folder, 'none/IORT')), { message: /no such file; only Arm machines/ });
+  t.throws(() => loadTopology('constructor'), {
     message: /neither a preset \(cix-p1, server-4\) nor/,
   });
-  t.throws(() => loadTopology('constructor'), { message: /neither a preset/ });
 });
 
 test('topology: a damaged IORT is refused with the file and the offset', (t) => {

@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import test from 'ava';
-import { describeIort, reservedFor, streamIdFor } from '../../../hw/acpi/description.js';
+import { describeIort } from '../../../hw/acpi/describe-iort.js';
+import { reservedFor, streamIdFor } from '../../../hw/acpi/description.js';
 import { IortError } from '../../../hw/acpi/iort-error.js';
 import { iortOf } from '../../../hw/acpi/iort-from-description.js';
 import type { IortNodeSpec } from '../../../hw/acpi/iort-writer.js';

@@ -1,6 +1,7 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { describeIort, streamIdFor } from '../../../hw/acpi/description.js';
+import { describeIort } from '../../../hw/acpi/describe-iort.js';
+import { streamIdFor } from '../../../hw/acpi/description.js';
 import { IortError } from '../../../hw/acpi/iort-error.js';
 import { iortOf } from '../../../hw/acpi/iort-from-description.js';
 import { writeIort } from '../../../hw/acpi/iort-writer.js';
