@@ -66,7 +66,7 @@ export interface StressSample {
 
 /** One violation, told so that someone can act on it. Absent facts are null, never invented. */
 export interface ViolationStory {
-  /** R1, R6, R7 (races.md), or FAULT for a hostile transaction that was not answered as it should be. */
+  /** R1, R6, R7 (perf/README.md), or FAULT for a hostile transaction that was not answered as it should be. */
   readonly rule: string;
   readonly summary: string;
   readonly device: string | null;

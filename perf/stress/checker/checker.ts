@@ -10,6 +10,7 @@
 import { iotlbLayout } from '../../../hw/iotlb/unit-layout.js';
 import type { IotlbEntryView, Kernel } from '../../../hw/kernel/kernel.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
+import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
 import type { InvalidationNote, IoasObserver } from '../../../runtime/drivers/contract.js';
 import type { Shadow } from './shadow.js';
 
@@ -24,7 +25,10 @@ export interface UnmapRecord {
   readonly iovaPage: number;
   readonly pfn: number;
   readonly pages: number;
+  /** Complete when the unmap has returned. */
   readonly notes: readonly InvalidationNote[];
+  /** Logical time at which the core gave the frames up. */
+  readonly freedTick: number;
 }
 
 /** A violation the core itself saw. */
@@ -63,8 +67,9 @@ export class Checker implements IoasObserver {
   readonly #memory: MachineMemory;
   readonly #kernel: Kernel;
   readonly #shadow: Shadow;
-  readonly #iommus: { readonly index: number; readonly iotlb: number }[];
+  readonly #iommus: { readonly index: number; readonly iotlb: number; readonly entries: number }[];
   readonly #unmaps = new Array<UnmapRecord | undefined>(UNMAP_RECORDS);
+  readonly #clock: number;
   readonly #firstPfn: number;
   /** 1 for a frame that carries a canary now. */
   readonly #canaried: Uint8Array;
@@ -77,7 +82,9 @@ export class Checker implements IoasObserver {
     this.#iommus = iommus.map(({ index, iotlbEntries }) => ({
       index,
       iotlb: memory.region(iotlbLayout(iotlbEntries), `iotlb:${index}`).base,
+      entries: iotlbEntries,
     }));
+    this.#clock = memory.region(ClockLayout, 'clock').base + ClockLayout.at.tick;
     this.#firstPfn = memory.ram.basePa / 4096;
     this.#canaried = new Uint8Array(memory.ram.bytes / 4096);
   }
@@ -85,6 +92,16 @@ export class Checker implements IoasObserver {
   unmap(number: number): UnmapRecord | null {
     const record = this.#unmaps[number % UNMAP_RECORDS];
     return record?.number === number ? record : null;
+  }
+
+  /** The IOTLB entry that a walk made, or null when it is gone. Looks at every entry: for stories only. */
+  entryOf(iommu: number, fillSeq: number): IotlbEntryView | null {
+    const { iotlb, entries } = this.#iommus[iommu]!;
+    for (let i = 0; i < entries; i++) {
+      const entry = this.#kernel.iotlbReadEntry(iotlb, i);
+      if (entry?.fillSeq === fillSeq) return entry;
+    }
+    return null;
   }
 
   mapping(ioasId: number, iovaPage: number, pfn: number, pages: number): void {
@@ -105,7 +122,8 @@ export class Checker implements IoasObserver {
   ): void {
     if (!this.#shadow.tracks(pfn)) return;
     const number = ++this.#unmapNumber;
-    const record: UnmapRecord = { number, ioasId, iovaPage, pfn, pages, notes };
+    const freedTick = this.#memory.words.add(this.#clock, 1) >>> 0;
+    const record: UnmapRecord = { number, ioasId, iovaPage, pfn, pages, notes, freedTick };
     this.#unmaps[number % UNMAP_RECORDS] = record;
     if (notes.some(({ failed }) => failed)) {
       for (let i = 0; i < pages; i++) this.#shadow.setUncertain(pfn + i);

@@ -1,6 +1,6 @@
 /**
  * The checker's shared memory: what each frame *ought* to be (the shadow), and what was seen that ought not
- * to be (the violation ring). See races.md R1: after an invalidation's SYNC no DMA commits with what it
+ * to be (the violation ring). See perf/README.md, R1: after an invalidation's SYNC no DMA commits with what it
  * invalidated, and no frame is reused before.
  *
  *   core, guests:  before mapping  -> shadow = owner, page          after unmap + SYNC -> shadow = DEAD, canary
@@ -61,6 +61,11 @@ export const V = {
   write: 19,
   found: 20,
   vm: 21,
+  /** log2 of the size of the translation; 0 not known. */
+  sizeLg2: 22,
+  /** Logical time before the batch was translated, and a bound of it when it had been; 0 without a DMA. */
+  began: 23,
+  translated: 24,
 } as const;
 
 /** Kinds of violation. */

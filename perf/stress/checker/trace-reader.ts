@@ -60,6 +60,21 @@ export class TraceReader {
     }));
   }
 
+  /** Of the walks still in the ring, the last that translated this page to this frame. Reads the whole ring. */
+  lastWalk(iovaPage: number, pfn: number): WalkSeen | null {
+    const f = WalkRecord.at;
+    const { u32 } = this.#memory;
+    let last: WalkSeen | null = null;
+    for (let slot = 0; slot < WALK_RECORDS; slot++) {
+      const at = (this.#base + TraceLayout.at.walks + slot * WalkRecord.size) >> 2;
+      if (u32[at + (f.paPageLo >> 2)] !== pfn) continue;
+      const walk = this.walk(u32[at]!);
+      if (walk?.pfn === pfn && walk.iovaPage === iovaPage && (last === null || walk.tick > last.tick))
+        last = walk;
+    }
+    return last;
+  }
+
   /** Of the SYNCs still in the ring, those that completed at queue index `index`, latest first. */
   syncsAt(index: number): SyncSeen[] {
     const found: SyncSeen[] = [];

@@ -76,6 +76,9 @@ export class DmaBatch {
   readonly #pageHigh = new Uint32Array(PORT_BATCH);
   readonly #flags = new Int32Array(PORT_BATCH);
   #stamp = 2;
+  /** Logical time: taken before this batch was translated; not yet taken by anyone when it had been. */
+  #began = 0;
+  #translated = 0;
 
   /** @param stats  base of this device's DeviceStats */
   constructor(
@@ -119,7 +122,10 @@ export class DmaBatch {
     const { count } = this;
     this.count = 0;
     if (count === 0) return 0;
+    const { words } = this.#memory;
+    this.#began = words.add(this.#clock, 1);
     this.#port.translate(count);
+    this.#translated = words.load(this.#clock);
     if (this.#random.chance(SLOW_PERCENT)) this.#dawdle();
     let translated = 0;
     for (let slot = 0; slot < count; slot++) {
@@ -236,6 +242,9 @@ export class DmaBatch {
     i32[record + V.write] = this.#flags[slot]! & XLAT_FLAG_WRITE;
     i32[record + V.found] = found;
     i32[record + V.vm] = this.#who.vm;
+    i32[record + V.sizeLg2] = this.#port.field(slot, Xlat.at.sizeLg2);
+    i32[record + V.began] = this.#began;
+    i32[record + V.translated] = this.#translated;
     this.#shadow.publishViolation(record);
   }
 }

@@ -1,0 +1,208 @@
+import test from 'ava';
+import { Checker } from '../../../perf/stress/checker/checker.js';
+import { commandText, covers, tlbiOf } from '../../../perf/stress/checker/consumed-command.js';
+import { type Facts, type InvalidationFacts, infer } from '../../../perf/stress/checker/inference.js';
+import { Shadow } from '../../../perf/stress/checker/shadow.js';
+import { Stories } from '../../../perf/stress/checker/stories.js';
+import { DmaBatch, EXPECT_OK } from '../../../perf/stress/programs/dma-batch.js';
+import { Random } from '../../../perf/stress/random.js';
+import { StressLayout } from '../../../perf/stress/stress-layout.js';
+import { createMachine } from '../../../runtime/machine.js';
+
+/** [IHI0070] 4.4: opcode, NUM in 16:12, SCALE in 24:20; VMID below ASID; TG in 11:10, page from bit 12. */
+const NH_VA = 0x12;
+const S2_IPA = 0x2a;
+const NH_ALL = 0x10;
+const SYNC = 0x46;
+
+function tlbi(opcode: number, vmid: number, asid: number, page = 0, num = 0, scale = 0) {
+  return {
+    opcode,
+    words: [opcode | (num << 12) | (scale << 20), (asid << 16) | vmid, (page << 12) | (1 << 10), page >>> 20],
+  };
+}
+
+const ENTRY = {
+  vmid: 0,
+  asid: 1,
+  page: 0x20_0400,
+  sizeLg2: 21,
+  global: false,
+  stage1: true,
+  stage2: false,
+};
+
+/** Issued at 10, TLBI at 11, SYNC fetched at 12 and completed at 13, seen at 14, the frame freed at 15. */
+function facts(over: Partial<Facts> = {}, invalidation: Partial<InvalidationFacts> = {}, vmid = 0): Facts {
+  return {
+    iommu: 'smmu1',
+    entry: ENTRY,
+    walkTick: 5,
+    freedTick: 15,
+    use: { began: 20, translated: 21, judged: 22 },
+    seenTick: null,
+    invalidation: {
+      tickIssued: 10,
+      tickDone: 14,
+      syncFetched: 12,
+      syncCompleted: 13,
+      sent: { command: 'CMD_TLBI_NH_VA', firstPage: 0x20_0400, pages: 512 },
+      consumed: [
+        { ...tlbi(NH_VA, vmid, 1, 0x20_0400, 0, 9), seq: 1, index: 0, tick: 11 },
+        { opcode: SYNC, words: [SYNC, 0, 0, 0], seq: 2, index: 1, tick: 12 },
+      ],
+      ...invalidation,
+    },
+    ...over,
+  };
+}
+
+test('command: told by name, tag, pages, and a SYNC by its signal', (t) => {
+  t.is(commandText(tlbi(NH_VA, 1, 1, 0x20_0400, 0, 9)), 'CMD_TLBI_NH_VA VMID 1 ASID 1 pages 0x200400..+512');
+  t.is(commandText(tlbi(NH_VA, 1, 1, 0x20_0400, 2, 3)), 'CMD_TLBI_NH_VA VMID 1 ASID 1 pages 0x200400..+24');
+  t.is(commandText(tlbi(S2_IPA, 3, 0, 0x4_0000, 15, 0)), 'CMD_TLBI_S2_IPA VMID 3 pages 0x40000..+16');
+  t.is(commandText(tlbi(NH_ALL, 3, 0)), 'CMD_TLBI_NH_ALL VMID 3');
+  t.is(commandText({ opcode: SYNC, words: [0x2046, 0, 0, 0] }), 'CMD_SYNC CS SIG_SEV');
+  t.is(commandText({ opcode: 0x03, words: [3, 0x300, 1, 0] }), 'CMD_CFGI_STE stream 0x300');
+});
+
+test('command: covers an entry by tag, range and stage', (t) => {
+  const of = (...args: Parameters<typeof tlbi>) => tlbiOf(tlbi(...args))!;
+  t.true(covers(of(NH_VA, 0, 1, 0x20_05ff), ENTRY));
+  t.false(covers(of(NH_VA, 0, 1, 0x20_0600), ENTRY));
+  t.false(covers(of(NH_VA, 0, 2, 0x20_0400), ENTRY));
+  t.true(covers(of(NH_VA, 0, 2, 0x20_0400), { ...ENTRY, global: true }));
+  t.false(covers(of(NH_VA, 1, 1, 0x20_0400), ENTRY));
+  t.false(covers(of(S2_IPA, 0, 0, 0x20_0400), { ...ENTRY, stage2: true }));
+  t.true(covers(of(S2_IPA, 0, 0, 0x20_0400), { ...ENTRY, stage1: false, stage2: true }));
+  t.true(covers(of(NH_ALL, 0, 0), ENTRY));
+  t.is(tlbiOf({ opcode: SYNC, words: [SYNC, 0, 0, 0] }), null);
+});
+
+test('infer: consumed, and used by a DMA that began after, or still held', (t) => {
+  t.is(infer(facts()), 'smmu1 consumed the invalidation but went on using the entry');
+  t.is(infer(facts({ use: null, seenTick: 15 })), 'smmu1 consumed the invalidation but kept the entry');
+});
+
+test('infer: nothing, when the entry is not known, is newer, or the DMA may have begun before', (t) => {
+  t.is(infer(facts({ entry: null })), null);
+  t.is(infer(facts({ walkTick: null })), null);
+  t.is(infer(facts({ walkTick: 16 })), null);
+  t.is(infer(facts({ invalidation: null })), null);
+  t.is(infer(facts({}, { consumed: [] })), null);
+  t.is(infer(facts({ use: null })), null);
+});
+
+test('infer: another VMID or ASID than the translation carries', (t) => {
+  t.is(infer(facts({}, {}, 1)), 'the invalidation named VMID 1, the translation carries VMID 0');
+  t.is(
+    infer(facts({ entry: { ...ENTRY, asid: 4 } })),
+    'the invalidation named ASID 1, the translation carries ASID 4',
+  );
+  // One that was not sent by this unmap accuses nobody.
+  t.is(infer(facts({}, { sent: null }, 1)), null);
+});
+
+test('infer: the SYNC did not wait', (t) => {
+  const text = 'the SYNC completed while this DMA was under way';
+  t.is(infer(facts({ use: { began: 8, translated: 9, judged: 16 } })), text);
+  t.is(infer(facts({ use: { began: 8, translated: 9, judged: 16 }, entry: null })), text);
+  // It ended before; it began when the SYNC had been fetched, so that it need not be waited for.
+  t.is(infer(facts({ use: { began: 8, translated: 9, judged: 10 }, entry: null })), null);
+  t.is(infer(facts({ use: { began: 13, translated: 14, judged: 16 }, entry: null })), null);
+  // Without a trace of the SYNC: only if it had its address before anything was issued.
+  const untraced = { syncFetched: null, syncCompleted: null };
+  t.is(infer(facts({ use: { began: 8, translated: 9, judged: 16 } }, untraced)), text);
+  t.is(infer(facts({ use: { began: 8, translated: 11, judged: 16 }, entry: null }, untraced)), null);
+});
+
+test('infer: freed before the SYNC had completed', (t) => {
+  const text = 'the frame was freed before the SYNC had completed';
+  t.is(infer(facts({ freedTick: 9 })), text);
+  t.is(infer(facts({ freedTick: 12 })), text);
+  t.is(infer(facts({ freedTick: 9 }, { syncCompleted: null })), text);
+  t.not(infer(facts({ freedTick: 12 }, { syncCompleted: null })), text);
+});
+
+/** One device, a block of 2 MiB mapped and used, unmapped with a bug in the machine, and used again. */
+function told(bug: 'skipTlbi' | 'wrongVmid' | 'earlyFree') {
+  let checker: Checker | undefined;
+  let shadow: Shadow | undefined;
+  const machine = createMachine(
+    {
+      memory: '64MiB',
+      iommus: [{ name: 'smmu0', model: 'smmuv3', iotlbEntries: 256 }],
+      devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0' }],
+      trace: true,
+      bugs: { iommu: 0, [bug]: true },
+    },
+    {
+      instrument: (memory, kernel, config) => {
+        Shadow.allocRegions(memory);
+        memory.allocRegion(StressLayout, 'stress');
+        shadow = new Shadow(memory);
+        const iommus = config.iommus.map(({ name, iotlbEntries }, index) => ({ name, index, iotlbEntries }));
+        checker = new Checker(memory, kernel, shadow, iommus);
+        return { observer: checker };
+      },
+    },
+  );
+  const fd = machine.openIommufd();
+  const vfio = machine.openVfio('0000:01:00.0');
+  vfio.bindIommufd(fd);
+  const { ioasId } = fd.ioasAlloc();
+  vfio.attach(ioasId);
+  const length = 16 * 4096;
+  const userVa = machine.user.alloc(length);
+  fd.ioasMap({ ioasId, userVa, length, iova: 0x40_0000n });
+  const { memory } = machine;
+  const stats = memory.region(StressLayout, 'stress').base + StressLayout.at.devices;
+  const port = machine.dmaPort('0000:01:00.0');
+  const who = { device: 0, owner: ioasId, vm: -1 };
+  const batch = new DmaBatch(machine.env, memory, port, shadow!, new Random(1), who, stats);
+  const use = () => {
+    batch.add(0x403, true, EXPECT_OK);
+    return batch.run();
+  };
+  const first = use();
+  fd.ioasUnmap({ ioasId, iova: 0x40_0000n, length });
+  const second = use();
+  checker!.sweep();
+  const { label, sid } = machine.config.devices[0]!;
+  const stories = new Stories(memory, shadow!, checker!, [{ label, iommu: 0, sid }], ['smmu0']).take();
+  return { first, second, label, stories };
+}
+
+test('story: a skipped TLBI, told by the DMA, by the IOTLB and by the canary', (t) => {
+  const { first, second, label, stories } = told('skipTlbi');
+  t.deepEqual([first, second], [1, 1]);
+  const [dma, entry, canary] = stories;
+  t.is(stories.length, 3);
+  t.like(dma, { rule: 'R1', device: label, iommu: 'smmu0', stream: '0x100' });
+  t.regex(dma!.walk!, /^4 KiB translation served by .* walk \d+ at tick \d+: stream 0x100 0x403000 -> PA /);
+  t.regex(dma!.details[0]!, /^the DMA write began at tick \d+, was judged at tick \d+$/);
+  t.regex(dma!.details[1]!, /^the frame was freed at tick \d+$/);
+  t.true(dma!.details.some((line) => /CMD_TLBI_NH_VA VMID 0 ASID \d+ pages 0x400..\+16 at/.test(line)));
+  t.is(dma!.details.at(-1), 'smmu0 consumed the invalidation but went on using the entry');
+  t.like(entry, { rule: 'R7', device: label, stream: '0x100', iova: '0x403000' });
+  t.is(entry!.details.at(-1), 'smmu0 consumed the invalidation but kept the entry');
+  t.like(canary, { rule: 'R1', device: label, iommu: 'smmu0', stream: '0x100', iova: '0x403000' });
+  t.regex(canary!.walk!, /walk \d+ /);
+  t.regex(canary!.sync!, /CMD_SYNC/);
+  t.is(canary!.details.at(-1), 'smmu0 consumed the invalidation but went on using the entry');
+});
+
+test('story: an invalidation under the wrong VMID', (t) => {
+  const { stories } = told('wrongVmid');
+  for (const { details } of stories)
+    t.is(details.at(-1), 'the invalidation named VMID 1, the translation carries VMID 0');
+  t.is(stories.length, 3);
+});
+
+test('story: a frame freed before its invalidation', (t) => {
+  const { second, stories } = told('earlyFree');
+  // On one thread the invalidation is complete by the time of the second DMA: only R7 can see it.
+  t.is(second, 0);
+  const seen = stories.find(({ rule }) => rule === 'R7');
+  t.is(seen?.details.at(-1), 'the frame was freed before the SYNC had completed');
+});
