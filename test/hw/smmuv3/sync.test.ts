@@ -161,3 +161,39 @@ test('trace: walks, commands and completions carry ticks in the order they happe
   t.is(trace.findCommand(99), null);
   t.is(trace.findSync(2), null);
 });
+
+test('sync: of a SYNC and an update of GBPA that both wait, the first to end leaves the other its doorbell', (t) => {
+  const GBPA = 0x44;
+  const UPDATE = 0x8000_0000;
+  const ABORT = 1 << 20;
+  for (const first of ['update', 'sync'] as const) {
+    const { f } = translating();
+    const start = cons(f);
+    const waiting = (): number => f.memory.words.load(f.regions.unit + UnitLayout.at.syncWaiting);
+    const updating = (): boolean => (f.mmio.read32(GBPA) & UPDATE) !== 0;
+    const begin = (what: 'update' | 'sync'): void => {
+      if (what === 'update') f.mmio.write32(GBPA, (UPDATE | ABORT) >>> 0);
+      else f.push(S.sync());
+      f.run();
+    };
+    // Device 0 is older than both; device 1 comes in between, and is older than the second only.
+    f.begin(0, 0x1000n);
+    f.finish(0);
+    begin(first);
+    f.begin(1, 0x2000n);
+    f.finish(1);
+    begin(first === 'update' ? 'sync' : 'update');
+    t.true(updating());
+    t.is(cons(f), start);
+    f.leave(0);
+    f.run();
+    t.is(updating(), first === 'sync', first);
+    t.is(cons(f), first === 'sync' ? start + 1 : start, first);
+    t.is(waiting(), 1, `after the ${first}, device 1 still has to ring`);
+    f.leave(1);
+    f.run();
+    t.false(updating());
+    t.is(cons(f), start + 1);
+    t.is(waiting(), 0);
+  }
+});
