@@ -44,7 +44,7 @@ export class Trace {
   readonly #trace: number;
   readonly #clock: number;
 
-  constructor(memory: MachineMemory, regions: Smmuv3Regions) {
+  constructor(memory: MachineMemory, regions: Pick<Smmuv3Regions, 'trace' | 'clock'>) {
     this.#memory = memory;
     this.#trace = regions.trace;
     this.#clock = regions.clock;

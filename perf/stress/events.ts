@@ -3,12 +3,12 @@
  * answered must have been recorded. Wrapped around what the drivers deliver, on the core's thread.
  */
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
+import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../hw/smmuv3/event.js';
 import { Smmuv3Layout } from '../../hw/smmuv3/smmuv3-layout.js';
 import type { IommuInstance } from '../../runtime/drivers/contract.js';
 import type { HostEvent } from '../../runtime/drivers/smmuv3/smmu.js';
 import type { Machine } from '../../runtime/machine.js';
 import { read64 } from './counters.js';
-import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from './programs/dma-batch.js';
 import { DeviceStats, StressLayout } from './stress-layout.js';
 import type { ViolationStory } from './types.js';
 

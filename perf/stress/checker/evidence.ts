@@ -2,14 +2,16 @@
  * What stories are told from: the traces of the SMMUs, the unmaps and guest invalidations on record, and the
  * sentences that each of them makes.
  */
+
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { CMD_SYNC } from '../../../hw/smmuv3/command.js';
+import type { TracedSync, Walk } from '../../../hw/smmuv3/trace.js';
 import type { InvalidationNote } from '../../../runtime/drivers/contract.js';
 import type { UnmapRecord } from './checker.js';
 import { commandText } from './consumed-command.js';
 import type { InvalidationFacts } from './inference.js';
 import type { GuestInvalidation } from './shadow.js';
-import { type SyncSeen, TraceReader, type WalkSeen } from './trace-reader.js';
+import { TraceReader } from './trace-reader.js';
 
 const SOURCES = ['nowhere', "the device's micro-TLB", 'the IOTLB', 'a walk', 'bypass'];
 /** Commands told of one invalidation. */
@@ -55,27 +57,27 @@ export class Evidence {
     return this.#devices.find((device) => device.iommu === iommu && device.sid === sid)?.label ?? null;
   }
 
-  walk(iommu: number, fillSeq: number): WalkSeen | null {
+  walk(iommu: number, fillSeq: number): Walk | null {
     return this.#traces[iommu]!.walk(fillSeq);
   }
 
-  lastWalk(iommu: number, iovaPage: number, pfn: number): WalkSeen | null {
+  lastWalk(iommu: number, iovaPage: number, pfn: number): Walk | null {
     return this.#traces[iommu]!.lastWalk(iovaPage, pfn);
   }
 
   /** @param sizeLg2  of the translation; 0 not known */
-  walkText(fillSeq: number, walk: WalkSeen | null, source: number, sizeLg2: number): string {
+  walkText(fillSeq: number, walk: Walk | null, source: number, sizeLg2: number): string {
     const size = sizeLg2 < 12 ? '' : `${sizeText(sizeLg2)} `;
     const from = `${size}translation served by ${SOURCES[source] ?? 'an unknown source'}`;
     if (walk === null) return `${from}; walk ${fillSeq} has left the trace ring`;
     return `${from}, made by ${this.walkOnly(walk)}`;
   }
 
-  walkOnly(walk: WalkSeen): string {
+  walkOnly(walk: Walk): string {
     const ipa = walk.ipaPage === 0 ? '' : ` -> IPA ${pageHex(walk.ipaPage)}`;
     return (
       `walk ${walk.seq} at tick ${walk.tick}: stream ${hex(walk.sid)} ` +
-      `${pageHex(walk.iovaPage)}${ipa} -> PA ${pageHex(walk.pfn)}`
+      `${pageHex(walk.iovaPage)}${ipa} -> PA ${pageHex(walk.paPage)}`
     );
   }
 
@@ -152,11 +154,11 @@ export class Evidence {
       );
   }
 
-  #syncOf({ iommu, syncIndex, tickIssued, tickDone }: InvalidationNote): SyncSeen | null {
+  #syncOf({ iommu, syncIndex, tickIssued, tickDone }: InvalidationNote): TracedSync | null {
     return this.#sync(iommu, syncIndex, tickIssued, tickDone);
   }
 
-  #sync(iommu: number, index: number, from: number, to: number): SyncSeen | null {
+  #sync(iommu: number, index: number, from: number, to: number): TracedSync | null {
     return this.#traces[iommu]!.syncsAt(index).find(({ tick }) => tick >= from && tick <= to) ?? null;
   }
 }

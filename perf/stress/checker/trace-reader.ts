@@ -1,11 +1,11 @@
 /**
- * Reads one pIOMMU's trace rings (hw/smmuv3/trace-layout.ts) from another thread: a record counts only if its
- * number is the one looked for, before and after it was copied.
+ * Questions to one pIOMMU's trace (hw/smmuv3/trace.ts), which answers for a record by its number: here they are
+ * asked by tick, by queue index or by page. Whole rings are read, so only for a story.
  */
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
+import { Trace, type TracedCommand, type TracedSync, type Walk } from '../../../hw/smmuv3/trace.js';
 import {
-  COMMAND_RECORDS,
-  CommandRecord,
+  ClockLayout,
   SYNC_RECORDS,
   SyncRecord,
   TraceLayout,
@@ -13,83 +13,47 @@ import {
   WalkRecord,
 } from '../../../hw/smmuv3/trace-layout.js';
 
-export interface WalkSeen {
-  readonly seq: number;
-  readonly sid: number;
-  readonly iovaPage: number;
-  readonly ipaPage: number;
-  readonly pfn: number;
-  readonly tick: number;
-}
-
-export interface SyncSeen {
-  readonly seq: number;
-  readonly index: number;
-  readonly gen: number;
-  readonly tick: number;
-}
-
-export interface CommandSeen {
-  readonly seq: number;
+export interface CommandSeen extends Omit<TracedCommand, 'words'> {
   readonly opcode: number;
   readonly words: readonly number[];
-  readonly index: number;
-  readonly tick: number;
 }
 
 export class TraceReader {
   readonly #memory: MachineMemory;
   readonly #base: number;
+  readonly #trace: Trace;
 
   constructor(memory: MachineMemory, iommu: number) {
     this.#memory = memory;
     this.#base = memory.region(TraceLayout, `trace:${iommu}`).base;
+    this.#trace = new Trace(memory, { trace: this.#base, clock: memory.region(ClockLayout, 'clock').base });
   }
 
   /** The walk of a fill, or null when it has left the ring. */
-  walk(seq: number): WalkSeen | null {
-    const at = this.#base + TraceLayout.at.walks + (seq % WALK_RECORDS) * WalkRecord.size;
-    const f = WalkRecord.at;
-    return this.#copy(at, seq, (u32) => ({
-      seq,
-      sid: u32(f.sid),
-      iovaPage: u32(f.iovaPageHi) * 2 ** 32 + u32(f.iovaPageLo),
-      ipaPage: u32(f.ipaPageHi) * 2 ** 32 + u32(f.ipaPageLo),
-      pfn: u32(f.paPageHi) * 2 ** 32 + u32(f.paPageLo),
-      tick: u32(f.tick),
-    }));
+  walk(seq: number): Walk | null {
+    return this.#trace.findWalk(seq);
   }
 
-  /** Of the walks still in the ring, the last that translated this page to this frame. Reads the whole ring. */
-  lastWalk(iovaPage: number, pfn: number): WalkSeen | null {
-    const f = WalkRecord.at;
-    const { u32 } = this.#memory;
-    let last: WalkSeen | null = null;
+  /** Of the walks still in the ring, the last that translated this page to this frame. */
+  lastWalk(iovaPage: number, pfn: number): Walk | null {
+    let last: Walk | null = null;
     for (let slot = 0; slot < WALK_RECORDS; slot++) {
       const at = (this.#base + TraceLayout.at.walks + slot * WalkRecord.size) >> 2;
-      if (u32[at + (f.paPageLo >> 2)] !== pfn) continue;
-      const walk = this.walk(u32[at]!);
-      if (walk?.pfn === pfn && walk.iovaPage === iovaPage && (last === null || walk.tick > last.tick))
+      if (this.#memory.u32[at + (WalkRecord.at.paPageLo >> 2)] !== pfn) continue;
+      const walk = this.#trace.findWalk(this.#memory.u32[at]!);
+      if (walk?.paPage === pfn && walk.iovaPage === iovaPage && (last === null || walk.tick > last.tick))
         last = walk;
     }
     return last;
   }
 
   /** Of the SYNCs still in the ring, those that completed at queue index `index`, latest first. */
-  syncsAt(index: number): SyncSeen[] {
-    const found: SyncSeen[] = [];
-    const f = SyncRecord.at;
+  syncsAt(index: number): TracedSync[] {
+    const found: TracedSync[] = [];
     for (let slot = 0; slot < SYNC_RECORDS; slot++) {
       const at = this.#base + TraceLayout.at.syncs + slot * SyncRecord.size;
-      const seq = this.#memory.words.load(at) >>> 0;
-      if (seq === 0 || (this.#memory.u32[(at + f.index) >> 2]! & 0xfffff) !== (index & 0xfffff)) continue;
-      const record = this.#copy(at, seq, (u32) => ({
-        seq,
-        index: u32(f.index),
-        gen: u32(f.gen),
-        tick: u32(f.tick),
-      }));
-      if (record !== null) found.push(record);
+      const sync = this.#trace.findSync(this.#memory.words.load(at) >>> 0);
+      if (sync !== null && (sync.index & 0xfffff) === (index & 0xfffff)) found.push(sync);
     }
     return found.sort((a, b) => b.tick - a.tick);
   }
@@ -97,27 +61,12 @@ export class TraceReader {
   /** Commands consumed between two ticks, in order. */
   commandsBetween(from: number, to: number): CommandSeen[] {
     const found: CommandSeen[] = [];
-    const f = CommandRecord.at;
-    for (let slot = 0; slot < COMMAND_RECORDS; slot++) {
-      const at = this.#base + TraceLayout.at.commands + slot * CommandRecord.size;
-      const seq = this.#memory.words.load(at) >>> 0;
-      const tick = this.#memory.u32[(at + f.tick) >> 2]!;
-      if (seq === 0 || tick < from || tick > to) continue;
-      const record = this.#copy(at, seq, (u32) => ({
-        seq,
-        opcode: u32(f.word0) & 0xff,
-        words: [u32(f.word0), u32(f.word1), u32(f.word2), u32(f.word3)],
-        index: u32(f.index),
-        tick: u32(f.tick),
-      }));
-      if (record !== null) found.push(record);
+    for (let seq = this.#trace.lastCommand(); seq > 0; seq--) {
+      const command = this.#trace.findCommand(seq);
+      // Left the ring, or older than what is asked for: so is all before it.
+      if (command === null || command.tick < from) break;
+      if (command.tick <= to) found.push({ ...command, opcode: command.words[0] & 0xff });
     }
-    return found.sort((a, b) => a.seq - b.seq);
-  }
-
-  #copy<T>(at: number, seq: number, read: (u32: (offset: number) => number) => T): T | null {
-    if (this.#memory.words.load(at) >>> 0 !== seq) return null;
-    const record = read((offset) => this.#memory.u32[(at + offset) >> 2]!);
-    return this.#memory.words.load(at) >>> 0 === seq ? record : null;
+    return found.reverse();
   }
 }

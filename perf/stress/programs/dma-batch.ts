@@ -3,6 +3,7 @@
  * and compare each with the checker's shadow *before* leaving the epoch. That last order is the whole point: a
  * SYNC may not complete while we are inside, so whatever the shadow says now held when we used the address.
  */
+
 import {
   NO_SSID,
   PORT_BATCH,
@@ -13,6 +14,7 @@ import {
 } from '../../../hw/iotlb/port-layout.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import type { DmaPort } from '../../../hw/pci/dma-port.js';
+import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../../hw/smmuv3/event.js';
 import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { canaryOf, type Shadow } from '../checker/shadow.js';
@@ -43,10 +45,6 @@ export const EXPECT_OK = 0;
 export const EXPECT_EITHER = -1;
 /** Otherwise: the very event number it must fault with. */
 export type Expectation = number;
-
-export const F_TRANSLATION = 0x10;
-export const F_PERMISSION = 0x13;
-export const C_BAD_STREAMID = 0x02;
 
 /** Batches that stay in their epoch for longer, and how long at most. */
 const SLOW_PERCENT = 2;

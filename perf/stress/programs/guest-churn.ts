@@ -115,6 +115,7 @@ class Life {
   readonly #vm: Vm;
   readonly #drivers = new Map<VirtualSmmu, GuestDriver>();
   readonly #devices: Driven[] = [];
+  readonly #shadow: Shadow;
   readonly #pages: GuestPages;
   /** First slice of the data pages, and how many there are. */
   readonly #firstSlice: number;
@@ -147,9 +148,16 @@ class Life {
     const ramPage = ram.ipaBase / 4096;
     this.#firstSlice = (first - ramPage) / SLICE_PAGES;
     this.#slices = dataPages / SLICE_PAGES;
-    const shadow = new Shadow(memory);
-    shadow.forgetGuest(args.ramPfn, args.ramBytes / 4096);
-    this.#pages = new GuestPages(memory, shadow, args.vm, first, args.ramPfn + (first - ramPage), dataPages);
+    this.#shadow = new Shadow(memory);
+    this.#shadow.forgetGuest(args.ramPfn, args.ramBytes / 4096);
+    this.#pages = new GuestPages(
+      memory,
+      this.#shadow,
+      args.vm,
+      first,
+      args.ramPfn + (first - ramPage),
+      dataPages,
+    );
 
     for (const { index, vSid } of args.devices) {
       const smmu = vm.smmuOf(index)!;
@@ -238,8 +246,7 @@ class Life {
     must('unmap', device.driver.unmap(device.space, iovaPage, slots));
     this.#latency.record(env.clock.nowNs() - began);
     const tickDone = this.#pages.tick();
-    const shadow = new Shadow(memory);
-    const number = shadow.logGuestInvalidation(
+    const number = this.#shadow.logGuestInvalidation(
       this.#args.vm,
       device.index,
       iovaPage,

@@ -11,6 +11,7 @@
  */
 
 import { XLAT_ABORT } from '../../../hw/iotlb/port-layout.js';
+import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../../hw/smmuv3/event.js';
 import { rest } from '../../../hw/sync/wait.js';
 import { ENOMEM } from '../../../uapi/abi/errno.js';
 import {
@@ -34,14 +35,7 @@ import { Shadow } from '../checker/shadow.js';
 import { bump } from '../counters.js';
 import { Random } from '../random.js';
 import { DeviceStats, StressLayout } from '../stress-layout.js';
-import {
-  C_BAD_STREAMID,
-  DmaBatch,
-  EXPECT_EITHER,
-  EXPECT_OK,
-  F_PERMISSION,
-  F_TRANSLATION,
-} from './dma-batch.js';
+import { DmaBatch, EXPECT_EITHER, EXPECT_OK } from './dma-batch.js';
 import { Pace } from './pace.js';
 
 /** A window of an address space: `slots` buffers of `slotPages` pages. */

@@ -3,6 +3,7 @@
  * the guest maps and unmaps all the time, and that the host takes away and gives back underneath; each may be
  * translated or fault, but never reach what was taken away.
  */
+import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../../hw/smmuv3/event.js';
 import { rest } from '../../../hw/sync/wait.js';
 import type { ProgramContext } from '../../../workers/program.js';
 import { Shadow } from '../checker/shadow.js';
@@ -15,14 +16,7 @@ import {
   SLOT_UNMAPPED,
   StressLayout,
 } from '../stress-layout.js';
-import {
-  C_BAD_STREAMID,
-  DmaBatch,
-  EXPECT_EITHER,
-  EXPECT_OK,
-  F_PERMISSION,
-  F_TRANSLATION,
-} from './dma-batch.js';
+import { DmaBatch, EXPECT_EITHER, EXPECT_OK } from './dma-batch.js';
 import { Pace } from './pace.js';
 
 export interface NestedTrafficArgs {
