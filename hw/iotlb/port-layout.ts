@@ -52,10 +52,21 @@ export const NO_SSID = 0xffff_ffff;
 export const XLAT_FLAG_WRITE = 1 << 0;
 export const XLAT_FLAG_INSTRUCTION = 1 << 1;
 export const XLAT_FLAG_PRIVILEGED = 1 << 2;
+/** The address is one that a Translation Request was answered with. */
+export const XLAT_FLAG_TRANSLATED = 1 << 3;
+/** An ATS Translation Request: no access follows; XLAT_FLAG_WRITE asks for write permission too (NW = 0). */
+export const XLAT_FLAG_ATS = 1 << 4;
 
 export const XLAT_OK = 0;
 /** Status of a faulted translation is the SMMU event number; a silent abort (STE.Config abort, GBPA) is this. */
 export const XLAT_ABORT = 0xff;
+/** The transaction stalled: it was not performed, and is to be sent again, or given up, when software says so. */
+export const XLAT_STALLED = 0xfe;
+/** `fault` of a Translation Request that succeeded: what the translation permits, as in an IOTLB page word. */
+export const XLAT_PERM_READ = 1 << 1;
+export const XLAT_PERM_WRITE = 1 << 2;
+export const XLAT_PERM_GLOBAL = 1 << 3;
+export const XLAT_PERM_EXECUTE = 1 << 4;
 export const XLAT_PENDING = 0xffff_ffff;
 
 /** Fault detail: bit 0 stage 2; bits 1-2 class (0 CD, 1 TTD, 2 IN). */

@@ -40,9 +40,16 @@ export const UnitLayout = layout('translation-unit', 1, {
   owner: line(u32()),
 });
 
-/** Contexts cached per unit: direct mapped by the low bits of the stream ID. */
+/** Contexts cached per unit: direct mapped by `contextIndex`. */
 export const CONTEXT_COUNT = 1024;
 export const CONTEXT_BYTES = 128;
+
+/**
+ * Slot of a stream, or of one of its substreams.
+ * @param ssid  SubstreamID, or NO_SSID: then the low bits of the StreamID
+ */
+export const contextIndex = (sid: number, ssid: number): number =>
+  (sid ^ (Math.imul(ssid + 1, 0x9e37_79b1) >>> 20)) & (CONTEXT_COUNT - 1);
 
 /** What a stream's traffic gets. */
 export const CONTEXT_ABORT = 0;
@@ -50,12 +57,14 @@ export const CONTEXT_BYPASS = 1;
 export const CONTEXT_S1 = 2;
 export const CONTEXT_S2 = 3;
 export const CONTEXT_NESTED = 4;
+/** Stage 1 of the EL2 (or EL2-E2H) regime: no VMID, and entries that only the TLBI_EL2_* commands remove. */
+export const CONTEXT_S1_EL2 = 5;
 
 /**
  * One decoded stream configuration (STE plus CD): the configuration cache, and the argument of a walk.
  * Writer: pIOMMU, under `seq` (odd while it writes). Readers: devices behind it.
  */
-export const StreamContext = layout('stream-context', 1, {
+export const StreamContext = layout('stream-context', 2, {
   seq: u32(),
   sid: u32(),
   valid: u32(),
@@ -81,10 +90,10 @@ export const StreamContext = layout('stream-context', 1, {
   s2StartLevel: u32(),
   /** First level of the stage-1 walk, from T0SZ. */
   s1StartLevel: u32(),
-  /** Log2 of the granule of each stage: 12 (14 and 16 later). */
+  /** Log2 of the granule of each stage: 12, 14 or 16. */
   s1GranuleLg2: u32(),
   s2GranuleLg2: u32(),
-  /** Substream 0 only for now: the CD's index. */
+  /** SubstreamID, or NO_SSID: with `sid` the key. */
   ssid: u32(),
 });
 
@@ -100,6 +109,30 @@ export const CONTEXT_FLAG_S2_RECORD = 1 << 3;
 export const CONTEXT_FLAG_S1_ABORT = 1 << 4;
 /** STE.MEV: events may be merged. */
 export const CONTEXT_FLAG_MEV = 1 << 5;
+/** Hardware update of the Access flag, and of dirty state (CD.HA, CD.HD; STE.S2HA, S2HD). */
+export const CONTEXT_FLAG_S1_HA = 1 << 6;
+export const CONTEXT_FLAG_S1_HD = 1 << 7;
+export const CONTEXT_FLAG_S2_HA = 1 << 8;
+export const CONTEXT_FLAG_S2_HD = 1 << 9;
+/** Faults of the stage stall (CD.S unless STE.S1STALLD; STE.S2S). */
+export const CONTEXT_FLAG_S1_STALL = 1 << 10;
+export const CONTEXT_FLAG_S2_STALL = 1 << 11;
+/** STE.EATS: translation requests are answered with the final address, or (S1CHK) with the IPA. */
+export const CONTEXT_FLAG_ATS = 1 << 12;
+export const CONTEXT_FLAG_ATS_S1CHK = 1 << 13;
+/** CD.WXN, UWXN, PAN, HAD0, E0PD0. */
+export const CONTEXT_FLAG_WXN = 1 << 14;
+export const CONTEXT_FLAG_UWXN = 1 << 15;
+export const CONTEXT_FLAG_PAN = 1 << 16;
+export const CONTEXT_FLAG_HAD = 1 << 17;
+export const CONTEXT_FLAG_E0PD = 1 << 18;
+/** Of CONTEXT_S1_EL2: the regime is EL2-E2H, with privileged and unprivileged permissions and ASIDs. */
+export const CONTEXT_FLAG_E2H = 1 << 19;
+/** STE.S2PTW: a stage-1 table in Device memory is a stage-2 permission fault. */
+export const CONTEXT_FLAG_S2_PTW = 1 << 20;
+/** STE.PRIVCFG and INSTCFG, two bits each: what a transaction counts as, whatever it says of itself. */
+export const CONTEXT_FLAG_PRIVCFG_SHIFT = 24;
+export const CONTEXT_FLAG_INSTCFG_SHIFT = 26;
 
 export const contextsLayout = (): Layout =>
   layout('contexts', 1, { entries: raw(CONTEXT_BYTES * CONTEXT_COUNT) });
