@@ -2,7 +2,13 @@
  * The loop around one pIOMMU's model: step while there is work, spin a little when there is none, then sleep
  * on the unit's doorbell. The model decides nothing about waiting, and the loop nothing about hardware.
  *
- *   step() busy --> step()          idle 20 us --> park <= 20 ms --> step()          stop --> drain --> return
+ *   step() busy --> step()          idle 20..50 us --> park --> rung: step()        stop --> drain --> return
+ *                                                       ^ |
+ *                                                       +-+ slept for nothing: park at once, twice as long
+ *
+ * Whoever gives work rings the doorbell, so spinning reads that one word. A unit that was woken soon after it
+ * had parked spins longer the next time, up to what a wake-up costs; one that slept long, as little as it can.
+ * An idle unit looks around less and less often: 64 of them must not cost the others a processor.
  */
 import { UnitLayout } from '../hw/iotlb/unit-layout.js';
 import type { Clock } from '../hw/sync/thread.js';
@@ -24,43 +30,57 @@ export interface UnitLoopOptions {
   readonly stopping: () => boolean;
 }
 
+/** At least, and at most: about what waking a parked thread costs. */
 const SPIN_NS = 20_000;
-const SPINS_PER_CLOCK_READ = 32;
-/** The stop word rings no doorbell by itself in a host that died: look again this often. */
+const MAX_SPIN_NS = 50_000;
+/** A park shorter than this would have been better spent spinning. */
+const SHORT_PARK_NS = 150_000;
+const SPINS_PER_LOOK = 64;
+/** Nobody rings the doorbell for a host that died: look again after so long, at first and at last. */
 const PARK_SLICE_MS = 20;
+const MAX_PARK_SLICE_MS = 640;
 /** How long a stopping unit may go on finding work. */
 const DRAIN_NS = 500e6;
 
 /** @returns how many steps found work */
 export function runUnit({ model, words, clock, unit, stopping }: UnitLoopOptions): number {
+  const { doorbell, doorbellParked } = UnitLayout.at;
   let busy = 0;
+  let spinNs = SPIN_NS;
   while (!stopping()) {
+    // Before the step: a ring during it, for work that it did not see, ends the spinning at once.
+    const rings = words.load(unit + doorbell);
     if (model.step()) {
       busy++;
       continue;
     }
-    if (!spin(model, clock, stopping)) park(model, words, unit, stopping);
+    if (spin(rings)) continue;
+    const parkedAt = clock.nowNs();
+    park();
+    spinNs = clock.nowNs() - parkedAt < SHORT_PARK_NS ? MAX_SPIN_NS : SPIN_NS;
   }
   const deadline = clock.nowNs() + DRAIN_NS;
   while (model.step() && clock.nowNs() < deadline) busy++;
   return busy;
-}
 
-/** @returns whether something came up within the spin time */
-function spin(model: SteppedModel, clock: Clock, stopping: () => boolean): boolean {
-  const until = clock.nowNs() + SPIN_NS;
-  do {
-    for (let i = 0; i < SPINS_PER_CLOCK_READ; i++) if (model.hasWork()) return true;
-    if (stopping()) return true;
-  } while (clock.nowNs() < until);
-  return false;
-}
+  /** @returns whether something came up within the spin time */
+  function spin(rings: number): boolean {
+    const until = clock.nowNs() + spinNs;
+    do {
+      for (let i = 0; i < SPINS_PER_LOOK; i++) if (words.load(unit + doorbell) !== rings) return true;
+      if (model.hasWork() || stopping()) return true;
+    } while (clock.nowNs() < until);
+    return false;
+  }
 
-/** Whoever gives work adds to the doorbell first and looks at doorbellParked second: one of us sees the other. */
-function park(model: SteppedModel, words: Words, unit: number, stopping: () => boolean): void {
-  const { doorbell, doorbellParked } = UnitLayout.at;
-  words.store(unit + doorbellParked, 1);
-  const seen = words.load(unit + doorbell);
-  if (!model.hasWork() && !stopping()) words.wait(unit + doorbell, seen, PARK_SLICE_MS);
-  words.store(unit + doorbellParked, 0);
+  /** Whoever gives work adds to the doorbell first and looks at doorbellParked second: one of us sees the other. */
+  function park(): void {
+    words.store(unit + doorbellParked, 1);
+    for (let sliceMs = PARK_SLICE_MS; ; sliceMs = Math.min(2 * sliceMs, MAX_PARK_SLICE_MS)) {
+      const seen = words.load(unit + doorbell);
+      if (model.hasWork() || stopping()) break;
+      if (words.wait(unit + doorbell, seen, sliceMs) !== 'timed-out') break;
+    }
+    words.store(unit + doorbellParked, 0);
+  }
 }
