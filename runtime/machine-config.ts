@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { MAX_PORTS } from '../hw/iotlb/unit-layout.js';
+import { type GranuleLg2, type Smmuv3Config, Smmuv3ConfigError, smmuv3Config } from '../hw/smmuv3/config.js';
 import { byteSize } from './core/byte-size.js';
 
 /** A machine cannot be built from this configuration; `key` says which part. */
@@ -53,10 +54,28 @@ const iommuSchema = keyed({
   /** StreamID bits (IDR1.SIDSIZE). */
   sidBits: z.number().int().min(1).max(32).default(32),
   /** Physical address bits (IDR5.OAS). */
-  oasBits: z.union([z.literal(40), z.literal(42), z.literal(44), z.literal(48)]).default(48),
+  oasBits: z.union([z.literal(40), z.literal(42), z.literal(44), z.literal(48), z.literal(52)]).default(48),
+  /** Translation granules (IDR5.GRAN4K, GRAN16K, GRAN64K). */
+  granules: z
+    .array(z.enum(['4KiB', '16KiB', '64KiB']))
+    .min(1)
+    .optional(),
+  /** Hardware update of the Access flag, and of dirty state (IDR0.HTTU). */
+  httu: z.enum(['none', 'access', 'dirty']).optional(),
+  /** SubstreamID (PASID) bits (IDR1.SSIDSIZE). */
+  ssidBits: z.number().int().min(0).max(20).optional(),
+  /** Whether faults stall (IDR0.STALL_MODEL): never, as configured, always. */
+  stalls: z.enum(['none', 'optional', 'forced']).optional(),
+  ats: z.boolean().optional(),
+  pri: z.boolean().optional(),
+  /** Stage 1 of EL2 (IDR0.Hyp). */
+  hyp: z.boolean().optional(),
+  /** How long a CMD_SYNC waits for a device to complete an ATC invalidation. */
+  atcTimeoutNs: z.number().int().min(0).optional(),
   /** Largest command and event queue, log2 of entries. The driver's batches need 128 command slots. */
   cmdqLog2: z.number().int().min(7).max(14).default(10),
   evtqLog2: z.number().int().min(2).max(14).default(10),
+  priqLog2: z.number().int().min(1).max(14).default(10),
 });
 
 const deviceSchema = keyed({
@@ -118,6 +137,12 @@ export function checkConfig(config: MachineConfig): CheckedConfig {
     if ((iotlbEntries & (iotlbEntries - 1)) !== 0)
       throw new ConfigError(`iommus[${index}].iotlbEntries`, `${iotlbEntries} is not a power of two`);
     names.set(name, index);
+    try {
+      hardwareOf(iommus[index]!, index);
+    } catch (error) {
+      if (!(error instanceof Smmuv3ConfigError)) throw error;
+      throw new ConfigError(`iommus[${index}].${error.key}`, error.message.replace(/^smmuv3: \w+ /, ''));
+    }
   });
   const labels = new Set<string>();
   const streams = new Set<string>();
@@ -152,6 +177,23 @@ export function checkConfig(config: MachineConfig): CheckedConfig {
   if (bugs.iommu >= iommus.length)
     throw new ConfigError('bugs.iommu', `there is no IOMMU number ${bugs.iommu}`);
   return { ...parsed.data, devices };
+}
+
+const GRANULES: Readonly<Record<string, GranuleLg2>> = { '4KiB': 12, '16KiB': 14, '64KiB': 16 };
+
+/** What the hardware of an IOMMU is; what was not said is the model's default. @throws Smmuv3ConfigError */
+export function hardwareOf(
+  { name: _name, model: _model, granules, ...keys }: ResolvedConfig['iommus'][number],
+  index: number,
+  bugs: Smmuv3Config['bugs'] = {},
+): Smmuv3Config {
+  const given = Object.fromEntries(Object.entries(keys).filter(([, value]) => value !== undefined));
+  return smmuv3Config({
+    ...given,
+    ...(granules && { granules: granules.map((size) => GRANULES[size]!) }),
+    index,
+    bugs,
+  });
 }
 
 /** Requester ID of a PCI address: bus << 8 | device << 3 | function. */

@@ -7,11 +7,11 @@ import { contextsLayout, iotlbLayout, UnitLayout } from '../hw/iotlb/unit-layout
 import type { Kernel } from '../hw/kernel/kernel.js';
 import { framesLayout } from '../hw/memory/frames-layout.js';
 import type { MachineMemory } from '../hw/memory/machine-memory.js';
-import { type Smmuv3Config, smmuv3Config } from '../hw/smmuv3/config.js';
+import type { Smmuv3Config } from '../hw/smmuv3/config.js';
 import { createSmmuv3Regions } from '../hw/smmuv3/regions.js';
 import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
 import { ThreadTableLayout } from '../hw/sync/thread.js';
-import type { CheckedConfig } from './machine-config.js';
+import { type CheckedConfig, hardwareOf } from './machine-config.js';
 import { UserMemory } from './user-memory.js';
 
 /** Control memory besides what the regions of IOMMUs and devices take: objects, user memory, workers, a program's own. */
@@ -35,17 +35,11 @@ export const portKey = (device: number): string => `port:${device}`;
 
 /** The hardware configuration of one of the machine's SMMUs. */
 export function smmuConfigOf(config: CheckedConfig, index: number): Smmuv3Config {
-  const { sidBits, iotlbEntries, oasBits, cmdqLog2, evtqLog2 } = config.iommus[index]!;
   const { bugs } = config;
   const here = bugs.iommu === index;
-  return smmuv3Config({
-    index,
-    sidBits,
-    iotlbEntries,
-    oasBits,
-    cmdqLog2,
-    evtqLog2,
-    bugs: { skipTlbi: here && bugs.skipTlbi, earlySync: here && bugs.earlySync },
+  return hardwareOf(config.iommus[index]!, index, {
+    skipTlbi: here && bugs.skipTlbi,
+    earlySync: here && bugs.earlySync,
   });
 }
 

@@ -230,8 +230,11 @@ export class CommandQueue {
       const range = C.CMD_CFGI_RANGE.Range.get(c);
       if (range === 31) this.#configs.invalidateAll();
       else this.#configs.invalidateRange(sid, range);
+    } else if (opcode === C.CMD_CFGI_CD) {
+      this.#configs.invalidateCd(sid, C.CMD_CFGI.SubstreamID.get(c));
+    } else if (opcode === C.CMD_CFGI_CD_ALL) {
+      this.#configs.invalidateCds(sid);
     } else {
-      // One entry holds the STE and its only CD, so all three drop the same; over-invalidation is allowed.
       this.#configs.invalidate(sid);
     }
     return CERROR_NONE;

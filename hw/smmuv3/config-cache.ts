@@ -1,18 +1,20 @@
 /**
- * From StreamID to configuration: Stream table, STE, CD, through the `contexts` region, which caches the two as
- * one decoded entry and which devices probe as well. [IHI0070] 3.3, 3.21, 5.1.
+ * From StreamID and SubstreamID to configuration: Stream table, STE, CD, through the `contexts` region, which
+ * caches the two as one decoded entry and which devices probe as well. [IHI0070] 3.3, 3.21, 5.1.
  *
  *   StreamID -> (level-1 descriptor) -> STE -> CD at a PA, or at an IPA through stage 2 when nested
  *
  * A configuration that faults is never cached. Not modelled: two-level CD tables, substreams.
  */
-import { XLAT_FAULT_CLASS_SHIFT, XLAT_FAULT_S2, XLAT_OK, Xlat } from '../iotlb/port-layout.js';
+import { NO_SSID, XLAT_FAULT_CLASS_SHIFT, XLAT_FAULT_S2, XLAT_OK, Xlat } from '../iotlb/port-layout.js';
 import {
+  CONTEXT_ABORT,
   CONTEXT_BYTES,
   CONTEXT_COUNT,
   CONTEXT_FLAG_S2_RECORD,
   CONTEXT_NESTED,
   CONTEXT_S1,
+  contextIndex,
   StreamContext,
 } from '../iotlb/unit-layout.js';
 import type { Kernel } from '../kernel/kernel.js';
@@ -20,7 +22,14 @@ import type { Words } from '../sync/words.js';
 import type { Bus } from './bus.js';
 import { CD_BYTES } from './cd.js';
 import type { Smmuv3Config } from './config.js';
-import { C_BAD_STREAMID, type EventRecord, F_CD_FETCH, F_STE_FETCH, F_WALK_EABT } from './event.js';
+import {
+  C_BAD_STREAMID,
+  C_BAD_SUBSTREAMID,
+  type EventRecord,
+  F_CD_FETCH,
+  F_STE_FETCH,
+  F_WALK_EABT,
+} from './event.js';
 import type { Log } from './mmio.js';
 import type { Smmuv3Regions } from './regions.js';
 import { CR2, STRTAB_BASE, STRTAB_BASE_CFG, STRTAB_FMT_2LVL } from './registers.js';
@@ -30,7 +39,6 @@ import { decodeCd, decodeSte, StreamConfig } from './stream-config.js';
 
 const at = Smmuv3Layout.at;
 const ctx = StreamContext.at;
-const INDEX_MASK = CONTEXT_COUNT - 1;
 /** Fields of a StreamContext after seq, sid and valid, as 32-bit words. */
 const FIRST_WORD = ctx.kind >> 2;
 const LAST_WORD = ctx.ssid >> 2;
@@ -70,53 +78,63 @@ export class ConfigCache {
   }
 
   /**
-   * The configuration of a stream, from the cache or from memory.
+   * The configuration of a stream or substream, from the cache or from memory.
+   * @param ssid  SubstreamID, or NO_SSID
    * @returns base of its StreamContext; 0 on a fault, described by `fault` and `recordFault`. With `s1Disabled`
    *          set the context is the draft, and not cached.
    */
-  lookup(sid: number): number {
+  lookup(sid: number, ssid: number): number {
     this.s1Disabled = false;
-    const entry = this.#contexts + (sid & INDEX_MASK) * CONTEXT_BYTES;
-    // Plain reads: this thread is the only writer.
-    const u32 = this.#bus.memory.u32;
-    if (u32[(entry + ctx.valid) >> 2] === 1 && u32[(entry + ctx.sid) >> 2] === sid) return entry;
+    const entry = this.#slot(sid, ssid);
+    if (this.#holds(entry, sid, ssid)) return entry;
     this.#words.add(this.#base + at.configFetches, 1);
     this.recordFault = true;
     if (!this.#fetchSte(sid)) return 0;
     const stream = this.#stream;
     const bad = decodeSte(this.#ste, this.#config, stream);
     if (bad !== 0) return this.#refused({ id: bad });
+    if (ssid !== NO_SSID && stream.kind !== CONTEXT_ABORT) return this.#refused({ id: C_BAD_SUBSTREAMID });
     const draft = this.#base + at.draft;
     if (stream.kind === CONTEXT_S1 || stream.kind === CONTEXT_NESTED) {
-      this.#write(draft, sid);
+      this.#write(draft, sid, ssid);
       if (!this.#fetchCd(draft)) return 0;
       const badCd = decodeCd(this.#cd, this.#config, stream);
       if (badCd !== 0) return this.#refused({ id: badCd });
       if (stream.s1Disabled) {
-        this.#write(draft, sid);
+        this.#write(draft, sid, ssid);
         this.s1Disabled = true;
         return draft;
       }
     }
-    this.#publish(entry, sid);
+    this.#publish(entry, sid, ssid);
     return entry;
   }
 
-  /** CMD_CFGI_STE, and CMD_CFGI_CD of its only CD. */
+  /** CMD_CFGI_STE: the stream, and what was fetched through its STE. */
   invalidate(sid: number): void {
-    const entry = this.#contexts + (sid & INDEX_MASK) * CONTEXT_BYTES;
-    if (this.#words.load(entry + ctx.sid) >>> 0 === sid) this.#drop(entry);
+    const entry = this.#slot(sid, NO_SSID);
+    if (this.#holds(entry, sid, NO_SSID)) this.#drop(entry);
+    this.#dropSubstreams(sid, 1);
   }
 
   /** CMD_CFGI_STE_RANGE: the aligned 2^(range+1) streams around `sid`. */
   invalidateRange(sid: number, range: number): void {
     const span = 2 ** (range + 1);
-    const first = Math.floor(sid / span) * span;
-    for (let i = 0; i < CONTEXT_COUNT; i++) {
-      const entry = this.#contexts + i * CONTEXT_BYTES;
-      const cached = this.#words.load(entry + ctx.sid) >>> 0;
-      if (cached >= first && cached - first < span) this.#drop(entry);
-    }
+    this.#dropStreams(Math.floor(sid / span) * span, span);
+  }
+
+  /** CMD_CFGI_CD of one substream; NO_SSID's configuration may come from the CD of substream 0. */
+  invalidateCd(sid: number, ssid: number): void {
+    const entry = this.#slot(sid, ssid);
+    if (this.#holds(entry, sid, ssid)) this.#drop(entry);
+    if (ssid !== 0) return;
+    const untagged = this.#slot(sid, NO_SSID);
+    if (this.#holds(untagged, sid, NO_SSID)) this.#drop(untagged);
+  }
+
+  /** CMD_CFGI_CD_ALL. */
+  invalidateCds(sid: number): void {
+    this.invalidate(sid);
   }
 
   invalidateAll(): void {
@@ -207,8 +225,43 @@ export class ConfigCache {
 
   // ---- entries ----
 
+  #slot(sid: number, ssid: number): number {
+    return this.#contexts + contextIndex(sid, ssid) * CONTEXT_BYTES;
+  }
+
+  /** Plain reads: this thread is the only writer. */
+  #holds(entry: number, sid: number, ssid: number): boolean {
+    const { u32 } = this.#bus.memory;
+    return (
+      u32[(entry + ctx.valid) >> 2] === 1 &&
+      u32[(entry + ctx.sid) >> 2] === sid &&
+      u32[(entry + ctx.ssid) >> 2] === ssid
+    );
+  }
+
+  /** Drops what is cached of `count` streams from `first` on. */
+  #dropStreams(first: number, count: number): void {
+    const { u32 } = this.#bus.memory;
+    for (let i = 0; i < CONTEXT_COUNT; i++) {
+      const entry = this.#contexts + i * CONTEXT_BYTES;
+      const cached = u32[(entry + ctx.sid) >> 2]!;
+      if (cached >= first && cached - first < count) this.#drop(entry);
+    }
+  }
+
+  /** The same, when no more than their substreams are left. */
+  #dropSubstreams(first: number, count: number): void {
+    // Their slots are scattered: the search is skipped while nobody uses substreams.
+    if (this.#words.load(this.#base + at.ssidContexts) !== 0) this.#dropStreams(first, count);
+  }
+
+  /** Keeps count of the substreams cached. `change` is +1 or -1, `ssid` whose entry came or went. */
+  #count(ssid: number, change: number): void {
+    if (ssid !== NO_SSID) this.#words.add(this.#base + at.ssidContexts, change);
+  }
+
   /** Fills a context that no other thread looks at. */
-  #write(context: number, sid: number): void {
+  #write(context: number, sid: number, ssid: number): void {
     const s = this.#stream;
     const u32 = this.#bus.memory.u32;
     const put = (field: number, value: number): void => {
@@ -232,15 +285,17 @@ export class ConfigCache {
     put(ctx.s1StartLevel, s.s1StartLevel);
     put(ctx.s1GranuleLg2, 12);
     put(ctx.s2GranuleLg2, 12);
-    put(ctx.ssid, 0);
+    put(ctx.ssid, ssid);
   }
 
   /** Puts the stream's configuration in its entry, under the entry's sequence. */
-  #publish(entry: number, sid: number): void {
+  #publish(entry: number, sid: number, ssid: number): void {
     const draft = this.#base + at.draft;
-    this.#write(draft, sid);
+    this.#write(draft, sid, ssid);
     const words = this.#words;
     const u32 = this.#bus.memory.u32;
+    if (u32[(entry + ctx.valid) >> 2] === 1) this.#count(u32[(entry + ctx.ssid) >> 2]!, -1);
+    this.#count(ssid, 1);
     words.add(entry + ctx.seq, 1);
     words.store(entry + ctx.sid, sid);
     // Atomic stores: a plain one could be seen before the sequence is odd.
@@ -252,6 +307,7 @@ export class ConfigCache {
   #drop(entry: number): void {
     const words = this.#words;
     if (words.load(entry + ctx.valid) === 0) return;
+    this.#count(words.load(entry + ctx.ssid) >>> 0, -1);
     words.add(entry + ctx.seq, 1);
     words.store(entry + ctx.valid, 0);
     words.add(entry + ctx.seq, 1);

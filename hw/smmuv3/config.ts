@@ -1,9 +1,9 @@
 /**
  * What one SMMU implements, and how its identification registers say so. [IHI0070] 6.3.1 to 6.3.8.
  *
- * Off, and reported as off: HTTU, ATS, PRI, stalls, substreams, two-level CD tables, EL2, 16 and 64 KiB granules,
- * 52-bit addresses, ECMDQ. On: both stages, AArch64 tables, two-level stream tables, range invalidation, MSIs, SEV,
- * coherent table access, S2FWB (memory attributes have no effect here, so forcing them has none either).
+ * A key of the configuration turns a feature on, MODELLED says which features there are: the rest is reported as
+ * absent and refused. Always on: AArch64 tables, two-level stream tables, range invalidation, MSIs, SEV, coherent
+ * table access, S2FWB (memory attributes have no effect here, so forcing them has none either).
  */
 import {
   AIDR,
@@ -12,7 +12,9 @@ import {
   IDR3,
   IDR5,
   IIDR,
+  STALL_MODEL_FORCED,
   STALL_MODEL_NO_STALL,
+  STALL_MODEL_OPTIONAL,
   TTENDIAN_LITTLE,
   TTF_AARCH64,
 } from './registers.js';
@@ -26,6 +28,34 @@ export interface Smmuv3Bugs {
   readonly earlySync?: boolean;
 }
 
+/** log2 of a translation granule in bytes: 4, 16 and 64 KiB. */
+export type GranuleLg2 = 12 | 14 | 16;
+/** IDR0.HTTU: no hardware update of tables, of the Access flag, of the Access flag and dirty state. */
+export type Httu = 'none' | 'access' | 'dirty';
+/** IDR0.STALL_MODEL: faults never stall, stall when the configuration says so, or always stall. */
+export type Stalls = 'none' | 'optional' | 'forced';
+
+/** What the model can do now. A configuration that asks for more is refused. */
+export const MODELLED: {
+  readonly granules: readonly GranuleLg2[];
+  readonly oasBits: number;
+  readonly httu: readonly Httu[];
+  readonly ssidBits: number;
+  readonly stalls: readonly Stalls[];
+  readonly ats: boolean;
+  readonly pri: boolean;
+  readonly hyp: boolean;
+} = {
+  granules: [12],
+  oasBits: 48,
+  httu: ['none'],
+  ssidBits: 0,
+  stalls: ['none'],
+  ats: false,
+  pri: false,
+  hyp: false,
+};
+
 export interface Smmuv3Config {
   /** Index of the unit in its machine: the regions' suffix. */
   readonly index: number;
@@ -33,13 +63,28 @@ export interface Smmuv3Config {
   readonly sidBits: number;
   /** A power of two. */
   readonly iotlbEntries: number;
-  /** 32, 36, 40, 42, 44 or 48. */
+  /** 32, 36, 40, 42, 44, 48 or 52. */
   readonly oasBits: number;
+  /** Granules that stage 1 and stage 2 may use. */
+  readonly granules: readonly GranuleLg2[];
+  readonly httu: Httu;
+  /** SubstreamID bits, 0..20; with any, two-level CD tables too. */
+  readonly ssidBits: number;
+  readonly stalls: Stalls;
+  /** ATS; with both stages, split-stage ATS too. */
+  readonly ats: boolean;
+  /** Page requests; only with ATS. */
+  readonly pri: boolean;
+  /** Stage 1 of the EL2 and EL2-E2H regimes; only with both stages. */
+  readonly hyp: boolean;
+  /** After how long a CMD_SYNC gives up on a device that does not complete an ATC invalidation. */
+  readonly atcTimeoutNs: number;
   readonly vmidBits: 8 | 16;
   readonly asidBits: 8 | 16;
   /** Largest log2 of entries that a queue's base register takes. */
   readonly cmdqLog2: number;
   readonly evtqLog2: number;
+  readonly priqLog2: number;
   /** Which stages exist. */
   readonly stages: 's1' | 's2' | 'both';
   readonly bugs: Smmuv3Bugs;
@@ -53,34 +98,96 @@ export const SMMUV3_DEFAULTS: Omit<Smmuv3Config, 'index'> = {
   asidBits: 16,
   cmdqLog2: 14,
   evtqLog2: 14,
+  priqLog2: 14,
+  granules: MODELLED.granules,
+  httu: MODELLED.httu.at(-1)!,
+  ssidBits: MODELLED.ssidBits,
+  stalls: MODELLED.stalls.includes('optional') ? 'optional' : 'none',
+  ats: MODELLED.ats,
+  pri: MODELLED.pri,
+  hyp: false,
+  atcTimeoutNs: 100_000_000,
   stages: 'both',
   bugs: {},
 };
 
-/** @throws RangeError naming the key that makes no sense */
+/** An SMMU cannot be built like this; `key` says which part of its configuration. */
+export class Smmuv3ConfigError extends RangeError {
+  override readonly name = 'Smmuv3ConfigError';
+  readonly key: keyof Smmuv3Config;
+  constructor(key: keyof Smmuv3Config, what: string) {
+    super(`smmuv3: ${key} ${what}`);
+    this.key = key;
+  }
+}
+
+const list = (values: readonly unknown[]): string => values.join(', ');
+
+/** @throws Smmuv3ConfigError naming the key that makes no sense, or that asks for what is not modelled */
 export function smmuv3Config(options: Partial<Smmuv3Config> & { readonly index: number }): Smmuv3Config {
-  const config = { ...SMMUV3_DEFAULTS, ...options };
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const config: Smmuv3Config = {
+    ...SMMUV3_DEFAULTS,
+    // Follows ATS unless it is asked for.
+    pri: MODELLED.pri && options.ats !== false,
+    ...given,
+    index: options.index,
+  };
   const whole = (key: keyof Smmuv3Config, low: number, high: number): void => {
     const value = config[key];
     if (!(Number.isInteger(value) && (value as number) >= low && (value as number) <= high))
-      throw new RangeError(`smmuv3: ${key} is ${String(value)}, not in ${low}..${high}`);
+      throw new Smmuv3ConfigError(key, `is ${String(value)}, not in ${low}..${high}`);
+  };
+  const oneOf = (key: keyof Smmuv3Config, values: readonly unknown[]): void => {
+    if (!values.includes(config[key]))
+      throw new Smmuv3ConfigError(key, `is ${String(config[key])}, not one of ${list(values)}`);
+  };
+  const modelled = (key: keyof Smmuv3Config, is: boolean): void => {
+    if (!is) throw new Smmuv3ConfigError(key, `${String(config[key])} is not modelled yet`);
   };
   whole('index', 0, 1023);
   whole('sidBits', 1, 32);
   whole('iotlbEntries', 4, 1 << 20);
   whole('cmdqLog2', 1, 14);
   whole('evtqLog2', 1, 14);
+  whole('priqLog2', 1, 14);
+  whole('ssidBits', 0, 20);
+  whole('atcTimeoutNs', 0, Number.MAX_SAFE_INTEGER);
   if ((config.iotlbEntries & (config.iotlbEntries - 1)) !== 0)
-    throw new RangeError(`smmuv3: iotlbEntries is ${config.iotlbEntries}, not a power of two`);
-  if (!ADDRESS_BITS.includes(config.oasBits) || config.oasBits > 48)
-    throw new RangeError(`smmuv3: oasBits is ${config.oasBits}, not 32, 36, 40, 42, 44 or 48`);
-  for (const key of ['vmidBits', 'asidBits'] as const)
-    if (config[key] !== 8 && config[key] !== 16)
-      throw new RangeError(`smmuv3: ${key} is ${String(config[key])}, not 8 or 16`);
-  if (!['s1', 's2', 'both'].includes(config.stages))
-    throw new RangeError(`smmuv3: stages is ${String(config.stages)}, not s1, s2 or both`);
+    throw new Smmuv3ConfigError('iotlbEntries', `is ${config.iotlbEntries}, not a power of two`);
+  oneOf('oasBits', ADDRESS_BITS);
+  oneOf('vmidBits', [8, 16]);
+  oneOf('asidBits', [8, 16]);
+  oneOf('stages', ['s1', 's2', 'both']);
+  oneOf('httu', ['none', 'access', 'dirty']);
+  oneOf('stalls', ['none', 'optional', 'forced']);
+  for (const key of ['ats', 'pri', 'hyp'] as const) oneOf(key, [false, true]);
+  const { granules } = config;
+  if (
+    !Array.isArray(granules) ||
+    granules.length === 0 ||
+    granules.some((lg2) => ![12, 14, 16].includes(lg2))
+  )
+    throw new Smmuv3ConfigError('granules', `is [${list(granules)}], not some of 12, 14, 16`);
+  // Without 64 KiB pages no descriptor holds an address of 52 bits (IDR5.DS is 0).
+  if (config.oasBits === 52 && !granules.includes(16))
+    throw new Smmuv3ConfigError('oasBits', 'is 52, which needs the granule of 64 KiB');
+  if (config.pri && !config.ats) throw new Smmuv3ConfigError('pri', 'needs ats');
+  if (config.hyp && config.stages !== 'both') throw new Smmuv3ConfigError('hyp', 'needs both stages');
+  modelled(
+    'granules',
+    granules.every((lg2) => MODELLED.granules.includes(lg2)),
+  );
+  modelled('oasBits', config.oasBits <= MODELLED.oasBits);
+  modelled('httu', MODELLED.httu.includes(config.httu));
+  modelled('ssidBits', config.ssidBits <= MODELLED.ssidBits);
+  modelled('stalls', MODELLED.stalls.includes(config.stalls));
+  for (const key of ['ats', 'pri', 'hyp'] as const) modelled(key, MODELLED[key] || !config[key]);
   return config;
 }
+
+/** Bits of the largest stage-1 input range, IDR5.VAX. More than 48 need the granule of 64 KiB. */
+export const vaBits = (config: Smmuv3Config): number => (config.oasBits === 52 ? 52 : 48);
 
 /** The identification registers' values. */
 export interface Identification {
@@ -94,6 +201,13 @@ export interface Identification {
 
 /** JEP106-style implementer of no real vendor, so that no driver applies another's errata. */
 const IMPLEMENTER = 0xffe;
+/** IDR5.STALL_MAX: no table is bounded by it, so it is as large as the STAG field allows. */
+const STALL_MAX = 0xffff;
+const STALL_MODELS = {
+  none: STALL_MODEL_NO_STALL,
+  optional: STALL_MODEL_OPTIONAL,
+  forced: STALL_MODEL_FORCED,
+};
 
 export function identification(config: Smmuv3Config): Identification {
   let idr0 = 0;
@@ -106,11 +220,18 @@ export function identification(config: Smmuv3Config): Identification {
   idr0 = IDR0.MSI.put(idr0, 1);
   idr0 = IDR0.SEV.put(idr0, 1);
   idr0 = IDR0.TTENDIAN.put(idr0, TTENDIAN_LITTLE);
-  idr0 = IDR0.STALL_MODEL.put(idr0, STALL_MODEL_NO_STALL);
+  idr0 = IDR0.STALL_MODEL.put(idr0, STALL_MODELS[config.stalls]);
+  idr0 = IDR0.HTTU.put(idr0, ['none', 'access', 'dirty'].indexOf(config.httu));
+  idr0 = IDR0.Hyp.put(idr0, config.hyp ? 1 : 0);
+  idr0 = IDR0.ATS.put(idr0, config.ats ? 1 : 0);
+  idr0 = IDR0.PRI.put(idr0, config.pri ? 1 : 0);
+  idr0 = IDR0.CD2L.put(idr0, config.ssidBits > 0 ? 1 : 0);
   idr0 = IDR0.ST_LEVEL.put(idr0, 1);
 
   let idr1 = 0;
   idr1 = IDR1.SIDSIZE.put(idr1, config.sidBits);
+  idr1 = IDR1.SSIDSIZE.put(idr1, config.ssidBits);
+  idr1 = IDR1.PRIQS.put(idr1, config.pri ? config.priqLog2 : 0);
   idr1 = IDR1.EVENTQS.put(idr1, config.evtqLog2);
   idr1 = IDR1.CMDQS.put(idr1, config.cmdqLog2);
 
@@ -122,7 +243,11 @@ export function identification(config: Smmuv3Config): Identification {
 
   let idr5 = 0;
   idr5 = IDR5.OAS.put(idr5, ADDRESS_BITS.indexOf(config.oasBits));
-  idr5 = IDR5.GRAN4K.put(idr5, 1);
+  idr5 = IDR5.GRAN4K.put(idr5, config.granules.includes(12) ? 1 : 0);
+  idr5 = IDR5.GRAN16K.put(idr5, config.granules.includes(14) ? 1 : 0);
+  idr5 = IDR5.GRAN64K.put(idr5, config.granules.includes(16) ? 1 : 0);
+  idr5 = IDR5.VAX.put(idr5, vaBits(config) === 52 ? 1 : 0);
+  idr5 = IDR5.STALL_MAX.put(idr5, config.stalls === 'none' ? 0 : STALL_MAX);
 
   let iidr = 0;
   iidr = IIDR.Implementer.put(iidr, IMPLEMENTER);

@@ -35,7 +35,9 @@ export const IDR0 = reg32('SMMU_IDR0', 0x00, {
 });
 export const TTF_AARCH64 = 2;
 export const TTENDIAN_LITTLE = 2;
+export const STALL_MODEL_OPTIONAL = 0;
 export const STALL_MODEL_NO_STALL = 1;
+export const STALL_MODEL_FORCED = 2;
 
 export const IDR1 = reg32('SMMU_IDR1', 0x04, {
   SIDSIZE: bits(5, 0),

@@ -17,7 +17,7 @@ import { layout, line, raw, u32, u64 } from '../memory/layout.js';
 /** Requests that one step takes from one port. */
 export const SERVE_BATCH = 64;
 
-export const Smmuv3Layout = layout('smmuv3', 1, {
+export const Smmuv3Layout = layout('smmuv3', 2, {
   // Identification: written once by the thread that builds the machine, then constant.
   idr0: u32(),
   idr1: u32(),
@@ -94,6 +94,9 @@ export const Smmuv3Layout = layout('smmuv3', 1, {
   smmuenActive: u32(),
   /** GBPA in force, without Update. */
   gbpaActive: u32(),
+
+  /** Contexts cached of substreams: while 0, nobody needs to look for them. */
+  ssidContexts: u32(),
 
   /** Counters for display; monotonic, modulo 2^32. */
   commandsConsumed: line(u32()),

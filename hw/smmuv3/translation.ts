@@ -21,7 +21,6 @@ import {
   Xlat,
 } from '../iotlb/port-layout.js';
 import {
-  CONTEXT_ABORT,
   CONTEXT_BYPASS,
   CONTEXT_FLAG_S1_RECORD,
   CONTEXT_FLAG_S2_RECORD,
@@ -33,14 +32,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { Smmuv3Config } from './config.js';
 import { type ConfigCache, type ConfigFault, word52 } from './config-cache.js';
-import {
-  C_BAD_SUBSTREAMID,
-  EVENT_CLASS_IN,
-  F_ADDR_SIZE,
-  F_PERMISSION,
-  F_TRANSLATION,
-  F_WALK_EABT,
-} from './event.js';
+import { EVENT_CLASS_IN, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT } from './event.js';
 import type { EventQueue } from './event-queue.js';
 import type { Smmuv3Regions } from './regions.js';
 import { GBPA } from './registers.js';
@@ -139,40 +131,32 @@ export class Translation {
     const first = this.#batch >>> 2;
     for (let i = 0; i < n; ) {
       const sid = u32[first + i * XLAT_WORDS + SID]!;
-      const hasSsid = u32[first + i * XLAT_WORDS + SSID] !== NO_SSID;
+      const ssid = u32[first + i * XLAT_WORDS + SSID]!;
       let end = i + 1;
       while (
         end < n &&
         u32[first + end * XLAT_WORDS + SID] === sid &&
-        (u32[first + end * XLAT_WORDS + SSID] !== NO_SSID) === hasSsid
+        u32[first + end * XLAT_WORDS + SSID] === ssid
       )
         end++;
-      this.#serveStream(sid, hasSsid, this.#batch + i * XLAT_BYTES, end - i);
+      this.#serveStream(sid, ssid, this.#batch + i * XLAT_BYTES, end - i);
       i = end;
     }
   }
 
-  /** `n` consecutive requests of one stream, all with or all without a substream. */
-  #serveStream(sid: number, hasSsid: boolean, xlats: number, n: number): void {
+  /** `n` consecutive requests of one stream and substream. */
+  #serveStream(sid: number, ssid: number, xlats: number, n: number): void {
     const { unit, iotlb } = this.#regions;
     const u32 = this.#memory.u32;
     let context = 0;
     // A faulty configuration is not cached: every transaction fetches anew, and may find it mended.
     for (; n > 0; xlats += XLAT_BYTES, n--) {
-      context = this.#configs.lookup(sid);
+      context = this.#configs.lookup(sid, ssid);
       if (context !== 0) break;
       this.#refuse(xlats, this.#configs.fault, this.#configs.recordFault);
     }
     if (n === 0) return;
     const kind = u32[(context + StreamContext.at.kind) >> 2]!;
-    if (hasSsid && kind !== CONTEXT_ABORT) {
-      // IDR1.SSIDSIZE is 0: no substream is in range.
-      for (let i = 0; i < n; i++) {
-        const xlat = xlats + i * XLAT_BYTES;
-        this.#refuse(xlat, { id: C_BAD_SUBSTREAMID }, true);
-      }
-      return;
-    }
     const flags = u32[(context + StreamContext.at.flags) >> 2]!;
     if (this.#configs.s1Disabled) {
       for (let i = 0; i < n; i++)

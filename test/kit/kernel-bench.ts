@@ -106,7 +106,16 @@ export class KernelBench {
       s1StartLevel: 0,
       ...fields,
     };
-    const more = { s2Root: 0n, s2InputBits: 48, s2OutputBits: 48, s2StartLevel: 0, ...all, sid, valid: 1 };
+    const more = {
+      s2Root: 0n,
+      s2InputBits: 48,
+      s2OutputBits: 48,
+      s2StartLevel: 0,
+      ...all,
+      sid,
+      ssid: 0xffff_ffff,
+      valid: 1,
+    };
     for (const [key, value] of Object.entries(more)) {
       const offset = base + at[key as keyof typeof at];
       if (typeof value === 'bigint') this.set64(offset, value);

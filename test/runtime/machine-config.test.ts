@@ -24,6 +24,18 @@ const wrong: [string, unknown, string, RegExp][] = [
     'iommus[0].cmdqLog2',
     /./,
   ],
+  [
+    'page requests without ATS',
+    { ...good, iommus: [{ name: 'smmu0', model: 'smmuv3', ats: false, pri: true }], devices: [] },
+    'iommus[0].pri',
+    /needs ats/,
+  ],
+  [
+    'an unknown granule',
+    { ...good, iommus: [{ name: 'smmu0', model: 'smmuv3', granules: ['8KiB'] }], devices: [] },
+    'iommus[0].granules[0]',
+    /./,
+  ],
   ['no IOMMU', { ...good, iommus: [], devices: [] }, 'iommus', /./],
   ['an unknown key', { ...good, iommu: [] }, 'iommu', /only memory, iommus, devices, /],
   [

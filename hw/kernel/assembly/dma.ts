@@ -33,6 +33,7 @@ import {
   CONTEXT_S1_OUTPUT_BITS,
   CONTEXT_SEQ,
   CONTEXT_SID,
+  CONTEXT_SSID,
   CONTEXT_TAG,
   CONTEXT_VALID,
   IOTLB_ENTRIES,
@@ -107,6 +108,7 @@ function readContext(contexts: usize, sid: u32): bool {
   schedulePoint();
   const usable =
     (atomic.load<u32>(context, CONTEXT_SID) == sid) &
+    (atomic.load<u32>(context, CONTEXT_SSID) == NO_SSID) &
     (atomic.load<u32>(context, CONTEXT_VALID) != 0) &
     ((seq & 1) == 0);
   contextKind = atomic.load<u32>(context, CONTEXT_KIND);

@@ -139,6 +139,9 @@ test('dma: invalid, foreign, half-written and SSID-tagged streams are the pIOMMU
   bench.set32(context + StreamContext.at.sid, SID + 1024);
   t.is(begin(), 1);
   bench.set32(context + StreamContext.at.sid, SID);
+  bench.set32(context + StreamContext.at.ssid, 0);
+  t.is(begin(), 1);
+  bench.set32(context + StreamContext.at.ssid, 0xffff_ffff);
   t.is(begin(), 0);
   bench.ask(bench.slot(0), 0n, 0, SID + 1);
   t.is(begin(), 1);
