@@ -28,6 +28,11 @@ const at = Smmuv3Layout.at;
 
 /** Commands consumed by one step, so that translation requests are not kept waiting. */
 const COMMANDS_PER_STEP = 64;
+/**
+ * Commands consumed between two updates of CMDQ_CONS: a producer may be waiting for room, but every update takes
+ * the register's cache line away from whoever watches it. 4.7.3 asks for it at a CMD_SYNC.
+ */
+const COMMANDS_PER_UPDATE = 16;
 /** Input pages: bits 63:12. */
 const PAGES = 2 ** 52;
 /** IPA pages that a command can name: bits 51:12. */
@@ -56,6 +61,8 @@ export class CommandQueue {
   #baseLow = -1;
   #baseHigh = -1;
   #start = 0;
+  /** Generation of the SYNC that has just begun. */
+  #syncGen = 0;
   #log2 = 0;
 
   constructor(parts: {
@@ -108,6 +115,7 @@ export class CommandQueue {
     const prod = this.#load(at.cmdqProd);
     let cons = queuePointer(this.#load(at.cmdqCons), log2);
     let consumed = 0;
+    let unpublished = 0;
     while (consumed < COMMANDS_PER_STEP && !queueEmpty(prod, cons, log2)) {
       const from = this.#bus.memory.linearOf(
         start + queueIndex(cons, log2) * C.COMMAND_BYTES,
@@ -128,16 +136,22 @@ export class CommandQueue {
       this.#trace.command(this.#command, cons);
       consumed++;
       if (result === BEGUN) {
-        this.#setCons(cons);
-        if (!this.#finishSync()) break;
-        // A SYNC that nobody is in the way of completes at once.
-        cons = queueAdvance(cons, log2);
-        continue;
+        // A SYNC that nobody is in the way of completes at once, and advances CMDQ_CONS.
+        if (!this.#syncPassed(this.#syncGen)) {
+          this.#setCons(cons);
+          this.#suspendSync();
+          unpublished = 0;
+          break;
+        }
+        this.#completeSync(cons, this.#syncGen);
+        unpublished = -1;
       }
       cons = queueAdvance(cons, log2);
-      // Published one by one: a producer may be waiting for room.
+      if (++unpublished < COMMANDS_PER_UPDATE) continue;
       this.#setCons(cons);
+      unpublished = 0;
     }
+    if (unpublished > 0) this.#setCons(cons);
     if (consumed > 0) {
       this.#words.add(this.#base + at.commandsConsumed, consumed);
       this.#wake();
@@ -310,37 +324,50 @@ export class CommandQueue {
   #beginSync(): number {
     const c = this.#command;
     if (C.CMD_SYNC_FIELDS.CS.get(c) === 3) return CERROR_ILL;
+    this.#syncGen = this.#gate.begin();
+    return BEGUN;
+  }
+
+  /** The SYNC in #command waits for ports: it is kept where whoever hosts the SMMU next finds it. */
+  #suspendSync(): void {
     const words = this.#words;
-    words.store(this.#base + at.syncGen, this.#gate.begin());
+    const c = this.#command;
+    words.store(this.#base + at.syncGen, this.#syncGen);
     words.store(this.#base + at.syncWord0, c[0]!);
     words.store(this.#base + at.syncWord1, c[1]!);
     words.store(this.#base + at.syncWord2, c[2]!);
     words.store(this.#base + at.syncWord3, c[3]!);
     words.store(this.#base + at.syncPending, 1);
-    return BEGUN;
+  }
+
+  #syncPassed(gen: number): boolean {
+    return this.#config.bugs.earlySync === true || this.#gate.passed(gen);
   }
 
   /** @returns whether the pending SYNC is now complete */
   #finishSync(): boolean {
-    const words = this.#words;
     const gen = this.#load(at.syncGen);
-    if (this.#config.bugs.earlySync !== true && !this.#gate.passed(gen)) return false;
-    words.store(this.#base + at.syncPending, 0);
-    if (this.#load(at.updatePending) === 0) this.#gate.end();
+    if (!this.#syncPassed(gen)) return false;
+    this.#words.store(this.#base + at.syncPending, 0);
     const c = this.#command;
     for (let i = 0; i < C.COMMAND_WORDS; i++) c[i] = this.#load(at.syncWord0 + i * 4);
     this.#decodeBase();
-    const log2 = this.#log2;
-    const cons = queuePointer(this.#load(at.cmdqCons), log2);
-    const seq = (words.add(this.#base + at.syncSeq, 1) + 1) >>> 0;
+    this.#completeSync(queuePointer(this.#load(at.cmdqCons), this.#log2), gen);
+    return true;
+  }
+
+  /** The SYNC in #command, at `cons`, has nothing left to wait for. */
+  #completeSync(cons: number, gen: number): void {
+    const c = this.#command;
+    if (this.#load(at.updatePending) === 0) this.#gate.end();
+    const seq = (this.#words.add(this.#base + at.syncSeq, 1) + 1) >>> 0;
     this.#trace.sync(seq, cons, gen);
     // 4.7.3: whoever sees the signal must find the command consumed.
-    this.#setCons(queueAdvance(cons, log2));
+    this.#setCons(queueAdvance(cons, this.#log2));
     this.#wake();
     const cs = C.CMD_SYNC_FIELDS.CS.get(c);
     if (cs === C.SYNC_CS_IRQ)
       this.#interrupts.cmdSync(C.CMD_SYNC_FIELDS.MSIAddress.get(c), C.CMD_SYNC_FIELDS.MSIData.get(c));
     else if (cs === C.SYNC_CS_SEV) this.#interrupts.sev();
-    return true;
   }
 }

@@ -119,6 +119,13 @@ export class Words {
     for (let i = 0; i < count; i++) this.#i32[word + i] = from[at + i]!;
   }
 
+  /** write() from a Uint32Array; one function for both kinds of array would be slow with each. */
+  writeUnsigned(offset: number, from: Uint32Array, at: number, count: number): void {
+    if (hook !== null) hook('store', offset);
+    const word = offset >>> 2;
+    for (let i = 0; i < count; i++) this.#i32[word + i] = from[at + i]! | 0;
+  }
+
   /** Parks while the word still holds `value`, for at most `timeoutMs`. */
   wait(offset: number, value: number, timeoutMs: number): WaitResult {
     if (hook !== null) hook('wait', offset);

@@ -49,6 +49,8 @@ const AT = DriverLayout.at;
 const PROD_MASK = CMDQ_OWNED - 1;
 const CONS_SHIFT = 16;
 const DEADLINE_NS = 5e9;
+/** Looks at the queue before a wait begins in earnest, with a clock and a deadline: a few microseconds. */
+const QUICK_LOOKS = 256;
 
 /** What the queue needs of an SMMU. */
 export interface CommandQueueHost {
@@ -81,6 +83,7 @@ export class CommandQueue {
   readonly #lg2: number;
   readonly #msi: boolean;
   readonly #deadlineNs: number;
+  /** The SYNC of this queue; only the address of an MSI changes. */
   readonly #sync = new Uint32Array(COMMAND_WORDS);
 
   private constructor(
@@ -99,6 +102,7 @@ export class CommandQueue {
     this.#lg2 = this.#words.load(this.#base + AT.queueLg2);
     this.#msi = (this.#words.load(this.#base + AT.flags) & CMDQ_FLAG_MSI) !== 0;
     this.#deadlineNs = options.deadlineNs ?? DEADLINE_NS;
+    encodeSync(this.#sync, 0, SYNC_CS_SEV);
     if (this.#queue === 0) bug(`command queue ${index} is used before the SMMU's reset`);
   }
 
@@ -147,7 +151,7 @@ export class CommandQueue {
    * @param sync  append a CMD_SYNC and wait for it
    * @returns 0 | -ETIMEDOUT
    */
-  issue(cmds: Int32Array | Uint32Array, n: number, sync: boolean): number {
+  issue(cmds: Uint32Array, n: number, sync: boolean): number {
     const ticket = this.submit(cmds, n, sync);
     if (ticket < 0 || !sync) return Math.min(ticket, 0);
     return this.wait(ticket);
@@ -158,7 +162,7 @@ export class CommandQueue {
    * submit(), or the queue could never be emptied.
    * @returns the SYNC's index (0 or more; the end of the commands when there is none) | -ETIMEDOUT
    */
-  submit(cmds: Int32Array | Uint32Array, n: number, sync: boolean): number {
+  submit(cmds: Uint32Array, n: number, sync: boolean): number {
     const words = this.#words;
     const lg2 = this.#lg2;
     const total = n + (sync ? 1 : 0);
@@ -187,8 +191,8 @@ export class CommandQueue {
     for (let i = 0; i < n; i++) this.#write(queueAdvance(prod, lg2, i), cmds, i * COMMAND_WORDS);
     const end = queueAdvance(prod, lg2, n);
     if (sync) {
-      const msi = this.#msi ? this.#basePa + queueIndex(end, lg2) * COMMAND_BYTES : 0;
-      encodeSync(this.#sync, 0, this.#msi ? SYNC_CS_IRQ : SYNC_CS_SEV, msi, 0);
+      if (this.#msi)
+        encodeSync(this.#sync, 0, SYNC_CS_IRQ, this.#basePa + queueIndex(end, lg2) * COMMAND_BYTES, 0);
       this.#write(end, this.#sync, 0);
       const status = this.#shareLock();
       if (status < 0) return status;
@@ -217,23 +221,24 @@ export class CommandQueue {
     const lockWord = this.#base + AT.lock;
     const words = this.#words;
     this.lastSyncIndex = ticket;
-    let cons = 0;
-    const done = (): boolean => {
-      cons = this.#consumed(ticket);
-      return cons >= 0;
-    };
-    const { consWord, consParked, irqWord, irqParked } = this.#host;
-    // An MSI is written after CMDQ_CONS has moved: whoever waits for it sleeps on what comes later still.
-    const status = done()
-      ? 0
-      : waitUntil(
-          this.#env,
-          this.#msi ? irqWord : consWord,
-          done,
-          this.#deadline(),
-          () => this.#host.owner(),
-          (delta) => words.add(this.#msi ? irqParked : consParked, delta),
-        );
+    let cons = this.#consumedSoon(ticket);
+    let status = 0;
+    if (cons < 0) {
+      const done = (): boolean => {
+        cons = this.#consumed(ticket);
+        return cons >= 0;
+      };
+      const { consWord, consParked, irqWord, irqParked } = this.#host;
+      // An MSI is written after CMDQ_CONS has moved: whoever waits for it sleeps on what comes later still.
+      status = waitUntil(
+        this.#env,
+        this.#msi ? irqWord : consWord,
+        done,
+        this.#deadline(),
+        () => this.#host.owner(),
+        (delta) => words.add(this.#msi ? irqParked : consParked, delta),
+      );
+    }
     // 5. The last one out makes room, with a cons it knows to be current.
     if (words.load(lockWord) === 1) {
       this.#setCons(status === 0 ? cons : this.#readCons());
@@ -241,6 +246,16 @@ export class CommandQueue {
       this.#announceActivity();
     } else words.sub(lockWord, 1);
     return status < 0 ? -ETIMEDOUT : 0;
+  }
+
+  /** #consumed(), looked for again and again for a few microseconds: most SYNCs take no longer. */
+  #consumedSoon(ticket: number): number {
+    for (let i = 0; i < QUICK_LOOKS; i++) {
+      const cons = this.#consumed(ticket);
+      if (cons >= 0) return cons;
+      this.#env.relax?.();
+    }
+    return -1;
   }
 
   /** @returns the value of cons to publish when the SMMU is past `ticket`, -1 when it is not */
@@ -258,8 +273,8 @@ export class CommandQueue {
 
   /** CMDQ_CONS as a queue pointer; serves a command error when it shows one. */
   #readCons(): number {
-    const { registers } = this.#host;
-    const reg = registers.read32(CMDQ_CONS.offset);
+    const { consWord, registers } = this.#host;
+    const reg = this.#words.load(consWord);
     if (CMDQ_CONS.ERR.get(reg) !== 0) serveGerror(this.#words, this.#base, registers);
     return queuePointer(reg, this.#lg2);
   }
@@ -306,12 +321,13 @@ export class CommandQueue {
     const words = this.#words;
     const ownerWord = this.#base + AT.ownerProd;
     // a. The previous owner first, or CMDQ_PROD would move backwards.
-    let status = this.#waitForActivity(() => words.load(ownerWord) === prod);
+    let status = 0;
+    if (words.load(ownerWord) !== prod) status = this.#waitForActivity(() => words.load(ownerWord) === prod);
     if (status < 0) return status;
     // b. From here on, reservations have another owner.
     const end = words.and(this.#base + AT.llq, ~CMDQ_OWNED) & PROD_MASK;
     // c. Followers may still be writing theirs.
-    status = this.#waitForActivity(() => this.#rangeValid(prod, end));
+    if (!this.#rangeValid(prod, end)) status = this.#waitForActivity(() => this.#rangeValid(prod, end));
     if (status < 0) return status;
     // d. and e.
     this.#host.registers.write32(CMDQ_PROD.offset, end);
@@ -320,9 +336,10 @@ export class CommandQueue {
     return 0;
   }
 
-  #write(pointer: number, cmds: Int32Array | Uint32Array, from: number): void {
+  /** The slot is this thread's alone until its valid bit says so. */
+  #write(pointer: number, cmds: Uint32Array, from: number): void {
     const linear = this.#queue + queueIndex(pointer, this.#lg2) * COMMAND_BYTES;
-    for (let i = 0; i < COMMAND_WORDS; i++) this.#words.store(linear + i * 4, cmds[from + i]! | 0);
+    this.#words.writeUnsigned(linear, cmds, from, COMMAND_WORDS);
   }
 
   #flipValid(from: number, count: number): void {
