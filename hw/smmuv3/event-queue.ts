@@ -1,12 +1,16 @@
 /**
- * The producer of the Event queue. [IHI0070] 3.5, 7.2 and 7.4. A record that finds the queue disabled, full or
- * aborting is lost; a full queue toggles OVFLG, once per acknowledgement.
+ * The producer of the Event queue. [IHI0070] 3.5, 7.2 to 7.4. A record that finds the queue disabled, full or
+ * aborting is lost; a full queue toggles OVFLG, once per acknowledgement. A stalled transaction asks `writable`
+ * first and waits (stalls.ts), so that its record is neither lost nor the cause of an overflow.
+ *
+ * Merging (7.3.1): a record of a stream with STE.MEV that equals the last one written, while that one has not
+ * been read, stands for both.
  */
 import type { Words } from '../sync/words.js';
 import type { Bus } from './bus.js';
-import { EVENT_BYTES, EVENT_WORDS, type EventRecord, encodeEvent } from './event.js';
+import { EVENT_BYTES, EVENT_WORDS, type EventRecord, encodeEvent, eventsMerge } from './event.js';
 import type { Interrupts } from './interrupts.js';
-import { QUEUE_OVERFLOW, queueAdvance, queueFull, queueIndex, queuePointer } from './queue.js';
+import { QUEUE_OVERFLOW, queueAdvance, queueFull, queueIndex, queuePointer, queueSpace } from './queue.js';
 import { CR0, EVENTQ_BASE, GERROR } from './registers.js';
 import { Smmuv3Layout } from './smmuv3-layout.js';
 
@@ -19,6 +23,9 @@ export class EventQueue {
   readonly #interrupts: Interrupts;
   readonly #maxLog2: number;
   readonly #record = new Uint32Array(EVENT_WORDS);
+  /** The last record that this object wrote, and PROD after it: what merging compares with. */
+  readonly #last = new Uint32Array(EVENT_WORDS);
+  #lastProd = -1;
 
   constructor(bus: Bus, smmu: number, interrupts: Interrupts, maxLog2: number) {
     this.#words = bus.memory.words;
@@ -28,19 +35,33 @@ export class EventQueue {
     this.#maxLog2 = maxLog2;
   }
 
-  record(event: Partial<EventRecord> & { readonly id: number }): void {
+  /** 7.2.1: how many records the queue takes now. */
+  space(): number {
+    if (!this.#open()) return 0;
     const words = this.#words;
-    if (
-      CR0.EVENTQEN.get(words.load(this.#base + at.cr0ack)) === 0 ||
-      this.#interrupts.active(GERROR.EVENTQ_ABT_ERR.mask)
-    ) {
+    const log2 = this.#log2(words.load64(this.#base + at.eventqBase));
+    return Math.max(
+      0,
+      queueSpace(words.load(this.#base + at.eventqProd), words.load(this.#base + at.eventqCons), log2),
+    );
+  }
+
+  /** @param merge  whether the stream permits merging (STE.MEV) */
+  record(event: Partial<EventRecord> & { readonly id: number }, merge = false): void {
+    const words = this.#words;
+    if (!this.#open()) {
       words.add(this.#base + at.eventsLost, 1);
       return;
     }
     const queue = words.load64(this.#base + at.eventqBase);
-    const log2 = Math.min(Number(EVENTQ_BASE.LOG2SIZE.get(queue)), this.#maxLog2);
+    const log2 = this.#log2(queue);
     const prod = words.load(this.#base + at.eventqProd);
     const cons = words.load(this.#base + at.eventqCons);
+    encodeEvent(this.#record, 0, event);
+    if (merge && this.#merges(prod, cons, log2)) {
+      words.add(this.#base + at.eventsMerged, 1);
+      return;
+    }
     if (queueFull(prod, cons, log2)) {
       words.add(this.#base + at.eventsLost, 1);
       // 7.4: no new overflow is flagged until the last one is acknowledged.
@@ -57,14 +78,38 @@ export class EventQueue {
       this.#interrupts.error(GERROR.EVENTQ_ABT_ERR.mask);
       return;
     }
-    encodeEvent(this.#record, 0, event);
     // Plain stores: the slot is the SMMU's until PROD, stored atomically, passes it.
     this.#bus.memory.u32.set(this.#record, to >>> 2);
-    words.store(this.#base + at.eventqProd, queueAdvance(prod, log2));
+    const next = queueAdvance(prod, log2);
+    words.store(this.#base + at.eventqProd, next);
     words.add(this.#base + at.eventsRecorded, 1);
+    this.#last.set(this.#record);
+    this.#lastProd = queuePointer(next, log2);
     // CONS is read after PROD is written, as software writes CONS and then reads PROD: one of the two sees
     // the other, so that no record is left without an interrupt.
     const now = words.load(this.#base + at.eventqCons);
     if (queuePointer(now, log2) === queuePointer(prod, log2)) this.#interrupts.eventq();
+  }
+
+  /** Enabled, and no abort unacknowledged. */
+  #open(): boolean {
+    return (
+      CR0.EVENTQEN.get(this.#words.load(this.#base + at.cr0ack)) === 1 &&
+      !this.#interrupts.active(GERROR.EVENTQ_ABT_ERR.mask)
+    );
+  }
+
+  #log2(queue: bigint): number {
+    return Math.min(Number(EVENTQ_BASE.LOG2SIZE.get(queue)), this.#maxLog2);
+  }
+
+  /** Whether the last record written says the same and is unread: PROD still follows it, and CONS is not there. */
+  #merges(prod: number, cons: number, log2: number): boolean {
+    const pointer = queuePointer(prod, log2);
+    return (
+      pointer === this.#lastProd &&
+      pointer !== queuePointer(cons, log2) &&
+      eventsMerge(this.#last, this.#record)
+    );
   }
 }

@@ -2,8 +2,10 @@
  * Event records: 32 bytes, here eight u32 words. [IHI0070] 7.3. Numbers, fields, and a typed record that encodes
  * to and decodes from the words, filling only the fields that the event defines; all else is zero.
  *
- * Not modelled: F_UUT, F_TLB_CONFLICT, F_CFG_CONFLICT (this SMMU has none), E_PAGE_REQUEST, F_VMS_FETCH, ATS
- * events; their numbers are declared for decoding. Merging: never (allowed by STE.MEV, not required).
+ * Five are encoded and decoded, and never raised: F_UUT (a port has no transaction that is unsupported),
+ * F_TLB_CONFLICT and F_CFG_CONFLICT (these caches never hold two entries that match), E_PAGE_REQUEST (a hint that
+ * is optional), F_VMS_FETCH (no VMS: MPAM is absent). Where F_BAD_ATS_TREQ keeps its permissions is taken from
+ * E_PAGE_REQUEST, whose unprivileged R, W and X they share; Priv follows them.
  */
 import { address, bit, bits, quad, struct } from './bitfield.js';
 
@@ -79,6 +81,25 @@ export const EVENT_FETCH = struct('EVENT_FETCH', EVENT_BYTES, {
   FetchAddr: address(243, 195),
 });
 
+/** F_BAD_ATS_TREQ: what the Translation Request asked for, before overrides. */
+export const EVENT_ATS = struct('EVENT_ATS', EVENT_BYTES, {
+  /** TREQ_* */
+  Permissions: bits(100, 97),
+  /** Translations asked for. */
+  Span: bits(115, 108),
+});
+export const TREQ_READ = 1 << 3;
+export const TREQ_WRITE = 1 << 2;
+export const TREQ_EXECUTE = 1 << 1;
+export const TREQ_PRIVILEGED = 1 << 0;
+
+/** E_PAGE_REQUEST: a device will soon want Span pages. */
+export const EVENT_PAGE = struct('EVENT_PAGE', EVENT_BYTES, {
+  /** Privileged R, W, X, then unprivileged R, W, X, from the highest bit down. */
+  Permissions: bits(103, 98),
+  Span: bits(115, 108),
+});
+
 /** EVENT.Class. */
 export const EVENT_CLASS_CD = 0;
 export const EVENT_CLASS_TTD = 1;
@@ -105,6 +126,9 @@ export interface EventRecord {
   readonly reason: number;
   /** Byte address, 8-byte aligned. */
   readonly fetchAddr: number;
+  /** TREQ_*, or the six bits of E_PAGE_REQUEST. */
+  readonly permissions: number;
+  readonly span: number;
 }
 
 const NONE: EventRecord = {
@@ -125,11 +149,52 @@ const NONE: EventRecord = {
   ipa: 0,
   reason: 0,
   fetchAddr: 0,
+  permissions: 0,
+  span: 0,
 };
 
-const isTranslationEvent = (id: number): boolean => id >= F_TRANSLATION && id <= F_PERMISSION;
-const hasFetchAddress = (id: number): boolean =>
-  id === F_STE_FETCH || id === F_CD_FETCH || id === F_WALK_EABT || id === F_VMS_FETCH;
+// Groups of fields, of which each event has some.
+const SUBSTREAM = 1 << 0;
+/** SubstreamID without SSV. */
+const SUBSTREAM_ALWAYS = 1 << 1;
+const REASON = 1 << 2;
+const FETCH = 1 << 3;
+/** InputAddr, RnW, InD, PnU. */
+const ACCESS = 1 << 4;
+const STAGE = 1 << 5;
+const CLASS = 1 << 6;
+/** STAG, Stall, TTRnW. */
+const STALLS = 1 << 7;
+const IPA = 1 << 8;
+const TREQ = 1 << 9;
+const PAGE = 1 << 10;
+
+const TRANSLATION = SUBSTREAM | ACCESS | STAGE | CLASS | STALLS | IPA;
+const GROUPS: Readonly<Record<number, number>> = {
+  [F_UUT]: SUBSTREAM | REASON | ACCESS,
+  [C_BAD_STREAMID]: SUBSTREAM,
+  [F_STE_FETCH]: SUBSTREAM | REASON | FETCH,
+  [C_BAD_STE]: SUBSTREAM,
+  [F_BAD_ATS_TREQ]: SUBSTREAM | TREQ,
+  [F_STREAM_DISABLED]: 0,
+  [F_TRANSL_FORBIDDEN]: SUBSTREAM | ACCESS,
+  [C_BAD_SUBSTREAMID]: SUBSTREAM_ALWAYS,
+  [F_CD_FETCH]: SUBSTREAM | REASON | FETCH,
+  [C_BAD_CD]: SUBSTREAM,
+  [F_WALK_EABT]: SUBSTREAM | REASON | FETCH | ACCESS | STAGE | CLASS,
+  [F_TRANSLATION]: TRANSLATION,
+  [F_ADDR_SIZE]: TRANSLATION,
+  [F_ACCESS]: TRANSLATION,
+  [F_PERMISSION]: TRANSLATION,
+  [F_TLB_CONFLICT]: SUBSTREAM | REASON | ACCESS | STAGE | IPA,
+  [F_CFG_CONFLICT]: SUBSTREAM | REASON,
+  [E_PAGE_REQUEST]: SUBSTREAM | PAGE,
+  [F_VMS_FETCH]: SUBSTREAM | REASON | FETCH,
+};
+const PAGE_MASK = ~0xfffn;
+
+/** Whether a transaction with this fault can stall. 3.12 */
+export const isTranslationRelated = (id: number): boolean => id >= F_TRANSLATION && id <= F_PERMISSION;
 
 /** Writes one record; fields left out, or not defined for `record.id`, are 0. */
 export function encodeEvent(
@@ -138,62 +203,100 @@ export function encodeEvent(
   record: Partial<EventRecord> & { readonly id: number },
 ): void {
   const e = { ...NONE, ...record };
+  const has = GROUPS[e.id] ?? 0;
   out.fill(0, at, at + EVENT_WORDS);
   EVENT.ID.put(out, e.id, at);
   EVENT.StreamID.put(out, e.sid, at);
-  if (e.ssv || e.id === C_BAD_SUBSTREAMID) {
-    EVENT.SSV.put(out, e.ssv ? 1 : 0, at);
+  if ((has & SUBSTREAM) !== 0 && e.ssv) {
+    EVENT.SSV.put(out, 1, at);
     EVENT.SubstreamID.put(out, e.ssid, at);
   }
-  if (hasFetchAddress(e.id)) {
-    EVENT_FETCH.Reason.put(out, e.reason, at);
-    EVENT_FETCH.FetchAddr.put(out, e.fetchAddr, at);
-  }
-  const translation = isTranslationEvent(e.id);
-  if (translation || e.id === F_WALK_EABT || e.id === F_TRANSL_FORBIDDEN) {
+  if ((has & SUBSTREAM_ALWAYS) !== 0) EVENT.SubstreamID.put(out, e.ssid, at);
+  if ((has & REASON) !== 0) EVENT_FETCH.Reason.put(out, e.reason, at);
+  if ((has & FETCH) !== 0) EVENT_FETCH.FetchAddr.put(out, e.fetchAddr, at);
+  if ((has & ACCESS) !== 0) {
     EVENT.PnU.put(out, e.pnu ? 1 : 0, at);
     EVENT.InD.put(out, e.ind ? 1 : 0, at);
     EVENT.RnW.put(out, e.rnw ? 1 : 0, at);
     EVENT.InputAddr.put(out, e.inputAddr, at);
   }
-  if (translation || e.id === F_WALK_EABT) {
-    EVENT.S2.put(out, e.s2 ? 1 : 0, at);
-    EVENT.Class.put(out, e.class, at);
-  }
-  if (translation) {
+  if ((has & STAGE) !== 0) EVENT.S2.put(out, e.s2 ? 1 : 0, at);
+  if ((has & CLASS) !== 0) EVENT.Class.put(out, e.class, at);
+  if ((has & STALLS) !== 0) {
     EVENT.STAG.put(out, e.stag, at);
     EVENT.Stall.put(out, e.stall ? 1 : 0, at);
-    EVENT.NSIPA.put(out, e.nsipa ? 1 : 0, at);
     EVENT.TTRnW.put(out, e.ttrnw ? 1 : 0, at);
+  }
+  if ((has & IPA) !== 0) {
+    EVENT.NSIPA.put(out, e.nsipa ? 1 : 0, at);
     EVENT.IPA.put(out, e.ipa, at);
+  }
+  if ((has & (TREQ | PAGE)) !== 0) EVENT.InputAddr.put(out, e.inputAddr & PAGE_MASK, at);
+  if ((has & TREQ) !== 0) {
+    EVENT_ATS.Permissions.put(out, e.permissions, at);
+    EVENT_ATS.Span.put(out, e.span, at);
+  }
+  if ((has & PAGE) !== 0) {
+    EVENT_PAGE.Permissions.put(out, e.permissions, at);
+    EVENT_PAGE.Span.put(out, e.span, at);
   }
 }
 
 /** Reads one record, of a modelled event or not: fields the event does not define read as 0. */
 export function decodeEvent(words: Uint32Array, at = 0): EventRecord {
   const id = EVENT.ID.get(words, at);
-  const translation = isTranslationEvent(id);
-  const access = translation || id === F_WALK_EABT || id === F_TRANSL_FORBIDDEN;
-  const staged = translation || id === F_WALK_EABT;
-  const fetch = hasFetchAddress(id);
-  const ssv = EVENT.SSV.get(words, at) === 1;
+  const has = GROUPS[id] ?? 0;
+  const flag = (group: number, field: { get(words: Uint32Array, at?: number): number }): boolean =>
+    (has & group) !== 0 && field.get(words, at) === 1;
+  const ssv = flag(SUBSTREAM, EVENT.SSV);
   return {
     id,
     sid: EVENT.StreamID.get(words, at),
     ssv,
-    ssid: ssv || id === C_BAD_SUBSTREAMID ? EVENT.SubstreamID.get(words, at) : 0,
-    stag: translation ? EVENT.STAG.get(words, at) : 0,
-    stall: translation && EVENT.Stall.get(words, at) === 1,
-    pnu: access && EVENT.PnU.get(words, at) === 1,
-    ind: access && EVENT.InD.get(words, at) === 1,
-    rnw: access && EVENT.RnW.get(words, at) === 1,
-    nsipa: translation && EVENT.NSIPA.get(words, at) === 1,
-    s2: staged && EVENT.S2.get(words, at) === 1,
-    class: staged ? EVENT.Class.get(words, at) : 0,
-    ttrnw: translation && EVENT.TTRnW.get(words, at) === 1,
-    inputAddr: access ? EVENT.InputAddr.get(words, at) : 0n,
-    ipa: translation ? EVENT.IPA.get(words, at) : 0,
-    reason: fetch ? EVENT_FETCH.Reason.get(words, at) : 0,
-    fetchAddr: fetch ? EVENT_FETCH.FetchAddr.get(words, at) : 0,
+    ssid: ssv || (has & SUBSTREAM_ALWAYS) !== 0 ? EVENT.SubstreamID.get(words, at) : 0,
+    stag: (has & STALLS) !== 0 ? EVENT.STAG.get(words, at) : 0,
+    stall: flag(STALLS, EVENT.Stall),
+    pnu: flag(ACCESS, EVENT.PnU),
+    ind: flag(ACCESS, EVENT.InD),
+    rnw: flag(ACCESS, EVENT.RnW),
+    nsipa: flag(IPA, EVENT.NSIPA),
+    s2: flag(STAGE, EVENT.S2),
+    class: (has & CLASS) !== 0 ? EVENT.Class.get(words, at) : 0,
+    ttrnw: flag(STALLS, EVENT.TTRnW),
+    inputAddr:
+      (has & ACCESS) !== 0
+        ? EVENT.InputAddr.get(words, at)
+        : (has & (TREQ | PAGE)) !== 0
+          ? EVENT.InputAddr.get(words, at) & PAGE_MASK
+          : 0n,
+    ipa: (has & IPA) !== 0 ? EVENT.IPA.get(words, at) : 0,
+    reason: (has & REASON) !== 0 ? EVENT_FETCH.Reason.get(words, at) : 0,
+    fetchAddr: (has & FETCH) !== 0 ? EVENT_FETCH.FetchAddr.get(words, at) : 0,
+    permissions:
+      (has & TREQ) !== 0
+        ? EVENT_ATS.Permissions.get(words, at)
+        : (has & PAGE) !== 0
+          ? EVENT_PAGE.Permissions.get(words, at)
+          : 0,
+    span: (has & (TREQ | PAGE)) !== 0 ? EVENT_ATS.Span.get(words, at) : 0,
   };
 }
+
+/**
+ * Whether two records say the same, so that one may stand for both. 7.3.1: the offset in the page of InputAddr
+ * does not count where the event is one of the translation; a stalled transaction's record stands for itself.
+ */
+export function eventsMerge(a: Uint32Array, b: Uint32Array): boolean {
+  const id = EVENT.ID.get(a);
+  if (isTranslationRelated(id) && (EVENT.Stall.get(a) === 1 || EVENT.Stall.get(b) === 1)) return false;
+  const has = GROUPS[id] ?? 0;
+  const offsetIgnored = (has & ACCESS) !== 0 && id !== F_UUT;
+  for (let i = 0; i < EVENT_WORDS; i++) {
+    const ignored = offsetIgnored && i === INPUT_ADDRESS_WORD ? 0xfff : 0;
+    if (((a[i]! ^ b[i]!) & ~ignored) !== 0) return false;
+  }
+  return true;
+}
+
+/** The low half of EVENT.InputAddr. */
+const INPUT_ADDRESS_WORD = 4;

@@ -6,6 +6,7 @@ export type { BitSpec, Field32, Field64, Reg32, Reg64, Struct, StructField } fro
 export * from './cd.js';
 export * from './command.js';
 export * from './event.js';
+export type { InterruptSource } from './interrupt-lines.js';
 export type { Mmio } from './mmio.js';
 export * from './queue.js';
 export * from './registers.js';

@@ -19,6 +19,7 @@ import type { Smmuv3Config } from './config.js';
 import { ConfigCache } from './config-cache.js';
 import { EpochGate } from './epoch-gate.js';
 import { EventQueue } from './event-queue.js';
+import type { InterruptSource } from './interrupt-lines.js';
 import { Interrupts } from './interrupts.js';
 import { CR0_MASK, type Log } from './mmio.js';
 import type { Smmuv3Regions } from './regions.js';
@@ -34,6 +35,8 @@ const CMDQEN = CR0.CMDQEN.mask;
 export interface Smmuv3Hooks {
   /** Refusals and accesses to what is not modelled, each once. Default: dropped. */
   readonly log?: Log;
+  /** A wired interrupt fired: called inside step(), on the thread that steps. */
+  readonly onInterrupt?: (source: InterruptSource) => void;
 }
 
 export class Smmuv3 {
@@ -62,7 +65,7 @@ export class Smmuv3 {
     this.#words = env.words;
     this.#base = regions.smmu;
     this.#gate = new EpochGate(env.words, regions.unit);
-    const interrupts = new Interrupts(bus, regions.smmu);
+    const interrupts = new Interrupts(bus, regions.smmu, hooks.onInterrupt);
     const events = new EventQueue(bus, regions.smmu, interrupts, config.evtqLog2);
     this.#configs = new ConfigCache(bus, kernel, regions, config, log);
     const shared = { kernel, regions, config, configs: this.#configs, trace: this.trace };

@@ -71,6 +71,7 @@ export const Smmuv3Layout = layout('smmuv3', 2, {
   irqEventq: u32(),
   irqGerror: u32(),
   irqCmdSync: u32(),
+  irqPriq: u32(),
   /** Threads parked on irq: each adds one before and subtracts it after. */
   irqParked: line(u32()),
 
@@ -103,6 +104,8 @@ export const Smmuv3Layout = layout('smmuv3', 2, {
   eventsRecorded: u32(),
   /** Discarded because the queue was full, disabled or aborting. */
   eventsLost: u32(),
+  /** Said by a record that was still unread (STE.MEV). */
+  eventsMerged: u32(),
   requestsServed: u32(),
   configFetches: u32(),
 
@@ -118,6 +121,7 @@ export const Smmuv3Layout = layout('smmuv3', 2, {
 export const IRQ_EVENTQ = 1 << 0;
 export const IRQ_GERROR = 1 << 1;
 export const IRQ_CMD_SYNC = 1 << 2;
+export const IRQ_PRIQ = 1 << 3;
 
 /** updatePending. */
 export const UPDATE_SMMUEN = 1 << 0;

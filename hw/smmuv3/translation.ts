@@ -22,6 +22,7 @@ import {
 } from '../iotlb/port-layout.js';
 import {
   CONTEXT_BYPASS,
+  CONTEXT_FLAG_MEV,
   CONTEXT_FLAG_S1_RECORD,
   CONTEXT_FLAG_S2_RECORD,
   MAX_PORTS,
@@ -220,32 +221,39 @@ export class Translation {
     const always = status === F_WALK_EABT || (status === F_ADDR_SIZE && kind === CONTEXT_BYPASS);
     const wanted = flags & (s2 ? CONTEXT_FLAG_S2_RECORD : CONTEXT_FLAG_S1_RECORD);
     if (!always && wanted === 0) return;
-    this.#record(xlat, {
-      id: status,
-      s2,
-      class: (detail >> XLAT_FAULT_CLASS_SHIFT) & 3,
-      ipa: s2 ? Math.floor(word52(u32, x + IPA) / 4096) * 4096 : 0,
-      // A table is only ever read: there is no hardware update of descriptors.
-      ttrnw: status === F_PERMISSION && s2 && ((detail >> XLAT_FAULT_CLASS_SHIFT) & 3) !== EVENT_CLASS_IN,
-      fetchAddr: status === F_WALK_EABT ? Math.floor(word52(u32, x + PA) / 8) * 8 : 0,
-    });
+    this.#record(
+      xlat,
+      {
+        id: status,
+        s2,
+        class: (detail >> XLAT_FAULT_CLASS_SHIFT) & 3,
+        ipa: s2 ? Math.floor(word52(u32, x + IPA) / 4096) * 4096 : 0,
+        // A table is only ever read: there is no hardware update of descriptors.
+        ttrnw: status === F_PERMISSION && s2 && ((detail >> XLAT_FAULT_CLASS_SHIFT) & 3) !== EVENT_CLASS_IN,
+        fetchAddr: status === F_WALK_EABT ? Math.floor(word52(u32, x + PA) / 8) * 8 : 0,
+      },
+      (flags & CONTEXT_FLAG_MEV) !== 0,
+    );
   }
 
-  #record(xlat: number, fault: ConfigFault): void {
+  #record(xlat: number, fault: ConfigFault, merge = false): void {
     const u32 = this.#memory.u32;
     const x = xlat >>> 2;
     const flags = u32[x + FLAGS]!;
     const write = (flags & XLAT_FLAG_WRITE) !== 0;
     const ssid = u32[x + SSID]!;
-    this.#events.record({
-      ...fault,
-      sid: u32[x + SID]!,
-      ssv: ssid !== NO_SSID,
-      ssid: ssid === NO_SSID ? 0 : ssid & 0xfffff,
-      rnw: !write,
-      ind: !write && (flags & XLAT_FLAG_INSTRUCTION) !== 0,
-      pnu: (flags & XLAT_FLAG_PRIVILEGED) !== 0,
-      inputAddr: (BigInt(u32[x + IOVA + 1]!) << 32n) | BigInt(u32[x + IOVA]!),
-    });
+    this.#events.record(
+      {
+        ...fault,
+        sid: u32[x + SID]!,
+        ssv: ssid !== NO_SSID,
+        ssid: ssid === NO_SSID ? 0 : ssid & 0xfffff,
+        rnw: !write,
+        ind: !write && (flags & XLAT_FLAG_INSTRUCTION) !== 0,
+        pnu: (flags & XLAT_FLAG_PRIVILEGED) !== 0,
+        inputAddr: (BigInt(u32[x + IOVA + 1]!) << 32n) | BigInt(u32[x + IOVA]!),
+      },
+      merge,
+    );
   }
 }

@@ -115,13 +115,17 @@ test('events: what is encoded decodes to the same, and fields an event lacks sta
     ipa: 0xf_ffff_ffff_f000,
     reason: 0x1234,
     fetchAddr: 0xf_ffff_ffff_fff8,
+    permissions: 9,
+    span: 0xa5,
   };
+  const none = { permissions: 0, span: 0 };
   const words = new Uint32Array(16);
   encodeEvent(words, 8, full);
-  t.deepEqual(decodeEvent(words, 8), { ...full, reason: 0, fetchAddr: 0 });
+  t.deepEqual(decodeEvent(words, 8), { ...full, ...none, reason: 0, fetchAddr: 0 });
   encodeEvent(words, 8, { ...full, id: 0x0b });
   t.deepEqual(decodeEvent(words, 8), {
     ...full,
+    ...none,
     id: 0x0b,
     stag: 0,
     stall: false,
@@ -133,6 +137,69 @@ test('events: what is encoded decodes to the same, and fields an event lacks sta
   t.is(getQuad(words, 8), 0x04n | (1n << 11n) | (0xabcden << 12n) | (0xffff_fffen << 32n));
   t.is(getQuad(words, 10) | getQuad(words, 12) | getQuad(words, 14), 0n);
 });
+
+/** The high half of the first word, and the other three, of a record with every field set. */
+const RECORDS = [
+  ['F_UUT', 0x01, true, [0xe_0000_1234n, 0xffff_0000_1234_5678n, 0n]],
+  ['C_BAD_STREAMID', 0x02, true, [0n, 0n, 0n]],
+  ['F_STE_FETCH', 0x03, true, [0x1234n, 0n, 0xf_ffff_ffff_fff8n]],
+  ['F_BAD_ATS_TREQ', 0x05, true, [(9n << 33n) | (0xa5n << 44n), 0xffff_0000_1234_5000n, 0n]],
+  ['F_STREAM_DISABLED', 0x06, false, [0n, 0n, 0n]],
+  ['F_TRANSL_FORBIDDEN', 0x07, true, [0xe_0000_0000n, 0xffff_0000_1234_5678n, 0n]],
+  ['C_BAD_SUBSTREAMID', 0x08, 'no SSV', [0n, 0n, 0n]],
+  ['F_CD_FETCH', 0x09, true, [0x1234n, 0n, 0xf_ffff_ffff_fff8n]],
+  ['C_BAD_CD', 0x0a, true, [0n, 0n, 0n]],
+  ['F_WALK_EABT', 0x0b, true, [0x28e_0000_1234n, 0xffff_0000_1234_5678n, 0xf_ffff_ffff_fff8n]],
+  [
+    'F_TRANSLATION',
+    0x10,
+    true,
+    [0x28e_8000_beefn | (1n << 44n) | (1n << 36n), 0xffff_0000_1234_5678n, 0xf_ffff_ffff_f000n],
+  ],
+  [
+    'F_TLB_CONFLICT',
+    0x20,
+    true,
+    [0x8e_0000_1234n | (1n << 36n), 0xffff_0000_1234_5678n, 0xf_ffff_ffff_f000n],
+  ],
+  ['F_CFG_CONFLICT', 0x21, true, [0x1234n, 0n, 0n]],
+  ['E_PAGE_REQUEST', 0x24, true, [(9n << 34n) | (0xa5n << 44n), 0xffff_0000_1234_5000n, 0n]],
+  ['F_VMS_FETCH', 0x25, true, [0x1234n, 0n, 0xf_ffff_ffff_fff8n]],
+] as const;
+for (const [name, id, substream, rest] of RECORDS)
+  test(`events: ${name} has its own fields and no others`, (t) => {
+    const words = new Uint32Array(8);
+    const record = {
+      id,
+      sid: 0x1_0002,
+      ssv: true,
+      ssid: 0xabcde,
+      stag: 0xbeef,
+      stall: true,
+      pnu: true,
+      ind: true,
+      rnw: true,
+      nsipa: true,
+      s2: true,
+      class: 2,
+      ttrnw: true,
+      inputAddr: 0xffff_0000_1234_5678n,
+      ipa: 0xf_ffff_ffff_f000,
+      reason: 0x1234,
+      fetchAddr: 0xf_ffff_ffff_fff8,
+      permissions: 9,
+      span: 0xa5,
+    };
+    encodeEvent(words, 0, record);
+    const ssid = substream === false ? 0n : (0xabcden << 12n) | (substream === true ? 1n << 11n : 0n);
+    t.deepEqual(
+      [0, 2, 4, 6].map((i) => getQuad(words, i)),
+      [BigInt(id) | ssid | (0x1_0002n << 32n), ...rest],
+    );
+    const decoded = decodeEvent(words);
+    encodeEvent(words, 0, decoded);
+    t.deepEqual(decodeEvent(words), decoded);
+  });
 
 test('queues: empty, full, used and wrap for every position', (t) => {
   for (const log2 of [0, 1, 3]) {

@@ -1,5 +1,7 @@
 import test from 'ava';
 import { EVENT_NAMES } from '../../../hw/smmuv3/event.js';
+import { InterruptLines } from '../../../hw/smmuv3/interrupt-lines.js';
+import { Smmuv3 } from '../../../hw/smmuv3/model.js';
 import { Smmuv3Layout } from '../../../hw/smmuv3/smmuv3-layout.js';
 import { INSTRUCTION, OK, PRIVILEGED, SmmuFixture, WRITE } from '../../kit/smmu-fixture.js';
 import * as S from '../../kit/smmu-structures.js';
@@ -91,10 +93,10 @@ test('S2R = 0: stage-2 faults are answered and not recorded', (t) => {
   t.deepEqual(f.events(), []);
 });
 
-test('a substream shows as SSV and SubstreamID', (t) => {
+test('C_BAD_SUBSTREAMID has a SubstreamID and no SSV', (t) => {
   const f = stage2();
   f.dma(0x1000n, 0, 0, 0x54321);
-  t.deepEqual(f.rawEvents(), [[0x08n | (1n << 11n) | (0x54321n << 12n) | (3n << 32n), 0n, 0n, 0n]]);
+  t.deepEqual(f.rawEvents(), [[0x08n | (0x54321n << 12n) | (3n << 32n), 0n, 0n, 0n]]);
 });
 
 test('event queue: wraps, keeping order', (t) => {
@@ -122,6 +124,67 @@ test('event queue: overflow toggles OVFLG once, loses the rest, and recovers', (
   t.is(f.events()[0]!.inputAddr, 0x20_0000n);
   for (let i = 0; i < 4; i++) f.dma(0x30_0000n);
   t.is(f.mmio.read32(0x100a8) >>> 31, 0, 'the next overflow toggles back');
+});
+
+/** STE.MEV: bit 83. */
+const MEV = 1n << 19n;
+
+function merging(evtqLog2 = 4): SmmuFixture {
+  const f = new SmmuFixture({ evtqLog2 });
+  const ste = S.steS2({ root: f.alloc(4096), vmid: 1 });
+  ste[1]! |= MEV;
+  f.setSte(3, ste);
+  f.enable();
+  return f;
+}
+
+test('merging: with MEV, one unread record stands for all that say the same of a page', (t) => {
+  const f = merging();
+  for (const offset of [0n, 8n, 0xff8n]) f.dma(0x5000n + offset);
+  t.is(word(f, Smmuv3Layout.at.eventsMerged), 2);
+  // Another page, another kind of access, and then the first again: no longer the last one.
+  f.dma(0x6000n);
+  f.dma(0x6000n, WRITE);
+  f.dma(0x5000n);
+  t.deepEqual(
+    f.events().map((e) => [e.inputAddr, e.rnw]),
+    [
+      [0x5000n, true],
+      [0x6000n, true],
+      [0x6000n, false],
+      [0x5000n, true],
+    ],
+  );
+  // Read: the next one is a new record.
+  f.dma(0x5000n);
+  t.is(f.events().length, 1);
+});
+
+test('merging: never without MEV', (t) => {
+  const f = stage2();
+  f.dma(0x5000n);
+  f.dma(0x5000n);
+  t.is(f.events().length, 2);
+});
+
+test('merging: what merges into a full queue is no overflow', (t) => {
+  const f = merging(1);
+  f.dma(0x5000n);
+  f.dma(0x6000n);
+  f.dma(0x6000n);
+  t.is(f.mmio.read32(0x100a8), 2);
+  f.dma(0x5000n);
+  t.is(f.mmio.read32(0x100a8), (0x8000_0000 | 2) >>> 0);
+});
+
+test('event queue: unacknowledged, an overflow does not keep records out', (t) => {
+  const f = stage2(1);
+  for (let i = 0; i < 3; i++) f.dma(0x10_0000n);
+  const prod = f.mmio.read32(0x100a8);
+  t.is(prod, (0x8000_0000 | 2) >>> 0);
+  f.mmio.write32(0x100ac, 2);
+  f.dma(0x20_0000n);
+  t.is(f.mmio.read32(0x100a8), (0x8000_0000 | 3) >>> 0);
 });
 
 test('event queue: outside RAM is EVENTQ_ABT_ERR, and stays shut until acknowledged', (t) => {
@@ -182,6 +245,28 @@ test('interrupts: EVTQ on empty to non-empty, GERROR on activation, both only wh
   t.is(word(f, irqPending), 0b011);
   f.mmio.write64(0xb0, 0x9999_9000n);
   t.is(f.mmio.read64(0xb0), BigInt(msi), 'configuration is locked while enabled');
+});
+
+test('interrupts: a callback inside step, and lines that any number of observers read', (t) => {
+  const f = stage2();
+  const called: string[] = [];
+  f.model = new Smmuv3(f.env, f.memory, f.kernel, f.regions, f.config, {
+    // What the interrupt tells of is there to be seen.
+    onInterrupt: (source) => called.push(`${source} ${f.mmio.read32(0x100a8)} ${f.mmio.read32(0x60)}`),
+  });
+  const [a, b] = [new InterruptLines(f.env, f.regions), new InterruptLines(f.env, f.regions)];
+  f.mmio.write32(0x50, 0b101);
+  f.run();
+  f.dma(0x5000n);
+  t.deepEqual(called, ['eventq 1 0']);
+  t.true(a.pending());
+  t.deepEqual(a.take(), ['eventq']);
+  t.deepEqual(a.take(), []);
+  f.command(S.sync(1), [0n, 0n]);
+  t.deepEqual(called.slice(1), ['cmd-sync 1 0', 'gerror 1 1']);
+  t.deepEqual(a.take(), ['gerror', 'cmd-sync']);
+  t.deepEqual(b.take(), ['eventq', 'gerror', 'cmd-sync']);
+  t.is(b.wait(0), -110);
 });
 
 test('interrupts: an aborted MSI is a global error', (t) => {
