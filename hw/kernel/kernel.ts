@@ -85,6 +85,8 @@ interface Exports {
   ptMap(table: number, page: number, pfn: number, pages: number, prot: number): number;
   ptUnmap(table: number, first: number, last: number, from: number): number;
   ptLookup(table: number, page: number): number;
+  ptDirty(table: number, first: number, last: number, from: number, unitLg2: number, clear: number): number;
+  ptReplace(table: number, page: number, level: number, what: number, step: number): number;
   ptGive(table: number, pfn: number): number;
   ptTakeBack(table: number): number;
   ptTakeFreed(table: number): number;
@@ -304,9 +306,24 @@ export class Kernel {
     return this.#x.ptUnmap(table, first, last, from);
   }
 
-  /** @returns pfn or -1; PageTableLayout.foundLg2 and .foundProt describe the leaf */
+  /** @returns pfn or -1; PageTableLayout.foundLg2, .foundLevel and .foundProt describe the leaf */
   ptLookup(table: number, page: number): number {
     return this.#x.ptLookup(table, page);
+  }
+
+  /**
+   * Looks for dirty leaves in [first, last], beginning at `from` (`first`, or where an earlier call paused), and
+   * makes them clean unless `clear` is false. PageTableLayout.dirty has the bits from .dirtyBase on.
+   * @param unitLg2  log2 of the bytes that one bit stands for
+   * @returns the page to go on from, past `last` when done
+   */
+  ptDirty(table: number, first: number, last: number, from: number, unitLg2: number, clear: boolean): number {
+    return this.#x.ptDirty(table, first, last, from, unitLg2, clear ? 1 : 0);
+  }
+
+  /** One step of replacing an entry: REPLACE_* and STEP_*. @returns REASON_* */
+  ptReplace(table: number, page: number, level: number, what: number, step: number): number {
+    return this.#x.ptReplace(table, page, level, what, step);
   }
 
   /** Puts a table frame in the pool. @returns 1, or 0 when the pool is full */

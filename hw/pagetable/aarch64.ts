@@ -1,14 +1,25 @@
 /**
- * AArch64 page tables, VMSAv8-64 with the 4 KiB granule, stage 1 and stage 2 ([DDI0487] D8.3): the editing
- * half (the walking half is the pIOMMU's, hw/kernel/assembly/walk.ts). Blocks of 2 MiB and 1 GiB are used
- * wherever address and length allow. Policy only: frames, roll-back, errnos; the compiled editor does the rest.
+ * AArch64 page tables, VMSAv8-64, stage 1 and stage 2 ([DDI0487] D8.3): the editing half (the walking half is the
+ * pIOMMU's, hw/kernel/assembly/walk.ts). Policy only: frames, roll-back, errnos; the compiled editor does the
+ * rest. Pages and frame numbers are in units of 4 KiB whatever the granule; what geometry.ts allows is a leaf
+ * wherever address and length allow.
  *
- * Not modelled: 16 KiB and 64 KiB granules, 52-bit addresses, contiguous hints, splitting a block.
+ * Not modelled: LPA2 (52-bit addresses with 4 and 16 KiB granules); memory types other than write-back.
  */
 import type { Kernel } from '../kernel/kernel.js';
 import { bug } from '../memory/bug.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import {
+  canStart,
+  contiguousLg2,
+  type GranuleLg2,
+  levelShift,
+  maxAddressBits,
+  rootBytes,
+} from './geometry.js';
+import {
+  DIRTY_WINDOW,
+  LEAF_CONTIGUOUS,
   PAGE_TABLE_BYTES,
   PageTableLayout,
   REASON_DONE,
@@ -16,21 +27,25 @@ import {
   REASON_FREED,
   REASON_POOL,
   REASON_SPLIT,
+  REASON_WILD,
 } from './page-table-layout.js';
+import { type ReplaceKind, Replacement, stepper } from './replacement.js';
 
-export const PROT_READ = 1;
-export const PROT_WRITE = 2;
+export { rootBytes } from './geometry.js';
+export { PROT_DBM, PROT_NO_AF, PROT_READ, PROT_WRITE } from './page-table-layout.js';
 
 const ENOMEM = 12;
 const EFAULT = 14;
+const EBUSY = 16;
 const EEXIST = 17;
 const EINVAL = 22;
 const ERANGE = 34;
 
 /** Frames asked for at a time: few, because what a table does not use it keeps. */
 const REFILL = 4;
+const PAGE_LG2 = 12;
 
-/** Where table frames come from; pfns are in the window's address space. */
+/** Where tables come from, one granule each and aligned to it; pfns are in the window's address space. */
 export interface TableFrames {
   /** @returns pfn | -12 */
   alloc(): number;
@@ -52,21 +67,19 @@ export interface PageTableOptions {
   /** Byte offset of a PAGE_TABLE_BYTES slot of a `pageTablesLayout` region. */
   readonly descriptor: number;
   readonly stage: 1 | 2;
+  /** 4 KiB when absent. */
+  readonly granuleLg2?: GranuleLg2;
   readonly inputBits: number;
   readonly outputBits: number;
   /** Level of the first look-up; stage 2 concatenates up to 16 roots. */
   readonly startLevel: number;
   /** Byte address of the root, in the window's address space: aligned to its size and zeroed. */
   readonly root: number;
+  /** map() sets the contiguous hint on whole aligned groups. */
+  readonly contiguous?: boolean;
   /** RAM, physically addressed, when absent. */
   readonly window?: TableWindow;
   readonly frames: TableFrames;
-}
-
-/** Bytes of a root, concatenation included: 4 KiB to 64 KiB, and its alignment. */
-export function rootBytes(inputBits: number, startLevel: number): number {
-  const indexBits = inputBits - (39 - 9 * startLevel);
-  return 8 * 2 ** Math.max(indexBits, 9);
 }
 
 export class PageTable {
@@ -76,22 +89,29 @@ export class PageTable {
   readonly #kernel: Kernel;
   readonly #at: number;
   readonly #frames: TableFrames;
+  readonly #granuleLg2: GranuleLg2;
   readonly #inputPages: number;
   readonly #outputPages: number;
   /** Unlinked tables, waiting for their invalidation. */
   #freed: number[] = [];
+  /** Between the two steps of a replacement. */
+  #replacing = false;
 
   constructor(options: PageTableOptions) {
     const { memory, kernel, descriptor, stage, inputBits, outputBits, startLevel, root, frames } = options;
+    const { granuleLg2 = 12, contiguous = false } = options;
     const window = options.window ?? {
       base: memory.ram.basePa,
       linear: memory.ram.linear,
       bytes: memory.ram.bytes,
     };
-    const rootSize = rootBytes(inputBits, startLevel);
-    const indexBits = inputBits - (39 - 9 * startLevel);
-    if (startLevel < 0 || startLevel > 3 || indexBits < 1 || indexBits > (stage === 2 ? 13 : 9))
-      bug(`page table: stage ${stage} of ${inputBits} bits cannot start at level ${startLevel}`);
+    const rootSize = rootBytes(inputBits, startLevel, granuleLg2);
+    if (!canStart(stage, inputBits, startLevel, granuleLg2))
+      bug(
+        `page table: stage ${stage} of ${inputBits} bits, granule 2^${granuleLg2}, cannot start at level ${startLevel}`,
+      );
+    if (Math.max(inputBits, outputBits) > maxAddressBits(granuleLg2))
+      bug(`page table: ${inputBits} to ${outputBits} bits are too many for granule 2^${granuleLg2}`);
     if (root % rootSize !== 0 || root < window.base || root + rootSize > window.base + window.bytes)
       bug(`page table: root ${root} is not ${rootSize} aligned bytes of the window`);
     this.root = root;
@@ -99,8 +119,9 @@ export class PageTable {
     this.#kernel = kernel;
     this.#at = descriptor;
     this.#frames = frames;
-    this.#inputPages = 2 ** (inputBits - 12);
-    this.#outputPages = 2 ** (outputBits - 12);
+    this.#granuleLg2 = granuleLg2;
+    this.#inputPages = 2 ** (inputBits - PAGE_LG2);
+    this.#outputPages = 2 ** (outputBits - PAGE_LG2);
     const { u32 } = memory;
     const at = PageTableLayout.at;
     u32.fill(0, descriptor >>> 2, (descriptor + PAGE_TABLE_BYTES) >>> 2);
@@ -112,18 +133,23 @@ export class PageTable {
     u32[(descriptor + at.startLevel) >>> 2] = startLevel;
     u32[(descriptor + at.inputBits) >>> 2] = inputBits;
     u32[(descriptor + at.outputBits) >>> 2] = outputBits;
+    u32[(descriptor + at.granuleLg2) >>> 2] = granuleLg2;
+    u32[(descriptor + at.contiguous) >>> 2] = contiguous ? 1 : 0;
   }
 
   /**
    * Maps pages with the largest leaves that fit. Changes no translation on failure, though tables may stay,
    * or be unlinked as by `unmap`.
    * @param prot  PROT_*; stage 1 cannot express write without read, and grants both
-   * @returns 0 | -ENOMEM | -EEXIST a page is mapped | -ERANGE out of the input or output range | -EFAULT a
-   *          table pointer leads out of the window
+   * @returns 0 | -ENOMEM | -EEXIST a page is mapped | -ERANGE out of the input or output range | -EINVAL not
+   *          aligned to the granule | -EFAULT a table pointer leads out of the window | -EBUSY a replacement is
+   *          pending
    */
   map(iovaPage: number, pfn: number, pages: number, prot: number): number {
     if (!inRange(iovaPage, pages, this.#inputPages) || !inRange(pfn, pages, this.#outputPages))
       return -ERANGE;
+    if (!this.#aligned(iovaPage, pages) || !this.#aligned(pfn, pages)) return -EINVAL;
+    if (this.#replacing) return -EBUSY;
     let done = 0;
     for (;;) {
       done += this.#kernel.ptMap(this.#at, iovaPage + done, pfn + done, pages - done, prot);
@@ -139,11 +165,14 @@ export class PageTable {
   /**
    * Unmaps what is mapped in the range. Tables that lie wholly in the range are unlinked: they are to be
    * given back with `releaseFreed` after the caller's invalidation and SYNC.
-   * @returns pages unmapped | -EINVAL the range cuts a block, nothing is changed | -ERANGE | -EFAULT a table
-   *          pointer leads out of the window, and the rest of the range is untouched
+   * @returns pages unmapped | -EINVAL not aligned to the granule, or the range cuts a block or a contiguous
+   *          group: nothing is changed | -ERANGE | -EFAULT a table pointer leads out of the window, and the rest
+   *          of the range is untouched | -EBUSY a replacement is pending
    */
   unmap(iovaPage: number, pages: number): number {
     if (!inRange(iovaPage, pages, this.#inputPages)) return -ERANGE;
+    if (!this.#aligned(iovaPage, pages)) return -EINVAL;
+    if (this.#replacing) return -EBUSY;
     const last = iovaPage + pages - 1;
     let unmapped = 0;
     let from = iovaPage;
@@ -167,9 +196,119 @@ export class PageTable {
     return this.#get32(PageTableLayout.at.foundLg2);
   }
 
-  /** PROT_* of that leaf. */
+  get foundLevel(): number {
+    return this.#get32(PageTableLayout.at.foundLevel);
+  }
+
+  /** PROT_* and LEAF_* of that leaf. */
   get foundProt(): number {
     return this.#get32(PageTableLayout.at.foundProt);
+  }
+
+  /**
+   * First step of replacing what translates a page: see replacement.ts.
+   * @param level   of the block (split), of the table's pointer (collapse), of the group's leaves
+   * @param direct  the hardware allows the new entries at once: BBM level 2, or 1 for ungroup and group
+   * @returns what to invalidate before its finish() | -EINVAL there is no such thing at that level | -ENOMEM |
+   *          -EBUSY another replacement is pending | -ERANGE | -EFAULT
+   */
+  replace(kind: ReplaceKind, iovaPage: number, level: number, direct = false): Replacement | number {
+    if (!inRange(iovaPage, 1, this.#inputPages)) return -ERANGE;
+    if (this.#replacing) return -EBUSY;
+    if (kind === 'split' && this.#get32(PageTableLayout.at.poolCount) === 0 && !this.#refill())
+      return -ENOMEM;
+    const grouped = kind === 'group' || kind === 'ungroup';
+    const spanLg2 =
+      levelShift(level, this.#granuleLg2) + (grouped ? contiguousLg2(level, this.#granuleLg2) : 0);
+    const pages = 2 ** (spanLg2 - PAGE_LG2);
+    const replacement = new Replacement(
+      { firstPage: iovaPage - (iovaPage % pages), pages, leaf: kind !== 'collapse' },
+      direct,
+      stepper(this.#kernel, this.#at, iovaPage, level, kind),
+      () => {
+        this.#replacing = false;
+        this.#drain();
+      },
+    );
+    const reason = replacement.begin();
+    if (reason === REASON_WILD) return -EFAULT;
+    if (reason !== REASON_DONE) return -EINVAL;
+    this.#replacing = true;
+    return replacement;
+  }
+
+  /**
+   * Unmaps a range that may cut blocks and contiguous groups: those are split first.
+   * @param invalidate  invalidates everywhere and waits; null: the hardware needs no break (BBM level 2), and
+   *                    the caller's own invalidation afterwards does. @returns 0 | -errno
+   * @returns as unmap(), but -EINVAL only for alignment | -ENOMEM | what `invalidate` said: nothing is unmapped
+   */
+  unmapCutting(
+    iovaPage: number,
+    pages: number,
+    invalidate: ((change: Replacement) => number) | null,
+  ): number {
+    if (!inRange(iovaPage, pages, this.#inputPages)) return -ERANGE;
+    if (!this.#aligned(iovaPage, pages)) return -EINVAL;
+    const end = iovaPage + pages;
+    const status = this.#cutAt(iovaPage, invalidate) || this.#cutAt(end, invalidate);
+    return status < 0 ? status : this.unmap(iovaPage, pages);
+  }
+
+  /** Splits until no leaf crosses from the page before `page` into it. @returns 0 | -errno */
+  #cutAt(page: number, invalidate: ((change: Replacement) => number) | null): number {
+    for (;;) {
+      if (page >= this.#inputPages || this.lookup(page) < 0) return 0;
+      const grouped = (this.foundProt & LEAF_CONTIGUOUS) !== 0;
+      const level = this.foundLevel;
+      const groupLg2 = grouped ? contiguousLg2(level, this.#granuleLg2) : 0;
+      if (page % 2 ** (this.foundLg2 + groupLg2 - PAGE_LG2) === 0) return 0;
+      const change = this.replace(grouped ? 'ungroup' : 'split', page, level, invalidate === null);
+      if (typeof change === 'number') return change;
+      const status = invalidate === null ? 0 : invalidate(change);
+      if (status < 0) {
+        change.cancel();
+        return status;
+      }
+      change.finish();
+    }
+  }
+
+  /**
+   * Reports which pages of dirty-tracked leaves (PROT_DBM) were written, and makes those leaves clean, to be told
+   * again when they are written after the caller's invalidation. A leaf, or contiguous group, that the range cuts
+   * is reported as far as the range goes, and stays dirty. Bits are set, never cleared, as iommufd's
+   * GET_DIRTY_BITMAP does: bit i is unit i from `iovaPage` on, least significant bit of a byte first.
+   * @param bitmap   at least a bit a unit
+   * @param unitLg2  log2 of the bytes that a bit stands for, 12 or more
+   * @returns leaves found dirty | -ERANGE | -EINVAL the range is not whole units, the bitmap too short | -EFAULT
+   */
+  readAndClearDirty(
+    iovaPage: number,
+    pages: number,
+    bitmap: Uint8Array,
+    { unitLg2 = PAGE_LG2, noClear = false }: { unitLg2?: number; noClear?: boolean } = {},
+  ): number {
+    if (!inRange(iovaPage, pages, this.#inputPages)) return -ERANGE;
+    const unit = 2 ** (unitLg2 - PAGE_LG2);
+    if (unitLg2 < PAGE_LG2 || iovaPage % unit !== 0 || pages % unit !== 0) return -EINVAL;
+    if (bitmap.length * 8 < pages / unit) return -EINVAL;
+    const at = PageTableLayout.at;
+    const last = iovaPage + pages - 1;
+    let found = 0;
+    for (let from = iovaPage; from <= last; ) {
+      from = this.#kernel.ptDirty(this.#at, iovaPage, last, from, unitLg2, !noClear);
+      const leaves = this.#get32(at.dirtyLeaves);
+      if (leaves > 0) {
+        found += leaves;
+        const first = this.#get64(at.dirtyBase) / 8;
+        const n = Math.min(DIRTY_WINDOW / 8, bitmap.length - first);
+        const bits = this.#at + at.dirty;
+        for (let i = 0; i < n; i++) bitmap[first + i]! |= this.#memory.u8[bits + i]!;
+      }
+      if (this.#reason() !== REASON_DONE) return -EFAULT;
+    }
+    return found;
   }
 
   /** Tables unlinked so far and not taken. */
@@ -198,6 +337,11 @@ export class PageTable {
     this.releaseFreed();
     for (let pfn = this.#kernel.ptTakeBack(this.#at); pfn >= 0; pfn = this.#kernel.ptTakeBack(this.#at))
       this.#frames.free(pfn);
+  }
+
+  #aligned(page: number, pages: number): boolean {
+    const unit = 2 ** (this.#granuleLg2 - PAGE_LG2);
+    return page % unit === 0 && pages % unit === 0;
   }
 
   /** @returns whether at least one frame came */

@@ -25,5 +25,7 @@ export {
 export * from './layout';
 export { machineInit } from './machine';
 export { ptGive, ptLookup, ptMap, ptTakeBack, ptTakeFreed, ptUnmap } from './pagetable';
+export { ptDirty } from './pagetable-dirty';
+export { ptReplace } from './pagetable-replace';
 export { answer, takeRequests } from './rings';
 export { translate, translateBatch, translateIpa } from './walk';
