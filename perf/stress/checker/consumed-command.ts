@@ -9,6 +9,9 @@ import type { IotlbEntryView } from '../../../hw/kernel/kernel.js';
 import * as C from '../../../hw/smmuv3/command.js';
 import type { CommandSeen } from './trace-reader.js';
 
+const EL2 = new Set([C.CMD_TLBI_EL2_ALL, C.CMD_TLBI_EL2_ASID, C.CMD_TLBI_EL2_VA, C.CMD_TLBI_EL2_VAA]);
+/** Commands that ask nothing of the stages an entry was made by. */
+const ANY_STAGE = new Set([C.CMD_TLBI_S12_VMALL, C.CMD_TLBI_NSNH_ALL, ...EL2]);
 const SYNC_SIGNALS = ['SIG_NONE', 'SIG_IRQ', 'SIG_SEV', 'reserved'];
 /** log2 of the granule in 4 KiB pages, by TG. */
 const GRANULE_PAGES_LG2 = [0, 0, 2, 4];
@@ -29,7 +32,7 @@ export type EntryTag = Pick<
   'vmid' | 'asid' | 'page' | 'sizeLg2' | 'global' | 'stage1' | 'stage2'
 >;
 
-/** @returns null for anything but a TLBI of the EL1 kind */
+/** @returns null for anything but a TLBI of the EL1 and EL2 regimes */
 export function tlbiOf({ opcode, words }: Pick<CommandSeen, 'opcode' | 'words'>): TlbiFields | null {
   const raw = Uint32Array.from(words);
   const vmid = C.CMD_TLBI.VMID.get(raw);
@@ -42,6 +45,7 @@ export function tlbiOf({ opcode, words }: Pick<CommandSeen, 'opcode' | 'words'>)
       : (C.CMD_TLBI.NUM.get(raw) + 1) * 2 ** (C.CMD_TLBI.SCALE.get(raw) + GRANULE_PAGES_LG2[tg]!);
   switch (opcode) {
     case C.CMD_TLBI_NSNH_ALL:
+    case C.CMD_TLBI_EL2_ALL:
       return { opcode, vmid: null, asid: null, page: null, pages: 0 };
     case C.CMD_TLBI_NH_ALL:
     case C.CMD_TLBI_S12_VMALL:
@@ -53,22 +57,28 @@ export function tlbiOf({ opcode, words }: Pick<CommandSeen, 'opcode' | 'words'>)
     case C.CMD_TLBI_NH_VAA:
     case C.CMD_TLBI_S2_IPA:
       return { opcode, vmid, asid: null, page, pages };
+    case C.CMD_TLBI_EL2_ASID:
+      return { opcode, vmid: null, asid, page: null, pages: 0 };
+    case C.CMD_TLBI_EL2_VA:
+      return { opcode, vmid: null, asid, page, pages };
+    case C.CMD_TLBI_EL2_VAA:
+      return { opcode, vmid: null, asid: null, page, pages };
     default:
       return null;
   }
 }
 
-/** Whether a TLBI has to take this entry away. */
+/** Whether a TLBI has to take this entry away. Entries of EL2 carry neither stage. */
 export function covers(tlbi: TlbiFields, entry: EntryTag): boolean {
+  const el2 = !entry.stage1 && !entry.stage2;
+  if (EL2.has(tlbi.opcode) !== el2) return false;
   if (tlbi.vmid !== null && tlbi.vmid !== entry.vmid) return false;
   // Stage 1 commands leave what stage 2 alone made; an IPA says nothing of an entry whose input is a VA.
   if (tlbi.opcode === C.CMD_TLBI_S2_IPA) {
     if (entry.stage1) return false;
-  } else if (tlbi.opcode !== C.CMD_TLBI_S12_VMALL && tlbi.opcode !== C.CMD_TLBI_NSNH_ALL && !entry.stage1)
-    return false;
-  if (tlbi.asid !== null && tlbi.asid !== entry.asid)
-    if (!entry.global || tlbi.opcode !== C.CMD_TLBI_NH_VA) return false;
-  if (tlbi.opcode === C.CMD_TLBI_NH_ASID && entry.global) return false;
+  } else if (!ANY_STAGE.has(tlbi.opcode) && !entry.stage1) return false;
+  if (tlbi.asid !== null && tlbi.asid !== entry.asid) if (!entry.global || tlbi.page === null) return false;
+  if (tlbi.asid !== null && tlbi.page === null && entry.global) return false;
   return tlbi.page === null || overlaps(tlbi, entry.page, 2 ** (entry.sizeLg2 - 12));
 }
 
@@ -91,6 +101,11 @@ export function commandText(command: Pick<CommandSeen, 'opcode' | 'words'>): str
       return `${name} stream ${hex(sid)}`;
     case C.CMD_CFGI_CD:
       return `${name} stream ${hex(sid)} substream ${hex(C.CMD_CFGI.SubstreamID.get(raw))}`;
+    case C.CMD_ATC_INV: {
+      const lg2 = C.CMD_ATC.Size.get(raw);
+      const of = `${name} stream ${hex(sid)}${C.CMD_ATC.SSV.get(raw) === 1 ? ` substream ${hex(C.CMD_ATC.SubstreamID.get(raw))}` : ''}`;
+      return lg2 >= 52 ? `${of} all` : `${of} pages ${hex(C.CMD_ATC.Page.get(raw))}..+${2 ** lg2}`;
+    }
     case C.CMD_CFGI_STE_RANGE: {
       const range = C.CMD_CFGI_RANGE.Range.get(raw);
       return range === 31 ? 'CMD_CFGI_ALL' : `${name} stream ${hex(sid)} range ${range}`;

@@ -79,6 +79,33 @@ test('command: covers an entry by tag, range and stage', (t) => {
   t.is(tlbiOf({ opcode: SYNC, words: [SYNC, 0, 0, 0] }), null);
 });
 
+test('command: EL2 forms and entries concern each other alone', (t) => {
+  const [ALL, ASID, VA, VAA] = [0x20, 0x21, 0x22, 0x23];
+  const el2 = { ...ENTRY, stage1: false };
+  const of = (...args: Parameters<typeof tlbi>) => tlbiOf(tlbi(...args))!;
+  t.true(covers(of(ALL, 0, 0), el2));
+  t.true(covers(of(ASID, 0, 1), el2));
+  t.false(covers(of(ASID, 0, 2), el2));
+  t.false(covers(of(ASID, 0, 1), { ...el2, global: true }));
+  t.true(covers(of(VA, 0, 1, 0x20_0400), el2));
+  t.false(covers(of(VA, 0, 2, 0x20_0400), el2));
+  t.true(covers(of(VA, 0, 2, 0x20_0400), { ...el2, global: true }));
+  t.false(covers(of(VA, 0, 1, 0x20_0600), el2));
+  t.true(covers(of(VAA, 0, 0, 0x20_0400), el2));
+  for (const opcode of [ALL, ASID, VA, VAA]) t.false(covers(of(opcode, 0, 1, 0x20_0400), ENTRY));
+  for (const opcode of [0x10, 0x11, 0x12, 0x13, 0x28, 0x2a, 0x30])
+    t.false(covers(of(opcode, 0, 1, 0x20_0400), el2));
+  t.is(commandText(tlbi(VA, 0, 6, 0x40)), 'CMD_TLBI_EL2_VA ASID 6 pages 0x40..+1');
+});
+
+test('command: an ATC invalidation names stream, substream and range', (t) => {
+  const ATC_INV = 0x40;
+  const text = (...words: [number, number, number, number]) => commandText({ opcode: ATC_INV, words });
+  t.is(text(ATC_INV, 0x100, 52, 0), 'CMD_ATC_INV stream 0x100 all');
+  t.is(text(ATC_INV, 0x100, 4 | (0x10 << 12), 0), 'CMD_ATC_INV stream 0x100 pages 0x10..+16');
+  t.is(text(ATC_INV | (1 << 11) | (3 << 12), 0x100, 52, 0), 'CMD_ATC_INV stream 0x100 substream 0x3 all');
+});
+
 test('infer: consumed, and used by a DMA that began after, or still held', (t) => {
   t.is(infer(facts()), 'smmu1 consumed the invalidation but went on using the entry');
   t.is(infer(facts({ use: null, seenTick: 15 })), 'smmu1 consumed the invalidation but kept the entry');
