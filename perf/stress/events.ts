@@ -31,7 +31,8 @@ export class EventLedger {
   /** Instruments.onHostEvent: events that no guest hears of. */
   host(iommu: number, event: HostEvent): void {
     if (event.kind === 'event') this.#count(iommu, event.record.id);
-    else if (event.kind !== 'overflow') this.#hostProblems.push(`IOMMU ${iommu}: ${JSON.stringify(event)}`);
+    else if (event.kind !== 'overflow' && event.kind !== 'page-request')
+      this.#hostProblems.push(`IOMMU ${iommu}: ${JSON.stringify(event)}`);
   }
 
   /** Counts what goes to guests as well, and passes it on. */

@@ -10,6 +10,12 @@
 export const IOMMU_READ = 1 << 0;
 export const IOMMU_WRITE = 1 << 1;
 
+/** ATS of a PCI device: its capability's Enable bit. */
+export interface AtsControl {
+  /** Off: nothing is requested any more, and what the ATC holds is not used. */
+  setEnabled(on: boolean): void;
+}
+
 /** A physical device as its IOMMU's driver knows it. */
 export interface HostDevice {
   /** Index in the machine; also the number of its port. */
@@ -19,12 +25,16 @@ export interface HostDevice {
   readonly streamId: number;
   /** Devices that the IOMMU cannot tell apart share a group. */
   readonly groupId: number;
+  /** It has an ATC, and the root complex lets it use it (pci_ats_supported, IOMMU_FWSPEC_PCI_RC_ATS). */
+  readonly ats?: AtsControl | undefined;
+  /** Firmware says that its transactions may wait (`dma-can-stall`). */
+  readonly canStall?: boolean;
 }
 
 /** One TLBI + SYNC round that an unmap caused, for whoever explains it later. */
 export interface InvalidationNote {
   readonly iommu: number;
-  /** VMID or ASID whose entries were invalidated. */
+  /** VMID or ASID whose entries were invalidated; StreamID of the ATC for CMD_ATC_INV. */
   readonly tag: number;
   /** Name of the first command, as the specification spells it. */
   readonly command: string;
@@ -37,7 +47,7 @@ export interface InvalidationNote {
   readonly tickDone: number;
   /** Nanoseconds between the two, as the waiting thread saw it. */
   readonly durationNs: number;
-  /** The SMMU did not confirm in time: what was cached may still be in use. */
+  /** The SMMU, or a device's ATC, did not confirm in time: what was cached may still be in use. */
   readonly failed: boolean;
 }
 

@@ -2,7 +2,7 @@
  * Context Descriptors: the stage-1 half of a stream's configuration, and the table of one CD that each device
  * gets (S1CDMax = 0, there are no substreams). [IHI0070] 5.4.
  *
- * Not produced: TTB1 (EPD1 = 1), stalls, HTTU, SVA.
+ * Not produced: TTB1 (EPD1 = 1), SVA.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_make_s1_cd, arm_smmu_get_cd_used
  */
 import { getQuad } from '../../../hw/smmuv3/bitfield.js';
@@ -23,11 +23,14 @@ export interface Stage1Config {
   readonly inputBits: number;
   /** Encoding of the output size, as in IDR5.OAS. */
   readonly ips: number;
+  /** Dirty tracking: the SMMU updates Access flag and dirty state (HA and HD). */
+  readonly dirty?: boolean;
 }
 
 export const CD_TABLE_BYTES = CD_BYTES;
 
-export function stage1Cd(s1: Stage1Config): Entry {
+/** @param stall  faults of the device stall instead of aborting the transaction */
+export function stage1Cd(s1: Stage1Config, stall = false): Entry {
   const cd = new Uint32Array(ENTRY_QUADS * 2);
   CD.T0SZ.put(cd, 64 - s1.inputBits);
   CD.TG0.put(cd, TG0_4K);
@@ -38,6 +41,11 @@ export function stage1Cd(s1: Stage1Config): Entry {
   CD.V.put(cd, 1);
   CD.IPS.put(cd, s1.ips);
   CD.AA64.put(cd, 1);
+  if (s1.dirty) {
+    CD.HA.put(cd, 1);
+    CD.HD.put(cd, 1);
+  }
+  CD.S.put(cd, stall ? 1 : 0);
   CD.R.put(cd, 1);
   CD.A.put(cd, 1);
   CD.ASET.put(cd, 1);

@@ -132,12 +132,17 @@ export class CommandQueue {
     if (queue.lg2 <= 6 || queue.lg2 > CMDQ_LG2_MAX) bug(`command queue of 2^${queue.lg2} entries`);
     const { words } = memory;
     const { base } = memory.region(DriverLayout, driverKey(index));
-    for (const offset of [AT.llq, AT.ownerProd, AT.lock, AT.errorLock, AT.skipped])
-      words.store(base + offset, 0);
+    const cleared = [AT.llq, AT.ownerProd, AT.lock, AT.errorLock, AT.skipped, AT.atcTimeouts, AT.errorsSeen];
+    for (const offset of cleared) words.store(base + offset, 0);
     for (let i = 0; i < 2 ** CMDQ_LG2_MAX / 32; i++) words.store(base + AT.valid + i * 4, 0);
     words.store(base + AT.queueLg2, queue.lg2);
     words.store(base + AT.flags, queue.flags);
     words.store(base + AT.queueLinear, queue.linear);
+  }
+
+  /** SYNCs of this SMMU, whoever issued them, that gave up on an ATC invalidation; modulo 2^32. */
+  get atcTimeouts(): number {
+    return this.#words.load(this.#base + AT.atcTimeouts);
   }
 
   /** Most commands one call may carry, SYNC included. */

@@ -1,13 +1,24 @@
 /**
- * After entries of a domain's table were cleared: invalidating them on every SMMU that may hold them. All
- * SMMUs get their commands first and are then waited for one by one, so that they work at the same time.
+ * After entries of a domain's table were cleared: invalidating them on every SMMU that may hold them, then in
+ * every ATC that may. All SMMUs get their commands first and are then waited for one by one, so that they work
+ * at the same time.
+ *
+ *   TLBI ... SYNC on each SMMU, all waited for -> ATC_INV ... SYNC on each SMMU, all waited for
+ *
+ * An ATC invalidation that times out is acknowledged as Linux does (gerror.ts), and its SYNC then completes. Linux
+ * goes on as if the ATC were clean; here the round ends in -ETIMEDOUT, so that the caller can tell.
  *
  * Linux waits once more between the stage-2 invalidations and the clearing of nested stage-1 entries, because
  * TLBIs before a SYNC may complete in any order; here one SYNC covers both, as this SMMU executes TLBIs in
  * the order of the queue.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c __arm_smmu_domain_inv_range
  */
+
+import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
 import {
+  CMD_ATC_INV,
+  CMD_TLBI_EL2_ASID,
+  CMD_TLBI_EL2_VA,
   CMD_TLBI_NH_ALL,
   CMD_TLBI_NH_ASID,
   CMD_TLBI_NH_VA,
@@ -17,8 +28,10 @@ import {
   encodeTlbi,
   encodeTlbiAddress,
 } from '../../../hw/smmuv3/command.js';
+import { ETIMEDOUT } from '../../../uapi/abi/errno.js';
 import type { InvalidationNote } from '../contract.js';
-import { type Inv, S1_ASID, S2_VMID_VSMMU } from './invs.js';
+import { ATC_INV_ALL, atcSpan, encodeAtcInv } from './atc.js';
+import { ATS_FULL, type Inv, isAts, S1_ASID, S2_VMID_VSMMU } from './invs.js';
 import { eachRange, tooBig } from './range.js';
 import type { SmmuDevice } from './smmu-device.js';
 
@@ -36,6 +49,8 @@ interface Trip {
   readonly ticket: number;
   readonly tickIssued: number;
   readonly issuedNs: number;
+  /** Timeouts of ATC invalidations of this SMMU before it. */
+  readonly atcTimeouts: number;
   /** Range of the invs it covers. */
   readonly first: number;
   readonly end: number;
@@ -52,19 +67,41 @@ export function invalidateRange(
   notes: InvalidationNote[] | null,
   tick: () => number,
 ): number {
+  const status = round(invs, range, notes, tick, false);
+  if (!invs.some(({ type }) => isAts(type))) return status;
+  const atc = round(invs, range, notes, tick, true);
+  return status < 0 ? status : atc;
+}
+
+/** @param ats  whether it is about ATCs or about the SMMUs' own caches */
+function round(
+  invs: readonly Inv<SmmuDevice>[],
+  range: PageRange,
+  notes: InvalidationNote[] | null,
+  tick: () => number,
+  ats: boolean,
+): number {
   const trips: Trip[] = [];
   let status = 0;
   for (let first = 0; first < invs.length; ) {
-    const { smmu } = invs[first]!;
+    const { smmu, type } = invs[first]!;
+    if (isAts(type) !== ats) {
+      first++;
+      continue;
+    }
+    const { atcTimeouts } = smmu.queue;
     const tickIssued = notes === null ? 0 : tick();
     const issuedNs = notes === null ? 0 : smmu.queue.nowNs();
     let end = first;
-    for (; end < invs.length && invs[end]!.smmu === smmu; end++) addCommands(invs[end]!, range);
-    trips.push({ smmu, ticket: smmu.batch.submit(), tickIssued, issuedNs, first, end });
+    for (; end < invs.length && invs[end]!.smmu === smmu && isAts(invs[end]!.type) === ats; end++)
+      addCommands(invs[end]!, range);
+    trips.push({ smmu, ticket: smmu.batch.submit(), tickIssued, issuedNs, atcTimeouts, first, end });
     first = end;
   }
-  for (const { smmu, ticket, tickIssued, issuedNs, first, end } of trips) {
-    const waited = ticket < 0 ? ticket : smmu.queue.wait(ticket);
+  for (const { smmu, ticket, tickIssued, issuedNs, atcTimeouts, first, end } of trips) {
+    let waited = ticket < 0 ? ticket : smmu.queue.wait(ticket);
+    // Which ATC_INV it was nobody says: with several outstanding, all of them count as failed.
+    if (ats && waited === 0 && smmu.queue.atcTimeouts !== atcTimeouts) waited = -ETIMEDOUT;
     if (waited < 0) status = waited;
     if (notes === null) continue;
     const tickDone = tick();
@@ -87,18 +124,30 @@ export function invalidateRange(
 }
 
 function opcodeFor({ type, smmu }: Inv<SmmuDevice>, { pages }: PageRange): number {
-  if (tooBig(pages, smmu.features.ranged)) return type === S1_ASID ? CMD_TLBI_NH_ASID : CMD_TLBI_S12_VMALL;
-  return type === S1_ASID ? CMD_TLBI_NH_VA : CMD_TLBI_S2_IPA;
+  if (isAts(type)) return CMD_ATC_INV;
+  const { ranged, e2h } = smmu.features;
+  if (tooBig(pages, ranged))
+    return type !== S1_ASID ? CMD_TLBI_S12_VMALL : e2h ? CMD_TLBI_EL2_ASID : CMD_TLBI_NH_ASID;
+  return type !== S1_ASID ? CMD_TLBI_S2_IPA : e2h ? CMD_TLBI_EL2_VA : CMD_TLBI_NH_VA;
 }
 
 function addCommands(inv: Inv<SmmuDevice>, range: PageRange): void {
   const { smmu, type, id } = inv;
+  if (isAts(type)) {
+    const whole = type === ATS_FULL;
+    const { page, sizeLg2 } = whole
+      ? { page: 0, sizeLg2: ATC_INV_ALL }
+      : atcSpan(range.firstPage, range.pages);
+    const ssid = whole ? NO_SSID : (inv.ssid ?? NO_SSID);
+    smmu.batch.add((words, at) => encodeAtcInv(words, at, id, ssid, page, sizeLg2));
+    return;
+  }
   const opcode = opcodeFor(inv, range);
   const swap = smmu.wrongVmid ? 1 : 0;
   const vmid = (type === S1_ASID ? 0 : id) ^ swap;
   const asid = type === S1_ASID ? id : 0;
   const { batch } = smmu;
-  if (opcode === CMD_TLBI_NH_ASID || opcode === CMD_TLBI_S12_VMALL) {
+  if (opcode === CMD_TLBI_NH_ASID || opcode === CMD_TLBI_EL2_ASID || opcode === CMD_TLBI_S12_VMALL) {
     batch.add((words, at) => encodeTlbi(words, at, opcode, vmid, asid));
     return;
   }

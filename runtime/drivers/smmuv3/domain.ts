@@ -19,7 +19,7 @@ import { EBUSY, EEXIST, ENOMEM } from '../../../uapi/abi/errno.js';
 import type { Gather, PagingDomain } from '../contract.js';
 import type { Stage1Config } from './cd.js';
 import { invalidateRange } from './domain-invalidate.js';
-import { type Inv, mergeInv, S1_ASID, S2_VMID, S2_VMID_VSMMU, unrefInv } from './invs.js';
+import { ATS, ATS_FULL, type Inv, mergeInv, S1_ASID, S2_VMID, S2_VMID_VSMMU, unrefInv } from './invs.js';
 import type { PageTableSlots } from './page-table-slots.js';
 import type { SmmuDevice } from './smmu-device.js';
 import type { Stage2Config } from './ste.js';
@@ -221,17 +221,23 @@ export class Smmuv3PagingDomain implements PagingDomain {
     releaseTag(smmu, this.stage, tag);
   }
 
-  /** Before a stream of `smmu` may use the table. @param vsmmuVmid of the vIOMMU in between, 0 for none */
-  addUser(smmu: SmmuDevice, vsmmuVmid: number): void {
+  /**
+   * Before a stream of `smmu` may use the table.
+   * @param vsmmuVmid  of the vIOMMU in between, 0 for none
+   * @param atsSid     StreamID of a device whose ATC may hold translations of this table, -1 for none
+   */
+  addUser(smmu: SmmuDevice, vsmmuVmid: number, atsSid: number): void {
     this.#invs = mergeInv(this.#invs, this.#key(smmu, vsmmuVmid));
+    if (atsSid >= 0) this.#invs = mergeInv(this.#invs, this.#atsKey(smmu, atsSid));
   }
 
   /**
-   * When a stream of `smmu` no longer uses the table. After the last one nothing under the tag is left, and
-   * an ID of the domain's own goes back.
+   * When a stream of `smmu` no longer uses the table, and its ATC has been invalidated. After the last one nothing
+   * under the tag is left, and an ID of the domain's own goes back.
    * @returns 0 | -ETIMEDOUT the ID stays out of use
    */
-  removeUser(smmu: SmmuDevice, vsmmuVmid: number): number {
+  removeUser(smmu: SmmuDevice, vsmmuVmid: number, atsSid: number): number {
+    if (atsSid >= 0) this.#invs = unrefInv(this.#invs, this.#atsKey(smmu, atsSid)).invs;
     const key = this.#key(smmu, vsmmuVmid);
     const { invs, last } = unrefInv(this.#invs, key);
     // Out of the array only once it is clean: no unmap can slip in between on this thread.
@@ -261,6 +267,10 @@ export class Smmuv3PagingDomain implements PagingDomain {
       ps: smmu.features.oas,
       fwb: this.nestParent && smmu.features.s2fwb,
     };
+  }
+
+  #atsKey(smmu: SmmuDevice, sid: number) {
+    return { smmu, type: this.nestParent ? ATS_FULL : ATS, id: sid } as const;
   }
 
   #key(smmu: SmmuDevice, vsmmuVmid: number) {

@@ -14,7 +14,7 @@ import { rwLockField } from '../../../hw/sync/rw-lock.js';
 /** Largest command queue: index and wrap bit of prod must leave room for OWNED in 16 bits. */
 export const CMDQ_LG2_MAX = 14;
 
-export const DriverLayout = layout('smmuv3-driver', 1, {
+export const DriverLayout = layout('smmuv3-driver', 2, {
   /** prod | OWNED | cons << 16. Any producer, by compare-and-exchange. */
   llq: line(u32()),
   /** prod up to which the hardware knows. Writer: the owner of the moment. */
@@ -29,6 +29,10 @@ export const DriverLayout = layout('smmuv3-driver', 1, {
   errorLock: line(u32()),
   /** Commands that were replaced because the SMMU refused them. Writer: holder of errorLock. */
   skipped: u32(),
+  /** SYNCs that gave up on an ATC invalidation, modulo 2^32. Writer: holder of errorLock. */
+  atcTimeouts: u32(),
+  /** GERROR bits acknowledged and not yet reported. Holder of errorLock ors, the core exchanges with 0. */
+  errorsSeen: u32(),
   /** Linear offset and LOG2SIZE of the queue. Writer: the core, at reset. */
   queueLinear: line(u32()),
   queueLg2: u32(),

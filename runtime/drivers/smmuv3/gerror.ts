@@ -3,7 +3,14 @@
  *
  * After a command error the SMMU stops with CMDQ_CONS at the command. The driver overwrites the command by a
  * SYNC, which is harmless, and acknowledges; the SMMU goes on. Nothing of the queue's shadow state is
- * touched: producers may be at work. Whoever notices serves the error, under one word of its own.
+ * touched: producers may be at work. Whoever notices serves the error, under one word of its own; the core hears
+ * of it at its next poll().
+ *
+ *   CERROR_ILL           overwritten, counted in `skipped`
+ *   CERROR_ABT           the fetch is repeated
+ *   CERROR_ATC_INV_SYNC  counted in `atcTimeouts`; the SYNC is repeated and completes what is left
+ *   SFM_ERR              the SMMU is disabled: CR0 := 0. Waiters run into their deadline
+ *   all others           something was lost that nobody can bring back: reported
  *
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c __arm_smmu_cmdq_skip_err, arm_smmu_gerror_handler
  */
@@ -14,6 +21,7 @@ import {
   CERROR_ATC_INV_SYNC,
   CERROR_NONE,
   CMDQ_CONS,
+  CR0,
   GERROR,
   GERRORN,
 } from '../../../hw/smmuv3/registers.js';
@@ -41,12 +49,17 @@ export function serveGerror(words: Words, base: number, registers: ErrorRegister
   const gerror = registers.read32(GERROR.offset);
   const bits = (gerror ^ registers.read32(GERRORN.offset)) & GERROR_ALL;
   if (bits !== 0) {
+    if (GERROR.SFM_ERR.get(bits) !== 0) registers.write32(CR0.offset, 0);
     if (GERROR.CMDQ_ERR.get(bits) !== 0) skipCommand(words, base, registers);
+    words.or(base + AT.errorsSeen, bits);
     registers.write32(GERRORN.offset, gerror);
   }
   words.store(base + AT.errorLock, 0);
   return bits;
 }
+
+/** What serveGerror() acknowledged, on any thread, since the last call. The core. */
+export const takeErrors = (words: Words, base: number): number => words.exchange(base + AT.errorsSeen, 0);
 
 const active = (registers: ErrorRegisters): number =>
   (registers.read32(GERROR.offset) ^ registers.read32(GERRORN.offset)) & GERROR_ALL;
@@ -57,8 +70,9 @@ function skipCommand(words: Words, base: number, registers: ErrorRegisters): voi
     case CERROR_NONE:
     // The fetch is retried once the error is acknowledged.
     case CERROR_ABT:
-    // CONS points at the SYNC, which is simply repeated.
+      return;
     case CERROR_ATC_INV_SYNC:
+      words.add(base + AT.atcTimeouts, 1);
       return;
   }
   const slot = queueIndex(cons, words.load(base + AT.queueLg2));

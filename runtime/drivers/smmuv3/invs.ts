@@ -8,31 +8,48 @@
  *   S2_VMID        device on a stage-2 domain             TLBI_S2_IPA / S12_VMALL
  *   S2_VMID_VSMMU  vIOMMU over a stage-2 domain           the same, then TLBI_NH_ALL: the guest's stage-1
  *                                                         translations hold results of this stage 2
+ *   ATS           device with ATS                         ATC_INV of the range
+ *   ATS_FULL      the same over a nesting parent          ATC_INV of everything: its ATC is by guest address
+ *
+ * Types are in the order in which their commands have to be complete: a device may ask again for a translation
+ * that its ATC just lost, and must not be answered from the IOTLB.
  *
  * The array is never changed in place: a reader keeps the one it took.
  *
- * Not modelled: ATS entries.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_invs_merge, arm_smmu_invs_unref
  */
+import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
 import { bug } from '../../../hw/memory/bug.js';
 
 export const S1_ASID = 0;
 export const S2_VMID = 1;
 export const S2_VMID_VSMMU = 2;
-export type InvType = typeof S1_ASID | typeof S2_VMID | typeof S2_VMID_VSMMU;
+export const ATS = 3;
+export const ATS_FULL = 4;
+export type InvType = typeof S1_ASID | typeof S2_VMID | typeof S2_VMID_VSMMU | typeof ATS | typeof ATS_FULL;
+
+/** An entry of a device's ATC rather than of the SMMU: `id` is a StreamID. */
+export const isAts = (type: InvType): boolean => type >= ATS;
 
 /** `smmu` is whatever can carry the commands out; entries are told apart by its index. */
 export interface Inv<S extends { readonly index: number }> {
   readonly smmu: S;
   readonly type: InvType;
   readonly id: number;
+  /** ATS: of what substream, NO_SSID (also when left out) for the device's whole ATC. */
+  readonly ssid?: number;
   readonly users: number;
 }
 
 type Key<S extends { readonly index: number }> = Omit<Inv<S>, 'users'>;
 
 function compare<S extends { readonly index: number }>(a: Key<S>, b: Key<S>): number {
-  return a.smmu.index - b.smmu.index || a.type - b.type || a.id - b.id;
+  return (
+    a.smmu.index - b.smmu.index ||
+    a.type - b.type ||
+    a.id - b.id ||
+    (isAts(a.type) ? (a.ssid ?? NO_SSID) - (b.ssid ?? NO_SSID) : 0)
+  );
 }
 
 /** One more user of `key`. */

@@ -2,7 +2,9 @@
  * Nested domains: the guest's stage-1 half of an STE, checked when it is handed in and turned into a physical
  * STE when a device is attached. The guest can ask for abort, bypass (the host's stage 2 alone) or stage 1.
  *
- * EATS = 1 is accepted and has no effect: the device has no ATS, which is what Linux does then, too.
+ * EATS = 1 says that the guest will invalidate the ATC of the device, so that ATS may be on. For a device without
+ * ATS it has no effect. Without it ATS is off while the guest's stage 1 is in force: the host would not hear of
+ * changes to the guest's tables.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3-iommufd.c arm_smmu_validate_vste
  */
 import {
@@ -17,7 +19,7 @@ import { E2BIG, EINVAL, EIO } from '../../../uapi/abi/errno.js';
 import type { NestedDomain } from '../contract.js';
 import { DRIVER_NAME } from './domain.js';
 import { type Entry, maskOf } from './entry-writer.js';
-import { abortSte, nestedSte, type SteFeatures, stage2Ste } from './ste.js';
+import { abortSte, nestedSte, type SteFeatures, type StreamTraits, stage2Ste } from './ste.js';
 import type { Smmuv3Viommu } from './viommu.js';
 
 const ALLOWED = maskOf(
@@ -36,21 +38,27 @@ const ALLOWED = maskOf(
 const EATS = maskOf(STE.EATS);
 const VSTE_BYTES = 16;
 
-export type VirtualSte = readonly [bigint, bigint];
+export interface VirtualSte {
+  /** EATS cleared; all zero when V = 0. */
+  readonly words: readonly [bigint, bigint];
+  /** EATS was 1, with Config = S1 translate. */
+  readonly ats: boolean;
+}
 
-/** @returns the two words, EATS cleared, or all zero when V = 0; -EIO when the guest asks for what it may not */
+/** @returns what the guest asks for; -EIO when it may not */
 export function validateVste(word0: bigint, word1: bigint): VirtualSte | number {
-  if ((word0 & 1n) === 0n) return [0n, 0n];
+  if ((word0 & 1n) === 0n) return { words: [0n, 0n], ats: false };
   if ((word0 & ~ALLOWED[0]!) !== 0n || (word1 & ~ALLOWED[1]!) !== 0n) return -EIO;
   const config = vsteConfig([word0, word1]);
   if (config !== CONFIG_ABORT && config !== CONFIG_BYPASS && config !== CONFIG_S1_TRANS) return -EIO;
   const eats = Number((word1 & EATS[1]!) >> BigInt(STE.EATS.lo & 63));
   if (eats !== EATS_ABORT && eats !== EATS_TRANS) return -EIO;
-  return [word0, word1 & ~EATS[1]!];
+  const ats = config === CONFIG_S1_TRANS && eats === EATS_TRANS;
+  return { words: [word0, word1 & ~EATS[1]!], ats };
 }
 
 /** STE.Config of a guest's STE; an invalid one aborts. */
-export const vsteConfig = (vste: VirtualSte): number =>
+export const vsteConfig = (vste: readonly [bigint, bigint]): number =>
   (vste[0] & 1n) === 0n ? CONFIG_ABORT : Number((vste[0] >> BigInt(STE.Config.lo)) & 7n);
 
 /**
@@ -68,26 +76,34 @@ export class Smmuv3NestedDomain implements NestedDomain {
   readonly kind = 'nested';
   readonly driver = DRIVER_NAME;
   readonly viommu: Smmuv3Viommu;
-  readonly vste: VirtualSte;
+  readonly vste: VirtualSte['words'];
+  /** The guest invalidates the device's ATC. */
+  readonly guestAts: boolean;
 
   constructor(viommu: Smmuv3Viommu, vste: VirtualSte) {
     this.viommu = viommu;
-    this.vste = vste;
+    this.vste = vste.words;
+    this.guestAts = vste.ats;
   }
 
   get config(): number {
     return vsteConfig(this.vste);
   }
 
+  /** ATS may be on: nobody but the host changes what is translated, or the guest says that it invalidates. */
+  get mayAts(): boolean {
+    return this.config !== CONFIG_S1_TRANS || this.guestAts;
+  }
+
   /** The STE of a device that is attached to it. */
-  image(features: SteFeatures): Entry {
+  image(features: SteFeatures, traits: StreamTraits): Entry {
     const { parent, smmu, vmid } = this.viommu;
     const s2 = parent.stage2Config(smmu, vmid);
     switch (this.config) {
       case CONFIG_S1_TRANS:
-        return nestedSte(s2, features, this.vste);
+        return nestedSte(s2, features, this.vste, traits);
       case CONFIG_BYPASS:
-        return stage2Ste(s2, features);
+        return stage2Ste(s2, features, traits);
       default:
         return abortSte();
     }

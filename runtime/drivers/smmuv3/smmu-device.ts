@@ -2,13 +2,18 @@
  * One SMMU in the hands of the core thread: its command queue with the batch that collects for it, its ID
  * spaces, and the few commands that everything else is made of (Linux: struct arm_smmu_device).
  */
+
+import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
 import {
+  CMD_TLBI_EL2_ASID,
   CMD_TLBI_NH_ASID,
   CMD_TLBI_S12_VMALL,
+  COMMAND_WORDS,
   encodeCfgiCd,
   encodeCfgiSte,
   encodeTlbi,
 } from '../../../hw/smmuv3/command.js';
+import { ATC_INV_ALL, encodeAtcInv } from './atc.js';
 import { CommandBatch } from './batch.js';
 import type { CommandQueue } from './cmdq.js';
 import type { SmmuFeatures } from './features.js';
@@ -62,9 +67,22 @@ export class SmmuDevice {
     return this.issueSync((words, at) => encodeCfgiCd(words, at, sid, 0, true));
   }
 
-  /** Everything under an ASID of the host's own stage 1 (VMID 0). */
+  /** Everything under an ASID of the host's own stage 1 (VMID 0, or the EL2-E2H regime). */
   flushAsid(asid: number): number {
-    return this.issueSync((words, at) => encodeTlbi(words, at, CMD_TLBI_NH_ASID, 0, asid));
+    const opcode = this.features.e2h ? CMD_TLBI_EL2_ASID : CMD_TLBI_NH_ASID;
+    return this.issueSync((words, at) => encodeTlbi(words, at, opcode, 0, asid));
+  }
+
+  /** All that a device's ATC holds. */
+  invalidateAtc(sid: number): number {
+    return this.issueSync((words, at) => encodeAtcInv(words, at, sid, NO_SSID, 0, ATC_INV_ALL));
+  }
+
+  /** A command whose effect nobody waits for: an answer to a stall or a page request. */
+  issue(encode: (words: Uint32Array, at: number) => void): number {
+    const command = new Uint32Array(COMMAND_WORDS);
+    encode(command, 0);
+    return this.queue.issue(command, 1, false);
   }
 
   /** Everything under a VMID, of either stage. */

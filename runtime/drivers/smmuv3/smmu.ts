@@ -2,17 +2,20 @@
  * One SMMUv3 as the core sees it: probed, reset, and pointed at domains device by device.
  *
  * Attaching follows Linux's order, which keeps every moment safe: the new domain's invalidation entry first,
- * then CD and STE (hitless where the change allows), then the old domain's entry goes, and with its last user
- * everything cached under its tag. Everything that can fail comes before the first of these steps.
+ * then ATS off at the device if it has to be, then CD and STE (hitless where the change allows), then the ATC is
+ * emptied and ATS goes on if it may, then the old domain's entry goes, and with its last user everything cached
+ * under its tag. Everything that can fail comes before the first of these steps.
  *
- * Refused by being absent: PASIDs, ATS, PRI, stalls, dirty tracking, fault queues on stalls, Tegra241 queues.
- * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_attach_dev, arm_smmu_attach_prepare, _commit
+ * Nobody handles faults of devices yet: a transaction that stalled is aborted, a group of page requests denied.
+ *
+ * Refused by being absent: PASIDs of the host's own, dirty tracking, fault queues, Tegra241 queues.
+ * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_attach_dev, arm_smmu_attach_prepare, _commit,
+ *         arm_smmu_handle_event, arm_smmu_handle_ppr
  */
 import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
 import { COMMAND_BYTES } from '../../../hw/smmuv3/command.js';
-import { decodeEvent, EVENT_BYTES, EVENT_NAMES, type EventRecord } from '../../../hw/smmuv3/event.js';
+import { decodeEvent, EVENT_BYTES, EVENT_NAMES } from '../../../hw/smmuv3/event.js';
 import type { Log } from '../../../hw/smmuv3/mmio.js';
-import { GERROR } from '../../../hw/smmuv3/registers.js';
 import { CONFIG_S1_TRANS } from '../../../hw/smmuv3/ste.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { EINVAL, ENOMEM, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
@@ -41,31 +44,26 @@ import { CMDQ_LG2_MAX, DriverLayout, driverKey } from './driver-layout.js';
 import { type Entry, writeEntry } from './entry-writer.js';
 import { EventQueue, FORWARDED_EVENTS } from './events.js';
 import { canNest, probeFeatures, type SmmuFeatures } from './features.js';
-import { serveGerror } from './gerror.js';
+import { serveGerror, takeErrors } from './gerror.js';
+import { gerrorTexts, type HostEvent } from './host-event.js';
 import { Smmuv3NestedDomain } from './nested.js';
+import { type PageRequest, PPR_BYTES, PriQueue } from './priq.js';
 import { type SmmuAccess, smmuAccess } from './queue-host.js';
-import { resetSmmu } from './reset.js';
+import { type QueuePlace, type ResetParts, resetSmmu } from './reset.js';
+import { encodePriResp, encodeResume, PRI_RESP_DENY, RESUME_ABORT } from './responses.js';
 import { SmmuDevice } from './smmu-device.js';
-import { abortSte, cdTableSte, stage2Ste } from './ste.js';
+import { abortSte, cdTableSte, type StreamTraits, stage2Ste } from './ste.js';
 import { steWriter } from './ste-writer.js';
 import { StreamTable } from './stream-table.js';
 import type { OnAllocateTag } from './tags.js';
 import { Smmuv3Viommu } from './viommu.js';
 import type { ViommuRecords } from './viommu-record.js';
 
-export { DRIVER_NAME };
+export { DRIVER_NAME, type HostEvent };
 
 /** Where Linux lets devices send MSIs: no mapping may use it. Inclusive page numbers. */
 const MSI_WINDOW = { firstPage: 0x8000, lastPage: 0x80ff };
 const DEFAULT_QUEUE_LG2 = 12;
-
-/** Something the SMMU reported that no guest is to hear of. */
-export type HostEvent =
-  | { readonly kind: 'event'; readonly name: string; readonly record: EventRecord }
-  | { readonly kind: 'overflow' }
-  | { readonly kind: 'gerror'; readonly bits: number; readonly commandSkipped: boolean }
-  /** The SMMU did not confirm an invalidation in time. */
-  | { readonly kind: 'timeout'; readonly doing: string };
 
 export interface Smmuv3Options extends DomainResources {
   readonly env: SyncEnv;
@@ -75,6 +73,9 @@ export interface Smmuv3Options extends DomainResources {
   /** log2 of entries, at most what the SMMU takes; default 12. */
   readonly cmdqLg2?: number;
   readonly evtqLg2?: number;
+  readonly priqLg2?: number;
+  /** The host's kernel runs at EL2 where there is one: Virtualization Host Extensions. Default true. */
+  readonly vhe?: boolean;
   /** SYNCs report by MSI write-back instead of CMDQ_CONS. */
   readonly msiPolling?: boolean;
   readonly queue?: CommandQueueOptions;
@@ -94,6 +95,10 @@ interface Master {
   /** PA of its one CD, 0 before it was needed. */
   cdTable: number;
   domain: Domain | null;
+  /** ATS is on at the device, and the STE answers it. */
+  ats: boolean;
+  /** Its faults stall. */
+  readonly stall: boolean;
   /** Whose events it makes: set while it is attached to a nested domain with a vDEVICE. */
   guest: { readonly viommu: Smmuv3Viommu; readonly vsid: number } | null;
 }
@@ -108,22 +113,32 @@ export class Smmuv3Instance implements IommuInstance {
   readonly #options: Smmuv3Options;
   readonly #access: SmmuAccess;
   readonly #streamTable: StreamTable;
+  readonly #reset: ResetParts;
   readonly #events: EventQueue;
+  readonly #priq: PriQueue | null;
   readonly #driverBase: number;
+  /** Counters of the driver's shared words as last reported. */
+  readonly #seen = { skipped: 0, atcTimeouts: 0 };
   /** By physical StreamID. */
   readonly #masters = new Map<number, Master>();
 
   private constructor(
     options: Smmuv3Options,
-    parts: { access: SmmuAccess; smmu: SmmuDevice; streamTable: StreamTable; events: EventQueue },
+    parts: { smmu: SmmuDevice; streamTable: StreamTable; reset: ResetParts },
   ) {
     this.#options = options;
     this.index = options.index;
     this.name = options.name;
     this.smmu = parts.smmu;
-    this.#access = parts.access;
+    this.#reset = parts.reset;
     this.#streamTable = parts.streamTable;
-    this.#events = parts.events;
+    const { access, evtq, priq } = parts.reset;
+    this.#access = access;
+    const { memory, env } = options;
+    const place = ({ pa }: QueuePlace, bytes: number): number => memory.linearOf(pa, bytes);
+    this.#events = new EventQueue(env.words, access.registers, place(evtq, EVENT_BYTES), evtq.lg2);
+    this.#priq =
+      priq === null ? null : new PriQueue(env.words, access.registers, place(priq, PPR_BYTES), priq.lg2);
     this.#driverBase = options.memory.region(DriverLayout, driverKey(options.index)).base;
   }
 
@@ -134,7 +149,7 @@ export class Smmuv3Instance implements IommuInstance {
   static probe(options: Smmuv3Options): Smmuv3Instance | number {
     const { memory, env, frames, index } = options;
     const access = smmuAccess(memory, env, index, options.log ?? (() => undefined));
-    const features = probeFeatures(access.registers);
+    const features = probeFeatures(access.registers, options.vhe ?? true);
     if (typeof features === 'number') return features;
 
     const cmdqLg2 = Math.min(options.cmdqLg2 ?? DEFAULT_QUEUE_LG2, features.cmdqLg2, CMDQ_LG2_MAX);
@@ -150,19 +165,24 @@ export class Smmuv3Instance implements IommuInstance {
     if (typeof streamTable === 'number') return streamTable;
     const cmdq = allocQueue(options, cmdqLg2, COMMAND_BYTES);
     const evtq = allocQueue(options, evtqLg2, EVENT_BYTES);
-    if (cmdq < 0 || evtq < 0) return -ENOMEM;
+    const priqLg2 = Math.min(options.priqLg2 ?? DEFAULT_QUEUE_LG2, features.priqLg2);
+    const priq = features.pri ? allocQueue(options, priqLg2, PPR_BYTES) : 0;
+    if (cmdq < 0 || evtq < 0 || priq < 0) return -ENOMEM;
 
-    const queue = resetSmmu({
+    const reset: ResetParts = {
       memory,
       env,
       access,
       index,
       cmdq: { pa: cmdq, lg2: cmdqLg2 },
       evtq: { pa: evtq, lg2: evtqLg2 },
+      priq: features.pri ? { pa: priq, lg2: priqLg2 } : null,
+      features,
       streamTable,
       msi: (options.msiPolling ?? false) && features.msi && features.coherent,
       queueOptions: options.queue ?? {},
-    });
+    };
+    const queue = resetSmmu(reset);
     if (typeof queue === 'number') return queue;
     const buggy = options.bugOnIommu === undefined || options.bugOnIommu === index;
     smmu = new SmmuDevice({
@@ -173,21 +193,36 @@ export class Smmuv3Instance implements IommuInstance {
       onAllocate: options.onAllocate,
       wrongVmid: buggy && options.bugs?.wrongVmid === true,
     });
-    const events = new EventQueue(env.words, access.registers, memory.linearOf(evtq, EVENT_BYTES), evtqLg2);
-    return new Smmuv3Instance(options, { access, smmu, streamTable, events });
+    return new Smmuv3Instance(options, { smmu, streamTable, reset });
+  }
+
+  /**
+   * Programs the SMMU again after it lost its state. Stream table and tables are where they were, so every
+   * attachment is in force when it is done; what was on its queues is gone, and every cache empty. ATS of the
+   * devices stays as it is: their ATCs are emptied.
+   * @returns 0 | -ETIMEDOUT
+   */
+  reset(): number {
+    const queue = resetSmmu(this.#reset);
+    if (typeof queue === 'number') return queue;
+    this.#seen.skipped = 0;
+    this.#seen.atcTimeouts = 0;
+    for (const master of this.#masters.values())
+      if (master.ats && this.smmu.invalidateAtc(master.device.streamId) < 0) this.#timeout('an ATC flush');
+    return 0;
   }
 
   get features(): SmmuFeatures {
     return this.smmu.features;
   }
 
-  hwInfo(_device: HostDevice) {
+  hwInfo(device: HostDevice) {
     const { idr, iidr, aidr } = this.features;
     return {
       type: IOMMU_HW_INFO_TYPE_ARM_SMMUV3,
       data: HwInfoArmSmmuv3.toBytes({ idr, iidr, aidr }),
-      // No HTTU, hence no dirty tracking; no substreams; no ATS behind this SMMU.
-      capabilities: BigInt(IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED),
+      // Dirty tracking and PASIDs are not offered, whatever the hardware has.
+      capabilities: this.#canAts(device) ? 0n : BigInt(IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED),
       maxPasidLog2: 0,
     };
   }
@@ -253,38 +288,91 @@ export class Smmuv3Instance implements IommuInstance {
     }
 
     // From here on nothing fails: an SMMU that stops answering is reported, not undone.
+    const { streamId } = device;
+    const ats = this.#canAts(device) && wantsAts(domain);
     const old = userOf(master.domain);
     const next = userOf(domain);
-    next?.parent.addUser(this.smmu, next.vmid);
-    this.#install(master, domain);
+    next?.parent.addUser(this.smmu, next.vmid, ats ? streamId : -1);
+    // Off before the STE refuses, so that no request is answered with an error.
+    if (!ats && master.ats) device.ats?.setEnabled(false);
+    this.#install(master, domain, { ats, stall: master.stall });
     master.domain = domain;
     master.guest = guest;
-    if (old !== null && old.parent.removeUser(this.smmu, old.vmid) < 0) this.#timeout('a tag flush');
+    if ((ats || master.ats) && this.smmu.invalidateAtc(streamId) < 0) this.#timeout('an ATC flush');
+    if (ats && !master.ats) device.ats?.setEnabled(true);
+    const atsSid = master.ats ? streamId : -1;
+    master.ats = ats;
+    if (old !== null && old.parent.removeUser(this.smmu, old.vmid, atsSid) < 0) this.#timeout('a tag flush');
+    // What stalled under the old domain is answered now, not when somebody polls.
+    if (master.stall) this.#serveEvents();
     return 0;
   }
 
   poll(): boolean {
-    const { registers } = this.#access;
-    const bits = serveGerror(this.#options.env.words, this.#driverBase, registers);
-    if (bits !== 0) this.#report({ kind: 'gerror', bits, commandSkipped: GERROR.CMDQ_ERR.get(bits) !== 0 });
+    const error = this.#serveErrors();
+    const event = this.#serveEvents();
+    return this.#servePageRequests() || event || error;
+  }
+
+  /** Errors that any thread acknowledged since the last call; its own among them. */
+  #serveErrors(): boolean {
+    const { words } = this.#options.env;
+    serveGerror(words, this.#driverBase, this.#access.registers);
+    const bits = takeErrors(words, this.#driverBase);
+    if (bits === 0) return false;
+    const skipped = words.load(this.#driverBase + DriverLayout.at.skipped);
+    const timeouts = words.load(this.#driverBase + DriverLayout.at.atcTimeouts);
+    const event = {
+      kind: 'gerror',
+      bits,
+      commandSkipped: skipped !== this.#seen.skipped,
+      atcTimeouts: (timeouts - this.#seen.atcTimeouts) >>> 0,
+    } as const;
+    this.#seen.skipped = skipped;
+    this.#seen.atcTimeouts = timeouts;
+    for (const text of gerrorTexts(event)) this.#options.log?.(`${this.name}: ${text}`);
+    this.#report(event);
+    return true;
+  }
+
+  #serveEvents(): boolean {
     const { taken, overflow } = this.#events.drain((record) => this.#handle(record));
-    if (overflow) this.#report({ kind: 'overflow' });
-    return bits !== 0 || taken > 0 || overflow;
+    if (overflow) this.#report({ kind: 'overflow', queue: 'evtq' });
+    return taken > 0 || overflow;
+  }
+
+  #servePageRequests(): boolean {
+    if (this.#priq === null) return false;
+    const { taken, overflow } = this.#priq.drain((request) => this.#deny(request));
+    if (overflow) this.#report({ kind: 'overflow', queue: 'priq' });
+    return taken > 0 || overflow;
+  }
+
+  #deny(request: PageRequest): void {
+    this.#report({ kind: 'page-request', request });
+    if (!request.last) return;
+    const { sid, ssid, group } = request;
+    this.smmu.issue((words, at) => encodePriResp(words, at, sid, ssid, group, PRI_RESP_DENY));
+  }
+
+  #canAts(device: HostDevice): boolean {
+    return this.features.ats && device.ats !== undefined;
   }
 
   /** The table entry, CD first: the STE is what makes the SMMU look at the CD. */
-  #install(master: Master, domain: Domain | null): void {
+  #install(master: Master, domain: Domain | null, traits: StreamTraits): void {
     if (domain instanceof Smmuv3PagingDomain && domain.stage === 1) {
-      this.#writeCd(master, stage1Cd(domain.stage1Config(this.smmu)));
-      this.#writeSte(master, cdTableSte(master.cdTable));
+      this.#writeCd(master, stage1Cd(domain.stage1Config(this.smmu), traits.stall));
+      this.#writeSte(master, cdTableSte(master.cdTable, this.features, traits));
       return;
     }
     if (domain instanceof Smmuv3PagingDomain)
       this.#writeSte(
         master,
-        stage2Ste(domain.stage2Config(this.smmu, domain.tagOn(this.smmu)), this.features),
+        stage2Ste(domain.stage2Config(this.smmu, domain.tagOn(this.smmu)), this.features, traits),
       );
-    else if (domain instanceof Smmuv3NestedDomain) this.#writeSte(master, domain.image(this.features));
+    else if (domain instanceof Smmuv3NestedDomain)
+      this.#writeSte(master, domain.image(this.features, traits));
     else this.#writeSte(master, abortSte());
     if (master.cdTable !== 0) this.#writeCd(master, clearCd());
   }
@@ -307,7 +395,9 @@ export class Smmuv3Instance implements IommuInstance {
     if (known !== undefined) return known;
     const ste = this.#streamTable.ensure(device.streamId);
     if (ste < 0) return ste;
-    const master: Master = { device, ste, cdTable: 0, domain: null, guest: null };
+    const { stalls, stallForce } = this.features;
+    const stall = stallForce || (stalls && device.canStall === true);
+    const master: Master = { device, ste, cdTable: 0, domain: null, ats: false, stall, guest: null };
     this.#masters.set(device.streamId, master);
     return master;
   }
@@ -322,13 +412,21 @@ export class Smmuv3Instance implements IommuInstance {
     return true;
   }
 
-  /** Stage-2 faults are about host memory: they are the host's, whoever the stream belongs to. */
+  /**
+   * Stage-2 faults are about host memory: they are the host's, whoever the stream belongs to. So are stalls: they
+   * are answered here. Linux leaves one unanswered that a guest provokes on a device which it did not let stall;
+   * here every one is.
+   */
   #handle(words: Uint32Array): void {
     const record = decodeEvent(words);
+    if (record.stall) {
+      const { sid, stag } = record;
+      this.smmu.issue((out, at) => encodeResume(out, at, sid, stag, RESUME_ABORT));
+    }
     const guest = this.#masters.get(record.sid)?.guest ?? null;
-    if (guest === null || record.s2 || !FORWARDED_EVENTS.has(record.id)) {
+    if (guest === null || record.stall || record.s2 || !FORWARDED_EVENTS.has(record.id)) {
       const name = EVENT_NAMES[record.id] ?? `event 0x${record.id.toString(16)}`;
-      this.#report({ kind: 'event', name, record });
+      this.#report({ kind: 'event', name, record, stalled: record.stall });
       return;
     }
     const data = new Uint8Array(EVENT_BYTES);
@@ -346,6 +444,12 @@ export class Smmuv3Instance implements IommuInstance {
   #report(event: HostEvent): void {
     this.#options.onHostEvent?.(event);
   }
+}
+
+/** Whether the STE of this domain may answer translation requests: not when blocked. */
+function wantsAts(domain: Domain | null): boolean {
+  if (domain instanceof Smmuv3NestedDomain) return domain.mayAts;
+  return domain !== null;
 }
 
 /** Whose table a device on this domain uses, and under which vIOMMU's VMID (0: none). */

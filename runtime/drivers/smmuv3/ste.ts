@@ -1,7 +1,7 @@
 /**
  * STE images: what the driver wants a stream to do, as the eight words of an STE. [IHI0070] 5.2.
  *
- * Not produced: substreams (S1CDMax > 0), ATS (EATS = 1), stalls. The SMMU model has none of them.
+ * Not produced: substreams of the host's own (S1CDMax > 0), split-stage ATS (EATS = 2).
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_make_*_ste
  */
 import { getQuad } from '../../../hw/smmuv3/bitfield.js';
@@ -11,11 +11,13 @@ import {
   CONFIG_NESTED,
   CONFIG_S1_TRANS,
   CONFIG_S2_TRANS,
+  EATS_TRANS,
   S1DSS_SSID0,
   S1FMT_LINEAR,
   S2TG_4K,
   SHCFG_INCOMING,
   STE,
+  STRW_EL2,
   STRW_NS_EL1,
 } from '../../../hw/smmuv3/ste.js';
 import { ENTRY_QUADS, type Entry } from './entry-writer.js';
@@ -40,7 +42,20 @@ export interface Stage2Config {
 export interface SteFeatures {
   /** SHCFG is heeded (IDR1.ATTR_TYPES_OVR). */
   readonly attrTypesOvr: boolean;
+  readonly stalls: boolean;
+  /** Stage 1 is of the EL2-E2H regime. */
+  readonly e2h: boolean;
 }
+
+/** What an STE says of the device. */
+export interface StreamTraits {
+  /** Translation requests are answered. */
+  readonly ats: boolean;
+  /** Faults stall. */
+  readonly stall: boolean;
+}
+
+const NO_TRAITS: StreamTraits = { ats: false, stall: false };
 
 const image = (fill: (words: Uint32Array) => void): bigint[] => {
   const words = new Uint32Array(ENTRY_QUADS * 2);
@@ -51,14 +66,18 @@ const image = (fill: (words: Uint32Array) => void): bigint[] => {
 
 export const abortSte = (): Entry => image((ste) => STE.Config.put(ste, CONFIG_ABORT));
 
-export const bypassSte = (features: SteFeatures): Entry =>
+export const bypassSte = (features: Pick<SteFeatures, 'attrTypesOvr'>): Entry =>
   image((ste) => {
     STE.Config.put(ste, CONFIG_BYPASS);
     if (features.attrTypesOvr) STE.SHCFG.put(ste, SHCFG_INCOMING);
   });
 
 /** Stage 1 through a linear CD table of one CD. VMID 0 is the host's own. @param cdTable PA, bytes */
-export const cdTableSte = (cdTable: number): Entry =>
+export const cdTableSte = (
+  cdTable: number,
+  features: Pick<SteFeatures, 'stalls' | 'e2h'>,
+  { ats, stall }: StreamTraits = NO_TRAITS,
+): Entry =>
   image((ste) => {
     STE.Config.put(ste, CONFIG_S1_TRANS);
     STE.S1Fmt.put(ste, S1FMT_LINEAR);
@@ -67,12 +86,19 @@ export const cdTableSte = (cdTable: number): Entry =>
     STE.S1CIR.put(ste, CACHE_WBRA);
     STE.S1COR.put(ste, CACHE_WBRA);
     STE.S1CSH.put(ste, SH_INNER);
-    STE.STRW.put(ste, STRW_NS_EL1);
+    if (features.stalls && !stall) STE.S1STALLD.put(ste, 1);
+    if (ats) STE.EATS.put(ste, EATS_TRANS);
+    STE.STRW.put(ste, features.e2h ? STRW_EL2 : STRW_NS_EL1);
   });
 
-export const stage2Ste = (s2: Stage2Config, features: SteFeatures): Entry =>
+export const stage2Ste = (
+  s2: Stage2Config,
+  features: Pick<SteFeatures, 'attrTypesOvr'>,
+  { ats, stall }: StreamTraits = NO_TRAITS,
+): Entry =>
   image((ste) => {
     STE.Config.put(ste, CONFIG_S2_TRANS);
+    if (ats) STE.EATS.put(ste, EATS_TRANS);
     if (s2.fwb) STE.S2FWB.put(ste, 1);
     if (features.attrTypesOvr) STE.SHCFG.put(ste, SHCFG_INCOMING);
     STE.S2VMID.put(ste, s2.vmid);
@@ -86,6 +112,7 @@ export const stage2Ste = (s2: Stage2Config, features: SteFeatures): Entry =>
     STE.S2PS.put(ste, s2.ps);
     STE.S2AA64.put(ste, 1);
     STE.S2PTW.put(ste, 1);
+    if (stall) STE.S2S.put(ste, 1);
     STE.S2R.put(ste, 1);
     STE.S2TTB.put(ste, s2.root);
   });
@@ -95,8 +122,13 @@ export const stage2Ste = (s2: Stage2Config, features: SteFeatures): Entry =>
  * hostile guest provokes.
  * @param vste  words 0 and 1, allowed bits only, Config = S1 translate
  */
-export function nestedSte(s2: Stage2Config, features: SteFeatures, vste: readonly [bigint, bigint]): Entry {
-  const ste = [...stage2Ste(s2, features)];
+export function nestedSte(
+  s2: Stage2Config,
+  features: Pick<SteFeatures, 'attrTypesOvr'>,
+  vste: readonly [bigint, bigint],
+  traits: StreamTraits = NO_TRAITS,
+): Entry {
+  const ste = [...stage2Ste(s2, features, traits)];
   const config = 7n << BigInt(STE.Config.lo);
   ste[0] = (vste[0] & ~config) | (BigInt(CONFIG_NESTED) << BigInt(STE.Config.lo));
   ste[1]! |= vste[1] | (1n << BigInt(STE.MEV.lo & 63));

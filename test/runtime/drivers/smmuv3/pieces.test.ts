@@ -126,7 +126,10 @@ const ALLOWED1 = 0xffn | (1n << 27n) | (3n << 28n);
 const S1 = 1n | (5n << 1n);
 
 test('vSTE: V = 0 becomes all zero, whatever the rest says', (t) => {
-  t.deepEqual(validateVste(~1n & 0xffff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn), [0n, 0n]);
+  t.deepEqual(validateVste(~1n & 0xffff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn), {
+    words: [0n, 0n],
+    ats: false,
+  });
 });
 
 test('vSTE: each bit is refused unless it is allowed', (t) => {
@@ -151,7 +154,7 @@ test('vSTE: each bit is refused unless it is allowed', (t) => {
 test('vSTE: Config is abort, bypass or stage 1; EATS is 0 or 1', (t) => {
   for (let config = 0n; config < 8n; config++)
     t.is(typeof validateVste(1n | (config << 1n), 0n), [0n, 4n, 5n].includes(config) ? 'object' : 'number');
-  t.deepEqual(validateVste(S1, 1n << 28n), [S1, 0n]);
+  t.deepEqual(validateVste(S1, 1n << 28n), { words: [S1, 0n], ats: true });
   t.is(validateVste(S1, 2n << 28n), -EIO);
   t.is(validateVste(S1, 3n << 28n), -EIO);
 });
@@ -160,8 +163,8 @@ test('vSTE bytes: too short is -EINVAL, a dirty tail is -E2BIG, a clean one is f
   const bytes = new Uint8Array(24);
   new DataView(bytes.buffer).setBigUint64(0, S1, true);
   t.is(parseVste(bytes.subarray(0, 15)), -EINVAL);
-  t.deepEqual(parseVste(bytes.subarray(0, 16)), [S1, 0n]);
-  t.deepEqual(parseVste(bytes), [S1, 0n]);
+  t.deepEqual(parseVste(bytes.subarray(0, 16)), { words: [S1, 0n], ats: false });
+  t.deepEqual(parseVste(bytes), { words: [S1, 0n], ats: false });
   bytes[23] = 1;
   t.is(parseVste(bytes), -E2BIG);
 });
@@ -174,7 +177,7 @@ const PLAIN = { attrTypesOvr: false };
 test('STE images: the words of the specification', (t) => {
   t.deepEqual(abortSte().slice(0, 4), [1n, 0n, 0n, 0n]);
   t.deepEqual(bypassSte({ attrTypesOvr: true }).slice(0, 2), [9n, 1n << 44n]);
-  const s1 = cdTableSte(0x8000_1000);
+  const s1 = cdTableSte(0x8000_1000, { stalls: false, e2h: false });
   t.is(s1[0], 1n | (5n << 1n) | 0x8000_1000n);
   t.is(s1[1], 2n | (1n << 2n) | (1n << 4n) | (3n << 6n));
   const s2 = stage2Ste(S2, PLAIN);

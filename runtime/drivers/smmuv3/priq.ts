@@ -1,0 +1,92 @@
+/**
+ * The consumer of an SMMU's PRI queue. [IHI0070] 3.5.2, 8.1. Records are taken one at a time, CONS published after
+ * each; an overflow is acknowledged when the queue has been read: the SMMU has answered those groups itself.
+ * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_priq_thread, arm_smmu_handle_ppr
+ */
+import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
+import { bit, bits, struct } from '../../../hw/smmuv3/bitfield.js';
+import { QUEUE_OVERFLOW, queueAdvance, queueEmpty, queueIndex } from '../../../hw/smmuv3/queue.js';
+import { PRIQ_CONS, PRIQ_PROD } from '../../../hw/smmuv3/registers.js';
+import type { Words } from '../../../hw/sync/words.js';
+import type { ErrorRegisters } from './gerror.js';
+
+export const PPR_BYTES = 16;
+
+/** A Page Request as the SMMU records it. [IHI0070] 8.1 */
+const PPR = struct('PPR', PPR_BYTES, {
+  StreamID: bits(31, 0),
+  SubstreamID: bits(51, 32),
+  Priv: bit(58),
+  Exec: bit(59),
+  Read: bit(60),
+  Write: bit(61),
+  Last: bit(62),
+  SSV: bit(63),
+  PRGIndex: bits(72, 64),
+  Page: bits(127, 76),
+});
+
+export interface PageRequest {
+  readonly sid: number;
+  /** NO_SSID when it came without a PASID. */
+  readonly ssid: number;
+  readonly group: number;
+  readonly last: boolean;
+  readonly read: boolean;
+  readonly write: boolean;
+  readonly exec: boolean;
+  readonly priv: boolean;
+  /** Input address >> 12. */
+  readonly page: number;
+}
+
+export class PriQueue {
+  readonly #words: Words;
+  readonly #registers: ErrorRegisters;
+  readonly #linear: number;
+  readonly #lg2: number;
+  readonly #record = new Uint32Array(PPR_BYTES / 4);
+
+  constructor(words: Words, registers: ErrorRegisters, linear: number, lg2: number) {
+    this.#words = words;
+    this.#registers = registers;
+    this.#linear = linear;
+    this.#lg2 = lg2;
+  }
+
+  /** Reads what is there, at most one queue's worth. @returns how many, and whether some had been lost before */
+  drain(take: (request: PageRequest) => void): { taken: number; overflow: boolean } {
+    let prod = this.#registers.read32(PRIQ_PROD.offset);
+    let cons = this.#registers.read32(PRIQ_CONS.offset);
+    let taken = 0;
+    for (; taken < 2 ** this.#lg2; taken++) {
+      if (queueEmpty(prod, cons, this.#lg2)) {
+        prod = this.#registers.read32(PRIQ_PROD.offset);
+        if (queueEmpty(prod, cons, this.#lg2)) break;
+      }
+      const linear = this.#linear + queueIndex(cons, this.#lg2) * PPR_BYTES;
+      for (let i = 0; i < this.#record.length; i++) this.#record[i] = this.#words.load(linear + i * 4);
+      cons = queueAdvance(cons, this.#lg2);
+      this.#registers.write32(PRIQ_CONS.offset, cons);
+      take(this.#decode());
+    }
+    const overflow = ((prod ^ cons) & QUEUE_OVERFLOW) !== 0;
+    if (overflow) this.#registers.write32(PRIQ_CONS.offset, (cons ^ QUEUE_OVERFLOW) >>> 0);
+    return { taken, overflow };
+  }
+
+  #decode(): PageRequest {
+    const record = this.#record;
+    return {
+      sid: PPR.StreamID.get(record),
+      ssid: PPR.SSV.get(record) === 1 ? PPR.SubstreamID.get(record) : NO_SSID,
+      group: PPR.PRGIndex.get(record),
+      last: PPR.Last.get(record) === 1,
+      read: PPR.Read.get(record) === 1,
+      write: PPR.Write.get(record) === 1,
+      exec: PPR.Exec.get(record) === 1,
+      priv: PPR.Priv.get(record) === 1,
+      page: PPR.Page.get(record),
+    };
+  }
+}
