@@ -1,8 +1,9 @@
 /**
- * Context Descriptor. [IHI0070] 5.4. Fetched as eight single 64-bit reads, at an IPA when the stream is nested.
+ * Context Descriptor and level-1 descriptor. [IHI0070] 5.3 and 5.4. A CD is fetched as eight single 64-bit reads,
+ * at an IPA when the stream is nested.
  *
- * Not modelled, though declared: TTB1 (a CD that leaves EPD1 clear is refused), TBI, HTTU (HA, HD), stalls (S),
- * WXN/UWXN/PAN, MAIR (memory attributes), granules other than 4 KiB, AArch32.
+ * Not modelled, though declared: TTB1 (a CD that leaves EPD1 clear is refused), TBI, AArch32, big-endian tables;
+ * MAIR and the other memory attributes have no effect.
  */
 import { address, bit, bits, quad, struct } from './bitfield.js';
 
@@ -61,5 +62,6 @@ export const TG0_4K = 0;
 export const TG0_64K = 1;
 export const TG0_16K = 2;
 
-/** Level-1 CD table descriptor. [IHI0070] 5.3. Two-level CD tables are refused (IDR0.CD2L = 0). */
+/** Level-1 CD table descriptor. [IHI0070] 5.3. */
 export const L1CD = struct('L1CD', 8, { V: bit(0), L2Ptr: address(51, 12) });
+export const L1CD_BYTES = 8;

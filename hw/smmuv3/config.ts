@@ -45,15 +45,21 @@ export const MODELLED: {
   readonly ats: boolean;
   readonly pri: boolean;
   readonly hyp: boolean;
+  /** Instruction and privileged accesses: IDR1.ATTR_PERMS_OVR, IDR3.HAD, XNX and E0PD. */
+  readonly permissions: boolean;
+  /** CD.A = 0 terminates as RAZ/WI (IDR0.TERM_MODEL = 0). */
+  readonly razWi: boolean;
 } = {
   granules: [12],
   oasBits: 48,
   httu: ['none'],
-  ssidBits: 0,
+  ssidBits: 20,
   stalls: ['none'],
   ats: false,
   pri: false,
   hyp: false,
+  permissions: false,
+  razWi: false,
 };
 
 export interface Smmuv3Config {
@@ -226,6 +232,7 @@ export function identification(config: Smmuv3Config): Identification {
   idr0 = IDR0.ATS.put(idr0, config.ats ? 1 : 0);
   idr0 = IDR0.PRI.put(idr0, config.pri ? 1 : 0);
   idr0 = IDR0.CD2L.put(idr0, config.ssidBits > 0 ? 1 : 0);
+  idr0 = IDR0.TERM_MODEL.put(idr0, MODELLED.razWi ? 0 : 1);
   idr0 = IDR0.ST_LEVEL.put(idr0, 1);
 
   let idr1 = 0;
@@ -235,7 +242,12 @@ export function identification(config: Smmuv3Config): Identification {
   idr1 = IDR1.EVENTQS.put(idr1, config.evtqLog2);
   idr1 = IDR1.CMDQS.put(idr1, config.cmdqLog2);
 
+  idr1 = IDR1.ATTR_PERMS_OVR.put(idr1, MODELLED.permissions ? 1 : 0);
+
   let idr3 = 0;
+  idr3 = IDR3.HAD.put(idr3, MODELLED.permissions && config.stages !== 's2' ? 1 : 0);
+  idr3 = IDR3.XNX.put(idr3, MODELLED.permissions && config.stages !== 's1' ? 1 : 0);
+  idr3 = IDR3.E0PD.put(idr3, MODELLED.permissions && config.stages !== 's2' ? 1 : 0);
   idr3 = IDR3.FWB.put(idr3, 1);
   idr3 = IDR3.RIL.put(idr3, 1);
   // Entries of different sizes never conflict here: whichever is found is the old translation or the new one.

@@ -2,8 +2,7 @@
  * Stream Table Entry and level-1 descriptor. [IHI0070] 5.1 and 5.2. Bit numbers as the spec prints them: bit 64
  * is bit 0 of the second 64-bit word. The SMMU fetches an STE as eight single 64-bit reads.
  *
- * Not modelled, though declared: substreams (S1DSS, S1CDMax > 0), ATS (EATS), stalls (S2S, S1STALLD),
- * HTTU (S2HA, S2HD), memory attributes, MPAM, Secure and Realm states.
+ * Not modelled, though declared: CONT (a hint), memory attributes, MPAM, Secure and Realm states.
  */
 import { address, bit, bits, struct } from './bitfield.js';
 

@@ -3,7 +3,7 @@
  * configuration, lets the compiled kernel walk and fill, answers, and turns faults into event records.
  * [IHI0070] 3.3 and 7.3.
  *
- * Not modelled: stalls (every fault terminates), ATS and page requests, substreams.
+ * Not modelled: stalls (every fault terminates), ATS and page requests.
  */
 import {
   NO_SSID,
@@ -32,8 +32,9 @@ import {
 import type { Kernel } from '../kernel/kernel.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { Smmuv3Config } from './config.js';
-import { type ConfigCache, type ConfigFault, word52 } from './config-cache.js';
-import { EVENT_CLASS_IN, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT } from './event.js';
+import type { ConfigCache } from './config-cache.js';
+import { type ConfigFault, word52 } from './config-fetch.js';
+import { EVENT_CLASS_IN, F_ADDR_SIZE, F_PERMISSION, F_WALK_EABT } from './event.js';
 import type { EventQueue } from './event-queue.js';
 import type { Smmuv3Regions } from './regions.js';
 import { GBPA } from './registers.js';
@@ -159,15 +160,6 @@ export class Translation {
     if (n === 0) return;
     const kind = u32[(context + StreamContext.at.kind) >> 2]!;
     const flags = u32[(context + StreamContext.at.flags) >> 2]!;
-    if (this.#configs.s1Disabled) {
-      for (let i = 0; i < n; i++)
-        this.#refuse(
-          xlats + i * XLAT_BYTES,
-          { id: F_TRANSLATION, class: EVENT_CLASS_IN },
-          (flags & CONTEXT_FLAG_S1_RECORD) !== 0,
-        );
-      return;
-    }
     const faults = this.#kernel.translateBatch(unit, context, iotlb, xlats, n);
     if (faults === 0 && !this.#trace.enabled) return;
     const tick = this.#trace.tick(n);

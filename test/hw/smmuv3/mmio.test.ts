@@ -3,23 +3,6 @@ import { smmuv3Config } from '../../../hw/smmuv3/config.js';
 import { OK, SmmuFixture } from '../../kit/smmu-fixture.js';
 import * as S from '../../kit/smmu-structures.js';
 
-test('idr: what is modelled is reported, and nothing else', (t) => {
-  const f = new SmmuFixture({ config: { sidBits: 12, cmdqLog2: 9, evtqLog2: 7, oasBits: 44 } });
-  const idr0 = f.mmio.read32(0x00);
-  t.is(idr0 & 3, 3, 'S2P, S1P');
-  t.is((idr0 >> 2) & 3, 2, 'TTF AArch64');
-  t.is((idr0 >> 6) & 3, 0, 'HTTU');
-  for (const bit of [9, 10, 15, 16, 17, 19]) t.is((idr0 >> bit) & 1, 0, `IDR0 bit ${bit}`);
-  for (const bit of [4, 12, 13, 14, 18]) t.is((idr0 >> bit) & 1, 1, `IDR0 bit ${bit}`);
-  t.is((idr0 >> 21) & 3, 2, 'TTENDIAN');
-  t.is((idr0 >> 24) & 3, 1, 'no stalls');
-  t.is((idr0 >> 27) & 3, 1, 'two-level stream table');
-  t.is(f.mmio.read32(0x04), 12 | (7 << 16) | (9 << 21));
-  t.is(f.mmio.read32(0x0c), (1 << 8) | (1 << 10) | (2 << 11), 'FWB, RIL, BBML 2: SMMUv3.2 has all three');
-  t.is(f.mmio.read32(0x14), 4 | (1 << 4));
-  t.is(f.mmio.read32(0x1c), 2, 'SMMUv3.2');
-});
-
 test('identification registers ignore writes', (t) => {
   const f = new SmmuFixture();
   const before = f.mmio.read32(0);
