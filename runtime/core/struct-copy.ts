@@ -1,11 +1,9 @@
 /** Reading a caller's struct, whose length says how new the caller is: copy_struct_from_user. */
 import { E2BIG, EFAULT, EINVAL } from '../../uapi/abi/errno.js';
-import type { Fields, Struct, StructValue } from '../../uapi/abi/struct.js';
+import { type Fields, type Struct, type StructValue, u32At } from '../../uapi/abi/struct.js';
 
 /** The first u32 of a struct. Needs 4 bytes. */
-export function structSize(bytes: Uint8Array): number {
-  return (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0;
-}
+export const structSize = (bytes: Uint8Array): number => u32At(bytes, 0);
 
 /**
  * copy_struct_from_user, with iommufd's minimum.

@@ -93,9 +93,9 @@ type WireField = Wire | readonly Wire[];
 
 interface ScalarCodec {
   readonly size: number;
-  get(view: DataView, at: number): Wire;
+  get(bytes: Uint8Array, at: number): Wire;
   /** Only called with a value that `fits`. */
-  set(view: DataView, at: number, value: Wire): void;
+  set(bytes: Uint8Array, at: number, value: Wire): void;
   fits(value: unknown): value is Wire;
 }
 
@@ -116,35 +116,63 @@ const fitsInteger =
   (value: unknown): value is Wire =>
     typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max;
 
+/** Passing through here is much cheaper than a DataView for every struct that is read or written. */
+const quad = new DataView(new ArrayBuffer(8));
+
+/** The u32 at `at`, whatever its alignment; it must lie inside `bytes`. */
+export function u32At(bytes: Uint8Array, at: number): number {
+  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+}
+
+function setU32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value;
+  bytes[at + 1] = value >>> 8;
+  bytes[at + 2] = value >>> 16;
+  bytes[at + 3] = value >>> 24;
+}
+
 const CODECS: Readonly<Record<Scalar, ScalarCodec>> = {
   u8: {
     size: 1,
-    get: (view, at) => view.getUint8(at),
-    set: (view, at, value) => view.setUint8(at, Number(value)),
+    get: (bytes, at) => bytes[at]!,
+    set: (bytes, at, value) => {
+      bytes[at] = Number(value);
+    },
     fits: fitsInteger(0, 0xff),
   },
   u16: {
     size: 2,
-    get: (view, at) => view.getUint16(at, true),
-    set: (view, at, value) => view.setUint16(at, Number(value), true),
+    get: (bytes, at) => bytes[at]! | (bytes[at + 1]! << 8),
+    set: (bytes, at, value) => {
+      bytes[at] = Number(value);
+      bytes[at + 1] = Number(value) >>> 8;
+    },
     fits: fitsInteger(0, 0xffff),
   },
   u32: {
     size: 4,
-    get: (view, at) => view.getUint32(at, true),
-    set: (view, at, value) => view.setUint32(at, Number(value), true),
+    get: u32At,
+    set: (bytes, at, value) => setU32(bytes, at, Number(value)),
     fits: fitsInteger(0, 0xffff_ffff),
   },
   s32: {
     size: 4,
-    get: (view, at) => view.getInt32(at, true),
-    set: (view, at, value) => view.setInt32(at, Number(value), true),
+    get: (bytes, at) => u32At(bytes, at) | 0,
+    set: (bytes, at, value) => setU32(bytes, at, Number(value)),
     fits: fitsInteger(-0x8000_0000, 0x7fff_ffff),
   },
   u64: {
     size: 8,
-    get: (view, at) => view.getBigUint64(at, true),
-    set: (view, at, value) => view.setBigUint64(at, BigInt(value), true),
+    get: (bytes, at) => {
+      quad.setUint32(0, u32At(bytes, at), true);
+      quad.setUint32(4, u32At(bytes, at + 4), true);
+      return quad.getBigUint64(0, true);
+    },
+    set: (bytes, at, value) => {
+      quad.setBigUint64(0, BigInt(value), true);
+      setU32(bytes, at, quad.getUint32(0, true));
+      setU32(bytes, at + 4, quad.getUint32(4, true));
+    },
     fits: (value): value is Wire => typeof value === 'bigint' && value >= 0n && value <= U64_MAX,
   },
 };
@@ -173,6 +201,7 @@ export function struct<const F extends Fields>(
   };
 
   const { size } = options;
+  const zeros = Object.fromEntries(slots.map((slot) => [slot.name, zeroOf(slot)]));
   const self: Struct<F> = {
     cName,
     size,
@@ -181,16 +210,17 @@ export function struct<const F extends Fields>(
     offsets: Object.fromEntries(slots.map((slot) => [slot.name, slot.offset])) as Struct<F>['offsets'],
 
     decode(bytes, at = 0) {
-      const view = window(cName, bytes, at, 0, size);
-      const value: Record<string, WireField> = {};
-      for (const slot of slots) value[slot.name] = readSlot(slot, view, slot.offset);
+      checkWindow(cName, bytes, at, 0, size);
+      // Every field exists from the start: an object that grows field by field is slow to build.
+      const value: Record<string, WireField> = { ...zeros };
+      for (const slot of slots) value[slot.name] = readSlot(slot, bytes, at + slot.offset);
       return value as StructValue<F>;
     },
 
     encode(value, bytes, at = 0) {
-      const view = window(cName, bytes, at, 0, size);
+      checkWindow(cName, bytes, at, 0, size);
       for (const slot of slots) checkValue(cName, slot, value[slot.name]);
-      for (const slot of slots) writeSlot(slot, view, slot.offset, value[slot.name] as WireField);
+      for (const slot of slots) writeSlot(slot, bytes, at + slot.offset, value[slot.name] as WireField);
     },
 
     create(partial = {}) {
@@ -212,15 +242,15 @@ export function struct<const F extends Fields>(
 
     getField(bytes, field, at = 0) {
       const slot = slotOf(field);
-      const view = window(`${cName}.${field}`, bytes, at, slot.offset, slot.bytes);
-      return readSlot(slot, view, 0) as FieldValue<F[typeof field]>;
+      checkWindow(cName, bytes, at, slot.offset, slot.bytes, field);
+      return readSlot(slot, bytes, at + slot.offset) as FieldValue<F[typeof field]>;
     },
 
     put(bytes, field, value, at = 0) {
       const slot = slotOf(field);
-      const view = window(`${cName}.${field}`, bytes, at, slot.offset, slot.bytes);
+      checkWindow(cName, bytes, at, slot.offset, slot.bytes, field);
       checkValue(cName, slot, value);
-      writeSlot(slot, view, 0, value as WireField);
+      writeSlot(slot, bytes, at + slot.offset, value as WireField);
     },
   };
   return Object.freeze(self);
@@ -258,28 +288,31 @@ function checkSize(cName: string, slots: readonly Slot[], size: number): void {
   }
 }
 
-/**
- * The DataView bounds check is against the whole buffer; a struct must also stay inside `bytes`, which may be
- * a small window on memory that belongs to somebody else.
- */
-function window(what: string, bytes: Uint8Array, at: number, offset: number, length: number): DataView {
+/** A struct must stay inside `bytes`, which may be a small window on memory that belongs to somebody else. */
+function checkWindow(
+  cName: string,
+  bytes: Uint8Array,
+  at: number,
+  offset: number,
+  length: number,
+  field?: string,
+): void {
   const start = at + offset;
-  if (!Number.isInteger(at) || at < 0 || start + length > bytes.byteLength) {
-    throw new RangeError(`${what}: ${length} bytes at ${start} exceed a buffer of ${bytes.byteLength}`);
-  }
-  return new DataView(bytes.buffer, bytes.byteOffset + start, length);
+  if (Number.isInteger(at) && at >= 0 && start + length <= bytes.byteLength) return;
+  const what = field === undefined ? cName : `${cName}.${field}`;
+  throw new RangeError(`${what}: ${length} bytes at ${start} exceed a buffer of ${bytes.byteLength}`);
 }
 
-function readSlot(slot: Slot, view: DataView, at: number): WireField {
+function readSlot(slot: Slot, bytes: Uint8Array, at: number): WireField {
   const { codec, count } = slot;
-  if (count === undefined) return codec.get(view, at);
-  return Array.from({ length: count }, (_, i) => codec.get(view, at + i * codec.size));
+  if (count === undefined) return codec.get(bytes, at);
+  return Array.from({ length: count }, (_, i) => codec.get(bytes, at + i * codec.size));
 }
 
-function writeSlot(slot: Slot, view: DataView, at: number, value: WireField): void {
+function writeSlot(slot: Slot, bytes: Uint8Array, at: number, value: WireField): void {
   const { codec } = slot;
-  if (typeof value !== 'object') codec.set(view, at, value);
-  else value.forEach((element, i) => void codec.set(view, at + i * codec.size, element));
+  if (typeof value !== 'object') codec.set(bytes, at, value);
+  else value.forEach((element, i) => void codec.set(bytes, at + i * codec.size, element));
 }
 
 function checkValue(cName: string, slot: Slot, value: unknown): void {
