@@ -31,7 +31,17 @@ import { IOMMU_VEVENTQ_ALLOC, VeventqAlloc } from '../../uapi/iommufd/veventq.js
 import { IOMMU_VIOMMU_ALLOC, ViommuAlloc } from '../../uapi/iommufd/viommu.js';
 import { getHwInfo } from '../objects/device.js';
 import { hwptAlloc, hwptInvalidate } from '../objects/hwpt.js';
-import { ioasAlloc, ioasAllowIovas, ioasCopy, ioasIovaRanges, ioasMap, ioasUnmap } from '../objects/ioas.js';
+import {
+  ioasAlloc,
+  ioasAllowIovas,
+  ioasCopy,
+  ioasIovaRanges,
+  ioasMap,
+  ioasMapDirect,
+  ioasUnmap,
+  ioasUnmapDirect,
+  NOT_DIRECT,
+} from '../objects/ioas.js';
 import { vdeviceAlloc } from '../objects/vdevice.js';
 import { veventqAlloc } from '../objects/veventq.js';
 import { viommuAlloc } from '../objects/viommu.js';
@@ -40,15 +50,23 @@ import { copyStructIn, structSize } from './struct-copy.js';
 import { Ucmd } from './ucmd.js';
 
 type Handler<F extends Fields> = (ucmd: Ucmd<F>) => number;
+/** Serves the commonest calls from a whole struct's bytes; NOT_DIRECT leaves one to the handler. */
+type Direct = (ctx: IommufdCtx, bytes: Uint8Array) => number;
 
 interface Row {
   readonly cmd: number;
   readonly struct: Struct<Fields>;
   readonly execute: Handler<Fields>;
+  readonly direct: Direct | undefined;
 }
 
-function row<F extends Fields>(cmd: number, struct: Struct<F>, execute: Handler<F>): Row {
-  return { cmd, struct: struct as unknown as Struct<Fields>, execute: execute as unknown as Handler<Fields> };
+function row<F extends Fields>(cmd: number, struct: Struct<F>, execute: Handler<F>, direct?: Direct): Row {
+  return {
+    cmd,
+    struct: struct as unknown as Struct<Fields>,
+    execute: execute as unknown as Handler<Fields>,
+    direct,
+  };
 }
 
 const BUILT: readonly Row[] = [
@@ -57,8 +75,8 @@ const BUILT: readonly Row[] = [
   row(IOMMU_IOAS_ALLOW_IOVAS, IoasAllowIovas, ioasAllowIovas),
   row(IOMMU_IOAS_COPY, IoasCopy, ioasCopy),
   row(IOMMU_IOAS_IOVA_RANGES, IoasIovaRanges, ioasIovaRanges),
-  row(IOMMU_IOAS_MAP, IoasMap, ioasMap),
-  row(IOMMU_IOAS_UNMAP, IoasUnmap, ioasUnmap),
+  row(IOMMU_IOAS_MAP, IoasMap, ioasMap, ioasMapDirect),
+  row(IOMMU_IOAS_UNMAP, IoasUnmap, ioasUnmap, ioasUnmapDirect),
   row(IOMMU_HWPT_ALLOC, HwptAlloc, hwptAlloc),
   row(IOMMU_GET_HW_INFO, HwInfo, getHwInfo),
   row(IOMMU_HWPT_INVALIDATE, HwptInvalidate, hwptInvalidate),
@@ -92,6 +110,10 @@ export function dispatch(ctx: IommufdCtx, cmd: number, bytes: Uint8Array): numbe
   if (bytes.byteLength < 4) return -EFAULT;
   if (entry.cmd !== cmd) return -ENOTTY;
   const userSize = structSize(bytes);
+  if (entry.direct !== undefined && userSize === entry.struct.size && bytes.byteLength >= userSize) {
+    const status = entry.direct(ctx, bytes);
+    if (status !== NOT_DIRECT) return status;
+  }
   const value = copyStructIn(entry.struct, bytes, userSize);
   if (typeof value === 'number') return value;
   const ucmd = new Ucmd(ctx, entry.struct, value, bytes, userSize);

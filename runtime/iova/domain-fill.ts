@@ -63,22 +63,15 @@ export function unfillDomains(
   domains: readonly PagingDomain[],
 ): void {
   const count = area.lastPage - area.firstPage + 1;
-  const gathers = domains.map((domain) => {
+  const gathers: Gather[] = [];
+  for (const domain of domains) {
     const gather = newGather(context.observer !== undefined);
     domain.unmap(area.firstPage, count, gather);
-    return gather;
-  });
-  if (context.bugs.earlyFree) {
-    letGo(context, area, pages, gathers);
-    domains.forEach((domain, i) => {
-      syncDomain(context, domain, gathers[i]!);
-    });
-    return;
+    gathers.push(gather);
   }
-  domains.forEach((domain, i) => {
-    syncDomain(context, domain, gathers[i]!);
-  });
-  letGo(context, area, pages, gathers);
+  if (context.bugs.earlyFree) letGo(context, area, pages, gathers);
+  for (let i = 0; i < domains.length; i++) syncDomain(context, domains[i]!, gathers[i]!);
+  if (!context.bugs.earlyFree) letGo(context, area, pages, gathers);
 }
 
 /** Map an area whose pages are pinned into one domain. @returns 0 | -errno with nothing mapped */
@@ -88,6 +81,8 @@ export function mapArea(
   pages: IoptPages,
   domain: PagingDomain,
 ): number {
+  const pfn = pages.soleRun(area.pagesFirst, area.pagesLast);
+  if (pfn >= 0) return domain.map(area.firstPage, pfn, area.pagesLast - area.pagesFirst + 1, area.prot);
   let done = 0;
   const status = pages.forEachRun(area.pagesFirst, area.pagesLast, (index, pfn, count) => {
     const mapped = domain.map(area.firstPage + (index - area.pagesFirst), pfn, count, area.prot);

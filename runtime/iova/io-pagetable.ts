@@ -80,6 +80,52 @@ export class IoPagetable {
   }
 
   /**
+   * mapUserPages() of whole pages at a given place, without bigints: what a device driver's map comes to.
+   * @param count  more than 0; neither range may reach the end of a 64-bit address space
+   * @returns 0 | -EINVAL reserved | -EEXIST | -EFAULT | -ENOMEM
+   */
+  mapWholePages(vaPage: number, count: number, iovaPage: number, prot: number): number {
+    const lastPage = iovaPage + count - 1;
+    const free = this.space.checkPages(iovaPage, lastPage);
+    if (free < 0) return free;
+    const pages = new IoptPages(this.#user, vaPage, count, (prot & IOMMU_WRITE) !== 0);
+    const area: IoptArea = {
+      firstPage: iovaPage,
+      firstOffset: 0,
+      lastPage,
+      lastOffset: PAGE_SIZE - 1,
+      pageOffset: 0,
+      pagesFirst: 0,
+      pagesLast: count - 1,
+      prot,
+      pages: null,
+    };
+    this.space.insertArea(area);
+    const status = fillDomains(this.#context, area, pages, this.#domains);
+    if (status < 0) {
+      this.space.removeArea(area);
+      pages.put();
+      return status;
+    }
+    area.pages = pages;
+    return 0;
+  }
+
+  /**
+   * unmap() of exactly one area of whole pages.
+   * @returns 0 | 1 that is not what is there: unmap() has to look
+   */
+  unmapWholePages(iovaPage: number, count: number): number {
+    const lastPage = iovaPage + count - 1;
+    const area = this.space.areas.firstIn(iovaPage, 0, lastPage, PAGE_SIZE - 1);
+    if (area === undefined || area.pages === null) return 1;
+    if (area.firstPage !== iovaPage || area.firstOffset !== 0) return 1;
+    if (area.lastPage !== lastPage || area.lastOffset !== PAGE_SIZE - 1) return 1;
+    this.#unmapArea(area, area.pages);
+    return 0;
+  }
+
+  /**
    * Map slices of pages one after the other; the areas take references of their own.
    * @returns as mapUserPages, and -EPERM write access to read-only pages
    * @source iopt_map_pages
@@ -203,15 +249,19 @@ export class IoPagetable {
       const areaFirst = firstIova(area);
       const areaLast = lastIova(area);
       if (areaFirst < from || areaLast > last) return { status: -ENOENT, bytes };
-      area.pages = null;
-      if (this.#domains.length > 0) unfillDomains(this.#context, area, pages, this.#domains);
-      this.space.removeArea(area);
-      pages.put();
+      this.#unmapArea(area, pages);
       bytes += areaLast - areaFirst + 1n;
       // What is mapped behind the cursor from now on is not ours to unmap.
       if (areaLast >= last) return { status: 0, bytes };
       from = areaLast + 1n;
     }
+  }
+
+  #unmapArea(area: IoptArea, pages: IoptPages): void {
+    area.pages = null;
+    if (this.#domains.length > 0) unfillDomains(this.#context, area, pages, this.#domains);
+    this.space.removeArea(area);
+    pages.put();
   }
 
   /** Areas without pages, so that the IOVA is taken. @returns 0 | -EPERM | -EINVAL with some inserted */

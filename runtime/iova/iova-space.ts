@@ -43,6 +43,8 @@ export class IovaSpace {
   #allowed = new OrderedSpans<Span>();
   /** Sorted by first page; ranges of several owners may overlap. */
   readonly #reserved: ReservedRange[] = [];
+  /** What they cover, without overlaps: a look-up must not slow down with the number of devices. */
+  readonly #covered = new OrderedSpans<Span>();
   /**
    * Below its hint, no mapping of that alignment and length fits. First fit stays first fit: room appears
    * only where something is unmapped, allowed or no longer reserved, and that moves the hints back.
@@ -57,6 +59,12 @@ export class IovaSpace {
     if (this.#reservedIn(pageOf(iova), pageOf(last)) !== undefined) return -EINVAL;
     const area = this.areas.firstIn(pageOf(iova), offsetOf(iova), pageOf(last), offsetOf(last));
     return area === undefined ? 0 : -EEXIST;
+  }
+
+  /** check() of whole pages, `lastPage` inclusive, while `alignment` is a page at most. @returns 0 | -EINVAL | -EEXIST */
+  checkPages(firstPage: number, lastPage: number): number {
+    if (this.#reservedIn(firstPage, lastPage) !== undefined) return -EINVAL;
+    return this.areas.firstIn(firstPage, 0, lastPage, PAGE_SIZE - 1) === undefined ? 0 : -EEXIST;
   }
 
   /**
@@ -107,12 +115,14 @@ export class IovaSpace {
     let at = this.#reserved.length;
     while (at > 0 && this.#reserved[at - 1]!.firstPage > firstPage) at--;
     this.#reserved.splice(at, 0, { firstPage, lastPage, owner });
+    this.#cover();
     return 0;
   }
 
   unreserve(owner: object): void {
     const kept = this.#reserved.filter((range) => range.owner !== owner);
     this.#reserved.splice(0, this.#reserved.length, ...kept);
+    this.#cover();
     this.#hints.clear();
   }
 
@@ -192,13 +202,30 @@ export class IovaSpace {
     return undefined;
   }
 
-  /** The first reserved range that touches [first, last]. */
-  #reservedIn(first: number, last: number): ReservedRange | undefined {
+  /** The first run of reserved pages that touches [first, last]. */
+  #reservedIn(first: number, last: number): Span | undefined {
+    return this.#covered.firstIn(first, 0, last, PAGE_SIZE - 1);
+  }
+
+  #cover(): void {
+    this.#covered.clear();
+    let first = -1;
+    let last = -1;
+    const close = (): void => {
+      if (first < 0) return;
+      const span: Span = { firstPage: first, firstOffset: 0, lastPage: last, lastOffset: PAGE_SIZE - 1 };
+      this.#covered.insert(span);
+    };
     for (const range of this.#reserved) {
-      if (range.firstPage > last) return undefined;
-      if (range.lastPage >= first) return range;
+      if (first >= 0 && range.firstPage <= last + 1) {
+        last = Math.max(last, range.lastPage);
+        continue;
+      }
+      close();
+      first = range.firstPage;
+      last = range.lastPage;
     }
-    return undefined;
+    close();
   }
 }
 

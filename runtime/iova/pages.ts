@@ -9,6 +9,9 @@
  *   area B                |--filled--|
  *   runs         | uses 1 | uses 2   |  uses 1 |     each run is physically contiguous
  *
+ * Most mappings are one run, pinned and unpinned as a whole: that one is kept by itself (`#only`), and the sorted
+ * set of runs is made when there is a second, or a part of one is wanted.
+ *
  * The frame numbers are kept with the pins, so what the user unmaps or maps anew meanwhile does not matter.
  *
  * @source drivers/iommu/iommufd/pages.c
@@ -40,7 +43,9 @@ export class IoptPages {
   /** Areas and lists that point here; kref. */
   refs = 1;
   readonly #user: PinnableMemory;
-  readonly #runs = new OrderedSpans<PinnedRun>();
+  /** The one run there is; null when there is none, or when they are in #set. */
+  #only: PinnedRun | null = null;
+  #set: OrderedSpans<PinnedRun> | null = null;
 
   constructor(user: PinnableMemory, vaPage: number, npages: number, writable: boolean) {
     this.#user = user;
@@ -55,7 +60,8 @@ export class IoptPages {
   }
 
   put(): void {
-    if (--this.refs === 0 && this.#runs.size > 0) bug('pages freed while pinned');
+    if (--this.refs === 0 && (this.#only !== null || (this.#set?.size ?? 0) > 0))
+      bug('pages freed while pinned');
   }
 
   /**
@@ -64,11 +70,16 @@ export class IoptPages {
    * @returns 0 | -EFAULT no user memory there; nothing is pinned then
    */
   acquire(first: number, last: number): number {
+    if (this.#set === null) {
+      const status = this.#acquireOnly(first, last);
+      if (status <= 0) return status;
+    }
+    const runs = this.#all();
     this.#splitAt(first);
     this.#splitAt(last + 1);
     let index = first;
     while (index <= last) {
-      const run = this.#runs.firstIn(index, 0, last, 0);
+      const run = runs.firstIn(index, 0, last, 0);
       const holeEnd = run === undefined ? last + 1 : run.firstPage;
       const status = this.#pinHole(index, holeEnd);
       if (status < 0) {
@@ -85,13 +96,21 @@ export class IoptPages {
 
   /** Undo acquire() for the same range, or for a prefix of it. */
   release(first: number, last: number): void {
+    const only = this.#only;
+    if (only !== null && only.firstPage === first && only.lastPage === last) {
+      if (--only.uses > 0) return;
+      this.#only = null;
+      this.#user.unpin(only.pfn, last - first + 1);
+      return;
+    }
+    const runs = this.#all();
     this.#splitAt(first);
     this.#splitAt(last + 1);
-    let run = this.#runs.firstIn(first, 0, last, 0);
+    let run = runs.firstIn(first, 0, last, 0);
     while (run !== undefined && run.firstPage <= last) {
-      const after = this.#runs.next(run);
+      const after = runs.next(run);
       if (--run.uses === 0) {
-        this.#runs.remove(run);
+        runs.remove(run);
         this.#user.unpin(run.pfn, run.lastPage - run.firstPage + 1);
       }
       run = after;
@@ -108,7 +127,11 @@ export class IoptPages {
     last: number,
     visit: (index: number, pfn: number, pages: number) => number,
   ): number {
-    let run = this.#runs.firstIn(first, 0, last, 0);
+    const only = this.#only;
+    if (only !== null && only.firstPage <= first && only.lastPage >= last)
+      return Math.min(visit(first, only.pfn + (first - only.firstPage), last - first + 1), 0);
+    const runs = this.#all();
+    let run = runs.firstIn(first, 0, last, 0);
     let index = first;
     while (index <= last) {
       if (run === undefined || run.firstPage > index) bug(`page ${index} is not pinned`);
@@ -116,7 +139,7 @@ export class IoptPages {
       const pfn: number = run.pfn + (index - run.firstPage);
       do {
         index = Math.min(run.lastPage, last) + 1;
-        run = index <= last ? this.#runs.next(run) : undefined;
+        run = index <= last ? runs.next(run) : undefined;
       } while (run !== undefined && run.firstPage === index && run.pfn === pfn + (index - start));
       const status = visit(start, pfn, index - start);
       if (status < 0) return status;
@@ -124,25 +147,50 @@ export class IoptPages {
     return 0;
   }
 
+  /** @returns frame of page `first` when [first, last] is one pinned run, else -1: see forEachRun */
+  soleRun(first: number, last: number): number {
+    const only = this.#only;
+    if (only === null || only.firstPage > first || only.lastPage < last) return -1;
+    return only.pfn + (first - only.firstPage);
+  }
+
+  /** acquire() while there is at most one run. @returns 0 | -EFAULT | 1 there will be several */
+  #acquireOnly(first: number, last: number): number {
+    const only = this.#only;
+    if (only !== null) {
+      if (only.firstPage !== first || only.lastPage !== last) return 1;
+      only.uses++;
+      return 0;
+    }
+    if (this.#user.runAt(this.vaPage + first, found) < 0) return -EFAULT;
+    const { pfn, pages } = found;
+    if (pages <= last - first) return 1;
+    this.#user.pin(pfn, last - first + 1);
+    this.#only = runOf(first, last, pfn, 1);
+    return 0;
+  }
+
+  /** All the runs, as a set from here on. */
+  #all(): OrderedSpans<PinnedRun> {
+    if (this.#set === null) {
+      this.#set = new OrderedSpans();
+      if (this.#only !== null) this.#set.insert(this.#only);
+      this.#only = null;
+    }
+    return this.#set;
+  }
+
   /** Pins [index, end), which nothing covers. @returns 0 | -EFAULT with nothing pinned */
   #pinHole(index: number, end: number): number {
-    const out = { pfn: 0, pages: 0 };
     let at = index;
     while (at < end) {
-      if (this.#user.runAt(this.vaPage + at, out) < 0) {
+      if (this.#user.runAt(this.vaPage + at, found) < 0) {
         if (at > index) this.release(index, at - 1);
         return -EFAULT;
       }
-      const pages = Math.min(out.pages, end - at);
-      this.#user.pin(out.pfn, pages);
-      this.#runs.insert({
-        firstPage: at,
-        firstOffset: 0,
-        lastPage: at + pages - 1,
-        lastOffset: 0,
-        pfn: out.pfn,
-        uses: 1,
-      });
+      const pages = Math.min(found.pages, end - at);
+      this.#user.pin(found.pfn, pages);
+      this.#all().insert(runOf(at, at + pages - 1, found.pfn, 1));
       at += pages;
     }
     return 0;
@@ -150,17 +198,23 @@ export class IoptPages {
 
   /** Makes `index` the start of a run if it lies inside one. */
   #splitAt(index: number): void {
-    const run = this.#runs.firstIn(index, 0, index, 0);
+    const runs = this.#all();
+    const run = runs.firstIn(index, 0, index, 0);
     if (run === undefined || run.firstPage === index) return;
-    const right: PinnedRun = {
-      firstPage: index,
-      firstOffset: 0,
-      lastPage: run.lastPage,
-      lastOffset: 0,
-      pfn: run.pfn + (index - run.firstPage),
-      uses: run.uses,
-    };
+    const right = runOf(index, run.lastPage, run.pfn + (index - run.firstPage), run.uses);
     run.lastPage = index - 1;
-    this.#runs.insert(right);
+    runs.insert(right);
   }
 }
+
+/** Scratch of runAt(): what it found is used before anything else can ask. */
+const found = { pfn: 0, pages: 0 };
+
+const runOf = (firstPage: number, lastPage: number, pfn: number, uses: number): PinnedRun => ({
+  firstPage,
+  firstOffset: 0,
+  lastPage,
+  lastOffset: 0,
+  pfn,
+  uses,
+});

@@ -5,6 +5,7 @@
  */
 import { bug } from '../../hw/memory/bug.js';
 import { EFAULT, EINVAL, EMSGSIZE, ENOENT, ENOMEM, EOPNOTSUPP, EOVERFLOW } from '../../uapi/abi/errno.js';
+import { u32At } from '../../uapi/abi/struct.js';
 import {
   IOMMU_IOAS_MAP_FIXED_IOVA,
   IOMMU_IOAS_MAP_READABLE,
@@ -13,8 +14,8 @@ import {
   type IoasAllowIovas,
   type IoasCopy,
   type IoasIovaRanges,
-  type IoasMap,
-  type IoasUnmap,
+  IoasMap,
+  IoasUnmap,
   IovaRange,
 } from '../../uapi/iommufd/ioas.js';
 import type { IommufdCtx } from '../core/ctx.js';
@@ -28,6 +29,8 @@ import { OrderedSpans, type Span } from '../iova/ordered-spans.js';
 import type { HwptPaging } from './hwpt.js';
 
 const MAP_FLAGS = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE;
+const MAP_AT = IoasMap.offsets;
+const UNMAP_AT = IoasUnmap.offsets;
 const RANGE_BYTES = 16n;
 /** An allow list longer than this is refused with ENOMEM, as a memory cgroup would. */
 const MAX_ALLOWED = 1 << 16;
@@ -66,6 +69,50 @@ export function ioasAlloc(ucmd: UcmdOf<typeof IoasAlloc>): number {
   ucmd.newObject = new Ioas(ctx, id);
   cmd.outIoasId = id;
   return ucmd.respond();
+}
+
+/** What a direct handler says of a call that is not for it. */
+export const NOT_DIRECT = 1;
+const PAGES_END = 2 ** 52;
+
+/**
+ * ioasMap() of whole pages at a fixed IOVA, straight from the caller's bytes: every word is read once, and
+ * nothing is written back, because nothing changes.
+ * @returns as ioasMap(), or NOT_DIRECT
+ */
+export function ioasMapDirect(ctx: IommufdCtx, bytes: Uint8Array): number {
+  const flags = u32At(bytes, MAP_AT.flags);
+  if ((flags & ~MAP_FLAGS) !== 0 || (flags & IOMMU_IOAS_MAP_FIXED_IOVA) === 0) return NOT_DIRECT;
+  const prot = protOf(flags);
+  if (prot === 0 || u32At(bytes, MAP_AT.reserved) !== 0) return NOT_DIRECT;
+  const vaPage = pageAt(bytes, MAP_AT.userVa);
+  const count = pageAt(bytes, MAP_AT.length);
+  const iovaPage = pageAt(bytes, MAP_AT.iova);
+  if (vaPage < 0 || iovaPage < 0 || count <= 0) return NOT_DIRECT;
+  if (vaPage + count >= PAGES_END || iovaPage + count >= PAGES_END) return NOT_DIRECT;
+  const ioas = ctx.get<Ioas>(u32At(bytes, MAP_AT.ioasId), OBJ_IOAS);
+  if (ioas === undefined) return -ENOENT;
+  const status = ioas.iopt.mapWholePages(vaPage, count, iovaPage, prot);
+  ctx.put(ioas);
+  return status;
+}
+
+/** ioasUnmap() of what one ioasMapDirect() mapped. @returns 0 | -ENOENT no IOAS | NOT_DIRECT */
+export function ioasUnmapDirect(ctx: IommufdCtx, bytes: Uint8Array): number {
+  const iovaPage = pageAt(bytes, UNMAP_AT.iova);
+  const count = pageAt(bytes, UNMAP_AT.length);
+  if (iovaPage < 0 || count <= 0 || iovaPage + count >= PAGES_END) return NOT_DIRECT;
+  const ioas = ctx.get<Ioas>(u32At(bytes, UNMAP_AT.ioasId), OBJ_IOAS);
+  if (ioas === undefined) return -ENOENT;
+  const status = ioas.iopt.unmapWholePages(iovaPage, count);
+  ctx.put(ioas);
+  return status;
+}
+
+/** The page number in a u64 of bytes, -1 when it is not a multiple of a page. */
+function pageAt(bytes: Uint8Array, at: number): number {
+  const low = u32At(bytes, at);
+  return (low & 0xfff) !== 0 ? -1 : u32At(bytes, at + 4) * 2 ** 20 + (low >>> 12);
 }
 
 /** @source ioas.c iommufd_ioas_map */
