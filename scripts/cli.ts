@@ -1,6 +1,7 @@
 /** The `iommufd` command line: which commands there are, and what wrong usage comes to. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { addFuzz } from './commands/fuzz.js';
 import { addStress } from './commands/stress.js';
 import { addTopology } from './commands/topology.js';
 import { EXIT_CLEAN, EXIT_USAGE, type Surroundings } from './surroundings.js';
@@ -32,6 +33,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
     .addHelpText('after', '\nExit codes: 0 clean, 1 a violation or a dead worker, 2 wrong usage.');
   addStress(program, surroundings, done);
   addTopology(program, surroundings, done);
+  addFuzz(program, surroundings, done);
   for (const [name, text] of Object.entries(NOT_YET))
     program
       .command(name)
