@@ -10,11 +10,19 @@ import { fileURLToPath } from 'node:url';
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const zx = join(root, 'node_modules/zx/build/cli.js');
 
+/** A command of its own name. */
+function command(name) {
+  return (args) => [join(root, 'dist/scripts/iommufd.js'), name, ...args];
+}
+
 const TASKS = {
   /** Set-up is all there is to it. */
   build: () => null,
   start: (args) => [join(root, 'scripts/start.mjs'), ...args],
   bench: (args) => [join(root, 'dist/perf/bench/main.js'), ...args],
+  fuzz: command('fuzz'),
+  chaos: command('chaos'),
+  soak: command('soak'),
   test: (args) => [zx, join(root, 'scripts/test.mjs'), ...args],
 };
 

@@ -1,7 +1,9 @@
 /** The `iommufd` command line: which commands there are, and what wrong usage comes to. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { addChaos } from './commands/chaos.js';
 import { addFuzz } from './commands/fuzz.js';
+import { addSoak } from './commands/soak.js';
 import { addStress } from './commands/stress.js';
 import { addTopology } from './commands/topology.js';
 import { EXIT_CLEAN, EXIT_USAGE, type Surroundings } from './surroundings.js';
@@ -34,6 +36,8 @@ export async function main(args: readonly string[], surroundings: Surroundings):
   addStress(program, surroundings, done);
   addTopology(program, surroundings, done);
   addFuzz(program, surroundings, done);
+  addChaos(program, surroundings, done);
+  addSoak(program, surroundings, done);
   for (const [name, text] of Object.entries(NOT_YET))
     program
       .command(name)

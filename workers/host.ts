@@ -23,6 +23,7 @@ import {
 } from './protocol/control-layout.js';
 import { MailboxServer } from './protocol/mailbox-server.js';
 import type {
+  KillableKind,
   ProgramTask,
   RemoteError,
   SupervisorData,
@@ -213,6 +214,15 @@ export class WorkerHost {
   requestStop(): void {
     if (this.#control.phase < PHASE_PROGRAMS_STOP) this.#control.setPhase(PHASE_PROGRAMS_STOP);
     wakeSleepers(this.machine.memory, this.machine.config);
+  }
+
+  /**
+   * Ends one thread without warning, wherever it is: what an experiment on survival does.
+   * @param pick  which of those of the kind that work, modulo their number; nothing happens when there is none
+   */
+  kill(kind: KillableKind, pick = 0): void {
+    if (kind === 'supervisor') void this.#supervisor.terminate();
+    else this.#tell({ type: 'kill', kind, pick });
   }
 
   /** Ends programs, then units, and gives the models back to this thread. Never hangs, never rejects. */

@@ -17,6 +17,7 @@ import { Control } from './protocol/control.js';
 import { reclaimTickets } from './protocol/mailbox-server.js';
 import {
   type FromUnit,
+  type KillableKind,
   remoteError,
   type SupervisorData,
   type TaskOutcome,
@@ -161,6 +162,16 @@ function terminatePrograms(): void {
   for (const pool of pools) void pool.destroy();
 }
 
+/** Ends a thread at whatever point it is: in a loop, in a lock, asleep. Its end is then seen like any other. */
+function kill(kind: KillableKind, pick: number): void {
+  const found = [...alive].filter(([worker, who]) => {
+    const id = control.threadOf(worker.threadId);
+    if (!control.isBusy(id)) return false;
+    return (tasks.get(control.taskOf(id))?.kind ?? who.kind) === kind;
+  });
+  if (found.length > 0) void found[pick % found.length]![0].terminate();
+}
+
 /** The units were told to leave; whoever has not within the time is ended. */
 async function stop(withinMs: number): Promise<void> {
   if (stopping) return;
@@ -184,6 +195,7 @@ host.on('message', (message: ToSupervisor) => {
   if (fault?.supervisor === true && message.type === 'run') process.exit(3);
   if (message.type === 'run') void runTasks(message.tasks);
   else if (message.type === 'terminate-programs') terminatePrograms();
+  else if (message.type === 'kill') kill(message.kind, message.pick);
   else void stop(message.withinMs);
 });
 

@@ -12,6 +12,7 @@ import { PAGE_TABLE_BYTES, pageTablesLayout } from '../../hw/pagetable/page-tabl
 import type { DmaPort } from '../../hw/pci/dma-port.js';
 import type { IommufdFd } from '../../runtime/core/fd.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
+import type { MachineConfig } from '../../runtime/machine-config.js';
 import { GuestDriver } from '../../runtime/vmm/guest-driver.js';
 import { GuestRam } from '../../runtime/vmm/guest-ram.js';
 import { LocalTransport } from '../../runtime/vmm/local-transport.js';
@@ -71,12 +72,18 @@ export class GuestTarget implements Target {
   readonly name = 'guest';
   readonly kinds = KINDS;
   readonly episodeOps = 16_384;
+  readonly #bugs: NonNullable<MachineConfig['bugs']>;
   #world: World | null = null;
+
+  /** @param bugs  deliberate defects, to see that they are found */
+  constructor(bugs: NonNullable<MachineConfig['bugs']> = {}) {
+    this.#bugs = bugs;
+  }
 
   /** Linux keeps what a fd holds in many objects; the one way to have them as they were is to make them anew. */
   reset(): void {
     this.close();
-    this.#world = new World();
+    this.#world = new World(this.#bugs);
   }
 
   fresh(random: Random, ops: Uint32Array, at: number): void {
@@ -131,12 +138,13 @@ class World {
   /** Found by an operation. */
   #found: string | null = null;
 
-  constructor() {
+  constructor(bugs: NonNullable<MachineConfig['bugs']>) {
     let tables = 0;
     let vmids: number[] = [];
     this.#machine = createMachine(
       {
         memory: '8MiB',
+        bugs,
         iommus: [0, 1].map((i) => ({
           name: `smmu${i}`,
           model: 'smmuv3' as const,

@@ -81,7 +81,9 @@ export class UnitTarget implements Target {
   readonly name = 'unit';
   readonly kinds = KINDS;
   readonly episodeOps = 4096;
-  readonly #memory: MachineMemory;
+  readonly memory: MachineMemory;
+  /** A byte below RAM that is not the unit's, for the test of the check. */
+  readonly foreignByte: number;
   readonly #kernel: Kernel;
   readonly #env: SyncEnv;
   readonly #regions: Smmuv3Regions;
@@ -100,8 +102,8 @@ export class UnitTarget implements Target {
   #nowNs = 0;
 
   constructor() {
-    this.#memory = MachineMemory.create({ ramBytes: RAM_BYTES, controlBytes: CONTROL_BYTES });
-    const memory = this.#memory;
+    this.memory = MachineMemory.create({ ramBytes: RAM_BYTES, controlBytes: CONTROL_BYTES });
+    const memory = this.memory;
     this.#kernel = Kernel.load(memory);
     const threads = new ThreadTable(memory, memory.allocRegion(ThreadTableLayout, 'threads'));
     this.#env = {
@@ -111,7 +113,7 @@ export class UnitTarget implements Target {
       clock: { nowNs: () => this.#nowNs },
       canPark: false,
     };
-    createSmmuv3Regions(memory, this.#kernel, { ...this.#config, index: 1 });
+    this.foreignByte = createSmmuv3Regions(memory, this.#kernel, { ...this.#config, index: 1 }).smmu;
     this.#regions = createSmmuv3Regions(memory, this.#kernel, this.#config);
     this.#mmio = new Mmio(this.#env, this.#regions, () => undefined);
     this.#ports = SIDS.map((sid, i) => this.#port(sid, i));
@@ -130,7 +132,7 @@ export class UnitTarget implements Target {
   }
 
   reset(): void {
-    this.#memory.u8.set(this.#pristine);
+    this.memory.u8.set(this.#pristine);
     this.#nowNs = 0;
     // What an object holds besides memory is scratch, but a failure must not hang on what it held before.
     this.#model = this.#newModel();
@@ -188,7 +190,7 @@ export class UnitTarget implements Target {
         this.#put(TABLES + ((a * 4096 + b) % (TABLE_FRAMES * 512)) * 8, ...descriptor(c, low, high));
         break;
       case RING:
-        this.#memory.words.store(
+        this.memory.words.store(
           this.#ports[a & 1]! + (((((a >>> 1) * 64 + (b & 63)) * 4) % PortLayout.size) & ~3),
           b & 0x100 ? low : c,
         );
@@ -214,7 +216,7 @@ export class UnitTarget implements Target {
   }
 
   check(): string | null {
-    const { u8, ram } = this.#memory;
+    const { u8, ram } = this.memory;
     let from = 0;
     for (const [first, end] of [...this.#own, [ram.linear, ram.linear] as const]) {
       const changed = differs(u8, this.#pristine, from, first);
@@ -287,7 +289,7 @@ export class UnitTarget implements Target {
   }
 
   #dma(a: number, b: number, c: number, low: number, high: number): number {
-    const { words } = this.#memory;
+    const { words } = this.memory;
     const index = a & 1;
     const port = this.#ports[index]!;
     const n = 1 + ((b >>> 16) % PORT_BATCH);
@@ -331,12 +333,12 @@ export class UnitTarget implements Target {
   // ---- the machine ----
 
   #newModel(): Smmuv3 {
-    return new Smmuv3(this.#env, this.#memory, this.#kernel, this.#regions, this.#config);
+    return new Smmuv3(this.#env, this.memory, this.#kernel, this.#regions, this.#config);
   }
 
   #port(sid: number, i: number): number {
-    const port = this.#memory.allocRegion(PortLayout, `port:${i}`).base;
-    const { words } = this.#memory;
+    const port = this.memory.allocRegion(PortLayout, `port:${i}`).base;
+    const { words } = this.memory;
     words.store(port + PortLayout.at.sid, sid);
     words.store(this.#regions.unit + UnitLayout.at.ports + i * 4, port);
     words.store(this.#regions.unit + UnitLayout.at.portCount, i + 1);
@@ -350,7 +352,7 @@ export class UnitTarget implements Target {
   }
 
   #wire(port: number): void {
-    const { words } = this.#memory;
+    const { words } = this.memory;
     words.store(port + PortLayout.at.unit, this.#regions.unit);
     words.store(port + PortLayout.at.contexts, this.#regions.contexts);
     words.store(port + PortLayout.at.iotlb, this.#regions.iotlb);
@@ -379,9 +381,9 @@ export class UnitTarget implements Target {
   }
 
   #put(pa: number, low: number, high: number): void {
-    const at = this.#memory.linearOf(pa, 8) >>> 2;
-    this.#memory.u32[at] = low;
-    this.#memory.u32[at + 1] = high;
+    const at = this.memory.linearOf(pa, 8) >>> 2;
+    this.memory.u32[at] = low;
+    this.memory.u32[at + 1] = high;
   }
 }
 

@@ -6,11 +6,12 @@ import { randomInt } from 'node:crypto';
 import { z } from 'zod';
 import type { MachineDescription } from '../../hw/acpi/description.js';
 import { byteSize } from '../../runtime/core/byte-size.js';
+import { KILLABLE_KINDS } from '../../workers/protocol/messages.js';
 import { OptionError } from './option-error.js';
 import { memoryNeeded, planStress } from './plan.js';
 import { loadTopology } from './presets.js';
 import { deviceCapacity, machineConfigOf } from './topology.js';
-import { INJECTIONS, type StressOptions, TRAFFIC_KINDS, type TrafficKind } from './types.js';
+import { INJECTIONS, type Kill, type StressOptions, TRAFFIC_KINDS, type TrafficKind } from './types.js';
 
 /** What is taken when an option is left out; the seed is then drawn, `devices` counted from the topology. */
 export const DEFAULTS = {
@@ -37,6 +38,8 @@ export interface StressInput {
   readonly mix?: string | undefined;
   readonly s2Sharing?: string | undefined;
   readonly inject?: string | undefined;
+  /** `device:250`: a kind of thread, and milliseconds of traffic. */
+  readonly kill?: string | undefined;
   /** Percent. */
   readonly hostile?: string | number | undefined;
   /** `256MiB`, or bytes. */
@@ -84,6 +87,15 @@ const schema = z.strictObject({
     .optional(),
   s2Sharing: z.enum(['shared', 'per-psmmu'], "must be 'shared' or 'per-psmmu'").default(DEFAULTS.s2Sharing),
   inject: z.enum(INJECTIONS, `must be one of ${INJECTIONS.join(', ')}`).optional(),
+  kill: z
+    .string()
+    .transform((text, context) => {
+      const kill = parseKill(text);
+      if (typeof kill !== 'string') return kill;
+      context.addIssue({ code: 'custom', message: kill });
+      return z.NEVER;
+    })
+    .optional(),
   hostile: decimal(0, 100, 'percent').default(DEFAULTS.hostile),
   memory: z
     .union([z.string(), z.number()])
@@ -118,6 +130,15 @@ export function parseMix(text: string): Mix | string {
   }
   if (TRAFFIC_KINDS.every((kind) => mix[kind] === 0)) return 'all weights are 0: there would be no traffic';
   return mix;
+}
+
+/** `device:250`. @returns the kill, or what is wrong */
+function parseKill(text: string): Kill | string {
+  const [, name, ms] = /^([a-z]+)(?::(\d{1,9}))?$/.exec(text) ?? [];
+  const kind = KILLABLE_KINDS.find((known) => known === name);
+  if (kind === undefined)
+    return `must be KIND or KIND:MILLISECONDS, KIND one of ${KILLABLE_KINDS.join(', ')}`;
+  return { kind, afterMs: Number(ms ?? 0) };
 }
 
 /** `nic=3,nvme=2`, without the kinds that get nothing. */
@@ -158,6 +179,7 @@ export function stressOptions(
     hostilePercent: data.hostile,
     s2Sharing,
     inject: data.inject ?? null,
+    kill: data.kill ?? null,
     memoryBytes,
   };
   const needed = memoryNeeded(planStress(options, devices), topology.iommus.length);

@@ -22,6 +22,7 @@ import { StressLayout } from './stress-layout.js';
 import { machineConfigOf } from './topology.js';
 import type {
   Injection,
+  Kill,
   StressListener,
   StressOptions,
   StressResult,
@@ -109,6 +110,10 @@ export async function runStress(
   );
   const firstDmaMs = await firstDma(sampler, began, signal, () => deaths.length > 0);
 
+  const killing =
+    options.kill === null
+      ? undefined
+      : setTimeout(({ kind }: Kill) => host.kill(kind, options.seed), options.kill.afterMs, options.kill);
   let lastSample = 0;
   let caughtAt = -1;
   while (atS() < options.durationS && !signal.aborted && deaths.length === 0) {
@@ -126,6 +131,7 @@ export async function runStress(
     sample();
   }
 
+  clearTimeout(killing);
   // stop() waits for the programs, and ends those that do not return.
   const report = await host.stop();
   await Promise.all(running);

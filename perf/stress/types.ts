@@ -1,11 +1,18 @@
 /** What a stress run takes, says while it runs, and returns: plain JSON-able data throughout. */
 import type { MachineDescription } from '../../hw/acpi/description.js';
+import type { KillableKind } from '../../workers/protocol/messages.js';
 
 export type TrafficKind = 'nic' | 'nvme' | 'gpu' | 'guest';
 export type Injection = 'skip-tlbi' | 'early-sync' | 'wrong-vmid' | 'early-free';
 
 export const INJECTIONS: readonly Injection[] = ['skip-tlbi', 'early-sync', 'wrong-vmid', 'early-free'];
 export const TRAFFIC_KINDS: readonly TrafficKind[] = ['nic', 'nvme', 'gpu', 'guest'];
+
+export interface Kill {
+  readonly kind: KillableKind;
+  /** Milliseconds from the first DMA on. */
+  readonly afterMs: number;
+}
 
 export interface StressOptions {
   readonly topologyName: string;
@@ -23,6 +30,8 @@ export interface StressOptions {
   readonly hostilePercent: number;
   readonly s2Sharing: 'shared' | 'per-psmmu';
   readonly inject: Injection | null;
+  /** One thread that is ended in the middle of its work, to see that the run survives it. */
+  readonly kill: Kill | null;
   /** RAM of the machine, bytes. */
   readonly memoryBytes: number;
 }

@@ -6,7 +6,7 @@ import { formatInput, parseInput } from '../../perf/fuzz/corpus.js';
 import { type FuzzFailure, type FuzzResult, TARGET_NAMES, type TargetName } from '../../perf/fuzz/types.js';
 import { OptionError } from '../../perf/stress/option-error.js';
 import { EXIT_CLEAN, EXIT_FOUND, type Surroundings } from '../surroundings.js';
-import { usageError } from './usage.js';
+import { usageError, wholeOption } from './usage.js';
 
 const DEFAULT_COUNT = 10_000_000;
 const DEFAULT_CORPUS = 'fuzz-corpus';
@@ -48,11 +48,11 @@ export function addFuzz(program: Command, around: Surroundings, done: (code: num
 
 async function fuzz(flags: Flags, around: Surroundings): Promise<number> {
   const options = {
-    count: whole('count', flags.count, 1, 1e12),
-    seed: flags.seed === undefined ? Date.now() >>> 0 : whole('seed', flags.seed, 0, 2 ** 32 - 1),
+    count: wholeOption('count', flags.count, 1, 1e12),
+    seed: flags.seed === undefined ? Date.now() >>> 0 : wholeOption('seed', flags.seed, 0, 2 ** 32 - 1),
     targets: targetsOf(flags.targets),
     corpus: flags.corpus === false ? null : flags.corpus,
-    jobs: whole('jobs', flags.jobs, 1, 64),
+    jobs: wholeOption('jobs', flags.jobs, 1, 64),
   };
   const { runFuzz } = await import('../../perf/fuzz/run.js');
   around.stderr.write(`seed ${options.seed}\n`);
@@ -115,13 +115,6 @@ function targetsOf(list: string): TargetName[] {
       throw new OptionError('targets', `'${name}' is none of ${TARGET_NAMES.join(', ')}`);
     return found;
   });
-}
-
-function whole(option: string, text: string, low: number, high: number): number {
-  const value = Number(text);
-  if (text.trim() === '' || !Number.isInteger(value) || value < low || value > high)
-    throw new OptionError(option, `'${text}' is not a whole number from ${low} to ${high}`);
-  return value;
 }
 
 function plain(result: FuzzResult, files: readonly string[]): unknown {

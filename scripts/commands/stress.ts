@@ -9,6 +9,7 @@ import { DEFAULTS, type StressInput, stressOptions } from '../../perf/stress/opt
 import { PRESET_NAMES } from '../../perf/stress/presets.js';
 import { INJECTIONS, type StressOptions, type StressResult } from '../../perf/stress/types.js';
 import { ConfigError } from '../../runtime/machine-config.js';
+import { KILLABLE_KINDS } from '../../workers/protocol/messages.js';
 import { EXIT_CLEAN, EXIT_FOUND, type RunStress, type Surroundings } from '../surroundings.js';
 import { jsonOutput, type StressOutput, textOutput } from './stress-output.js';
 import { usageError } from './usage.js';
@@ -43,6 +44,10 @@ export function addStress(program: Command, around: Surroundings, done: (code: n
       `one stage 2 for all SMMUs or one each: shared, per-psmmu (default: ${s2Sharing})`,
     )
     .option('--inject <bug>', `a deliberate bug, to see the checker fire: ${INJECTIONS.join(', ')}`)
+    .option(
+      '--kill <kind:ms>',
+      `end one thread after so many milliseconds of traffic, to see the run survive it: ${KILLABLE_KINDS.join(', ')}`,
+    )
     .option('--hostile <pct>', `percent of transactions that must fault (default: ${hostile})`)
     .option('--memory <size>', `RAM of the machine (default: ${memory})`)
     .option('--report <file>', 'where to write everything found', nonEmpty, 'report.json')

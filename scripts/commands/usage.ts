@@ -25,3 +25,11 @@ export function usageError(command: string, error: unknown, stderr: Output): num
 function kebab(option: string): string {
   return option.replace(/([a-z0-9])([A-Z])/g, '$1-$2').toLowerCase();
 }
+
+/** The value of an option that is a whole number. @throws OptionError */
+export function wholeOption(option: string, text: string, low: number, high: number): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isInteger(value) || value < low || value > high)
+    throw new OptionError(option, `'${text}' is not a whole number from ${low} to ${high}`);
+  return value;
+}

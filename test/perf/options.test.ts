@@ -16,6 +16,7 @@ test('options: the defaults', (t) => {
     hostilePercent: 1,
     s2Sharing: 'shared',
     inject: null,
+    kill: null,
     memoryBytes: 268_435_456,
   });
   t.is(stressOptions({ topology: 'server-4' }).devices, 8);

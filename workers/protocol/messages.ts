@@ -5,6 +5,10 @@
 import type { MachineHandle } from '../../runtime/machine-thread.js';
 import type { TransportWiring } from './mailbox-transport.js';
 
+/** Threads that can be ended on purpose while they work. */
+export const KILLABLE_KINDS = ['piommu', 'device', 'guest', 'supervisor'] as const;
+export type KillableKind = (typeof KILLABLE_KINDS)[number];
+
 /** For the tests of what happens when a worker fails. */
 export interface WorkerFault {
   /** Which pIOMMU breaks. */
@@ -79,6 +83,8 @@ export type ToSupervisor =
   | { readonly type: 'run'; readonly tasks: readonly WiredTask[] }
   /** End every program that still runs. */
   | { readonly type: 'terminate-programs' }
+  /** End one thread of a kind, wherever it is: the `pick`th of those that work, modulo their number. */
+  | { readonly type: 'kill'; readonly kind: KillableKind; readonly pick: number }
   /** Units have been told to leave: wait for them, and end. */
   | { readonly type: 'stop'; readonly withinMs: number };
 

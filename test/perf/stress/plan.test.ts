@@ -15,6 +15,7 @@ const base: StressOptions = {
   hostilePercent: 1,
   s2Sharing: 'shared',
   inject: null,
+  kill: null,
   memoryBytes: 2 ** 28,
 };
 

@@ -17,6 +17,7 @@ function options(over: Partial<StressOptions> = {}): StressOptions {
     hostilePercent: 1,
     s2Sharing: 'shared',
     inject: null,
+    kill: null,
     memoryBytes: 128 * 2 ** 20,
     ...over,
   };

@@ -1,0 +1,67 @@
+/** `iommufd chaos`: ends threads of stress runs at random moments, and sees whether each run survives it. */
+import type { Command } from 'commander';
+import { CHAOS_KINDS, type ChaosRun, runChaos } from '../../perf/chaos/run.js';
+import { OptionError } from '../../perf/stress/option-error.js';
+import type { KillableKind } from '../../workers/protocol/messages.js';
+import { EXIT_CLEAN, EXIT_FOUND, type Surroundings } from '../surroundings.js';
+import { usageError, wholeOption } from './usage.js';
+
+interface Flags {
+  readonly count: string;
+  readonly seed?: string;
+  readonly kinds: string;
+  readonly json?: boolean;
+}
+
+export function addChaos(program: Command, around: Surroundings, done: (code: number) => void): void {
+  program
+    .command('chaos')
+    .description(
+      'end a thread at a random moment, run after run: each must be reported, and nothing may hang',
+    )
+    .option('--count <n>', 'runs', '200')
+    .option('--seed <n>', 'repeat the choices of a run; it printed its seed (default: drawn)')
+    .option('--kinds <list>', `kinds of threads: ${CHAOS_KINDS.join(', ')}`, CHAOS_KINDS.join(','))
+    .option('--json', 'one JSON object')
+    .action(async (flags: Flags) => {
+      try {
+        done(await chaos(flags, around));
+      } catch (error) {
+        const code = usageError('chaos', error, around.stderr);
+        if (code === null) throw error;
+        done(code);
+      }
+    });
+}
+
+async function chaos(flags: Flags, around: Surroundings): Promise<number> {
+  const seed = flags.seed === undefined ? Date.now() >>> 0 : wholeOption('seed', flags.seed, 0, 2 ** 32 - 1);
+  const count = wholeOption('count', flags.count, 1, 1e6);
+  const command = [process.execPath, new URL('../iommufd.js', import.meta.url).pathname, 'stress'];
+  around.stderr.write(`seed ${seed}\n`);
+  const runs = await runChaos(
+    { count, seed, kinds: kindsOf(flags.kinds), command },
+    (run, n) => {
+      if (run.problem !== null) around.stderr.write(`${told(run)}\n`);
+      else if (n % 10 === 0) around.stderr.write(`${n} of ${count}\n`);
+    },
+    around.signal,
+  );
+  const bad = runs.filter(({ problem }) => problem !== null);
+  if (flags.json)
+    around.stdout.write(`${JSON.stringify({ seed, survived: runs.length - bad.length, runs })}\n`);
+  else around.stdout.write(`${runs.length} runs, ${runs.length - bad.length} survived; seed ${seed}\n`);
+  return bad.length === 0 ? EXIT_CLEAN : EXIT_FOUND;
+}
+
+function told({ kind, afterMs, seed, problem }: ChaosRun): string {
+  return `NOT survived: --kill ${kind}:${afterMs} --seed ${seed}: ${problem}`;
+}
+
+function kindsOf(list: string): KillableKind[] {
+  return list.split(',').map((name) => {
+    const found = CHAOS_KINDS.find((kind) => kind === name.trim());
+    if (found === undefined) throw new OptionError('kinds', `'${name}' is none of ${CHAOS_KINDS.join(', ')}`);
+    return found;
+  });
+}
