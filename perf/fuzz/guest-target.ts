@@ -12,7 +12,6 @@ import { PAGE_TABLE_BYTES, pageTablesLayout } from '../../hw/pagetable/page-tabl
 import type { DmaPort } from '../../hw/pci/dma-port.js';
 import type { IommufdFd } from '../../runtime/core/fd.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
-import type { MachineConfig } from '../../runtime/machine-config.js';
 import { GuestDriver } from '../../runtime/vmm/guest-driver.js';
 import { GuestRam } from '../../runtime/vmm/guest-ram.js';
 import { LocalTransport } from '../../runtime/vmm/local-transport.js';
@@ -72,18 +71,17 @@ export class GuestTarget implements Target {
   readonly name = 'guest';
   readonly kinds = KINDS;
   readonly episodeOps = 16_384;
-  readonly #bugs: NonNullable<MachineConfig['bugs']>;
   #world: World | null = null;
 
-  /** @param bugs  deliberate defects, to see that they are found */
-  constructor(bugs: NonNullable<MachineConfig['bugs']> = {}) {
-    this.#bugs = bugs;
+  /** For the test of the checks: the machine of this episode, and the other VM's frames. */
+  get world(): { readonly machine: Machine; readonly victimRun: { readonly pfn: number } } {
+    return this.#world!;
   }
 
   /** Linux keeps what a fd holds in many objects; the one way to have them as they were is to make them anew. */
   reset(): void {
     this.close();
-    this.#world = new World(this.#bugs);
+    this.#world = new World();
   }
 
   fresh(random: Random, ops: Uint32Array, at: number): void {
@@ -116,13 +114,13 @@ export class GuestTarget implements Target {
 
 /** One machine with both VMs on it. */
 class World {
-  readonly #machine: Machine;
+  readonly machine: Machine;
   readonly #hostile: { readonly fd: IommufdFd; readonly ram: GuestRam; readonly vm: Vm };
   readonly #smmu: VirtualSmmu;
   readonly #ports: readonly DmaPort[];
   /** Frames of the two RAMs. */
   readonly #hostileRun = { pfn: 0, pages: 0 };
-  readonly #victimRun = { pfn: 0, pages: 0 };
+  readonly victimRun = { pfn: 0, pages: 0 };
   readonly #victim: { readonly vm: Vm; readonly ram: GuestRam; readonly port: DmaPort };
   readonly #victimPfns: number[] = [];
   readonly #victimImage: Uint8Array;
@@ -138,13 +136,12 @@ class World {
   /** Found by an operation. */
   #found: string | null = null;
 
-  constructor(bugs: NonNullable<MachineConfig['bugs']>) {
+  constructor() {
     let tables = 0;
     let vmids: number[] = [];
-    this.#machine = createMachine(
+    this.machine = createMachine(
       {
         memory: '8MiB',
-        bugs,
         iommus: [0, 1].map((i) => ({
           name: `smmu${i}`,
           model: 'smmuv3' as const,
@@ -165,11 +162,11 @@ class World {
         },
       },
     );
-    const machine = this.#machine;
+    const machine = this.machine;
     this.#iotlbs = machine.iommus.map(
       ({ index }) => machine.memory.region(iotlbLayout(IOTLB_ENTRIES), `iotlb:${index}`).base,
     );
-    const victim = this.#vm(VICTIM_RAM, this.#victimRun);
+    const victim = this.#vm(VICTIM_RAM, this.victimRun);
     must(victim.vm.attachDevice(0, 5), 'the victim attaches its device');
     const descriptors = Array.from({ length: GUEST_TABLES }, (_, i) => tables + i * PAGE_TABLE_BYTES);
     const driver = new GuestDriver({
@@ -235,7 +232,7 @@ class World {
       case 6:
         return (kind << 24) ^ this.#dma(a, b, c, low, high);
       default:
-        this.#machine.poll();
+        this.machine.poll();
         outcome = this.#hostile.vm.pollEvents();
         this.#smmu.write32(0x100ac, a & 1 ? this.#smmu.read32(0x100a8) : b);
     }
@@ -253,7 +250,7 @@ class World {
       if (this.#victimPfn(i) !== this.#victimPfns[i])
         return `the other VM's page ${i} is at frame ${this.#victimPfn(i)}, and was at ${this.#victimPfns[i]}`;
     if (Buffer.compare(this.#victimRam(), this.#victimImage) !== 0) return "the other VM's RAM was changed";
-    this.#machine.poll();
+    this.machine.poll();
     const events = this.#victim.vm.pollEvents();
     return events === 0 ? null : `${events} events reached the other VM`;
   }
@@ -262,7 +259,7 @@ class World {
     must(this.#hostile.vm.destroy(), 'the guest ends');
     must(this.#victim.vm.destroy(), 'the other VM ends');
     for (const transport of this.#transports) transport.dispose();
-    this.#machine.close();
+    this.machine.close();
   }
 
   // ---- the guest's doings ----
@@ -317,7 +314,7 @@ class World {
       bytes[i * 4 + 2] = low;
       bytes[i * 4 + 3] = high;
     }
-    this.#machine.user.copyOut(this.#scratchVa, new Uint8Array(bytes.buffer));
+    this.machine.user.copyOut(this.#scratchVa, new Uint8Array(bytes.buffer));
     HwptInvalidate.encode(
       {
         size: HwptInvalidate.size,
@@ -371,8 +368,8 @@ class World {
 
   /** An entry that leads to the victim under another VMID, or from the victim's VMID elsewhere. */
   #strayEntry(): string | null {
-    const { kernel } = this.#machine;
-    const { pfn, pages } = this.#victimRun;
+    const { kernel } = this.machine;
+    const { pfn, pages } = this.victimRun;
     for (const [iommu, iotlb] of this.#iotlbs.entries())
       for (let i = 0; i < IOTLB_ENTRIES; i++) {
         const entry = kernel.iotlbReadEntry(iotlb, i);
@@ -386,7 +383,7 @@ class World {
   }
 
   #count(): number {
-    return this.#machine.kernel.iotlbCountVmid(this.#iotlbs[0]!, this.#victimVmid);
+    return this.machine.kernel.iotlbCountVmid(this.#iotlbs[0]!, this.#victimVmid);
   }
 
   /** The victim's device looks its page up. @returns the frame, or -status */
@@ -405,15 +402,15 @@ class World {
   }
 
   #victimRam(): Uint8Array {
-    const { memory } = this.#machine;
-    const from = memory.linearOf(this.#victimRun.pfn * PAGE, VICTIM_RAM);
+    const { memory } = this.machine;
+    const from = memory.linearOf(this.victimRun.pfn * PAGE, VICTIM_RAM);
     return memory.u8.subarray(from, from + VICTIM_RAM);
   }
 
   // ---- the machine ----
 
   #vm(bytes: number, run: { pfn: number; pages: number }, eventDepth = 64) {
-    const machine = this.#machine;
+    const machine = this.machine;
     const fd = machine.openIommufd();
     const transport = LocalTransport.of(machine, fd);
     this.#transports.push(transport);
@@ -435,7 +432,7 @@ class World {
   }
 
   #put(ipa: number, low: number, high: number): void {
-    const { memory } = this.#machine;
+    const { memory } = this.machine;
     const offset = ipa - IPA_BASE;
     if (offset < 0 || offset + 8 > HOSTILE_RAM) return;
     const at = memory.linearOf(this.#hostileRun.pfn * PAGE + offset, 8) >>> 2;
