@@ -56,6 +56,10 @@ const WRONG: [args: string[], stderr: RegExp][] = [
   [['stress', '--devices', '0'], /iommufd stress: --devices: must be a whole number from 1 to 256/],
   [['stress', '--s2-sharing', 'all'], /--s2-sharing: must be 'shared' or 'per-psmmu'/],
   [
+    ['stress', '--kill', 'core:5'],
+    /--kill: must be KIND or KIND:MILLISECONDS, KIND one of piommu, device, guest, supervisor/,
+  ],
+  [
     ['stress', '--inject', 'nothing'],
     /--inject: must be one of skip-tlbi, early-sync, wrong-vmid, early-free/,
   ],
@@ -105,7 +109,7 @@ for (const command of [[], ['stress'], ['topology']])
 test('cli: the help of stress names every option of the main job', async (t) => {
   const { stdout } = await iommufd(['stress', '--help']);
   const options =
-    'topology duration devices guests seed mix s2-sharing inject hostile memory report no-report json help';
+    'topology duration devices guests seed mix s2-sharing inject kill hostile memory report no-report json help';
   for (const option of options.split(' ')) t.true(stdout.includes(`--${option}`), option);
 });
 
@@ -131,7 +135,7 @@ test('stress: without a topology both presets run, one report holds both, the ta
 test('stress: the options given are the options run', async (t) => {
   const args =
     'stress --topology server-4 --duration 3 --devices 6 --guests 1 --seed 5 --mix nic=1,guest=2 ' +
-    '--s2-sharing per-psmmu --inject early-sync --hostile 2.5 --memory 512MiB --no-report';
+    '--s2-sharing per-psmmu --inject early-sync --kill guest:70 --hostile 2.5 --memory 512MiB --no-report';
   t.plan(5);
   const run: RunStress = (options, ...rest) => {
     const { topology, ...plain } = options;
@@ -145,6 +149,7 @@ test('stress: the options given are the options run', async (t) => {
       hostilePercent: 2.5,
       s2Sharing: 'per-psmmu',
       inject: 'early-sync',
+      kill: { kind: 'guest', afterMs: 70 },
       memoryBytes: 536_870_912,
     });
     return fakeRun()(options, ...rest);
