@@ -19,10 +19,10 @@ const TASKS = {
   /** Set-up is all there is to it. */
   build: () => null,
   start: (args) => [join(root, 'scripts/start.mjs'), ...args],
-  bench: (args) => [join(root, 'dist/perf/bench/main.js'), ...args],
   fuzz: command('fuzz'),
   chaos: command('chaos'),
   soak: command('soak'),
+  bench: command('bench'),
   test: (args) => [zx, join(root, 'scripts/test.mjs'), ...args],
 };
 

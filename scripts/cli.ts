@@ -1,6 +1,7 @@
 /** The `iommufd` command line: which commands there are, and what wrong usage comes to. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { addBench } from './commands/bench.js';
 import { addChaos } from './commands/chaos.js';
 import { addFuzz } from './commands/fuzz.js';
 import { addSoak } from './commands/soak.js';
@@ -11,7 +12,6 @@ import { EXIT_CLEAN, EXIT_USAGE, type Surroundings } from './surroundings.js';
 /** Commands that have a place and no code: named, so that nobody looks for a typing error. */
 const NOT_YET: Record<string, string> = {
   scale: 'what N SMMUs, N command queues and one shared stage 2 cost',
-  bench: 'figures for one operation at a time, with baselines',
   explore: 'one thread at a time, every shared access a schedule point',
   serve: 'an IOMMU behind a socket, for an emulator',
   decode: 'commands, events and table entries in words',
@@ -38,6 +38,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
   addFuzz(program, surroundings, done);
   addChaos(program, surroundings, done);
   addSoak(program, surroundings, done);
+  addBench(program, surroundings, done);
   for (const [name, text] of Object.entries(NOT_YET))
     program
       .command(name)

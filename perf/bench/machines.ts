@@ -49,21 +49,43 @@ export interface GuestTarget extends Target {
 }
 
 /** A device in an IOAS of its own. Each page is a mapping of its own, over the same few frames. */
-export function hostTarget(pages: number): HostTarget {
-  const machine = createMachine(config('64MiB'));
+export function hostTarget(pages: number, memory = '64MiB'): HostTarget {
+  const machine = createMachine(config(memory));
   const fd = machine.openIommufd();
   const { ioasId } = fd.ioasAlloc();
   const vfio = machine.openVfio(DEVICE);
   vfio.bindIommufd(fd);
   vfio.attach(ioasId);
-  if (pages > 0) {
-    const userVa = machine.user.alloc(pages * PAGE, { phantom: true });
-    for (let i = 0; i < pages; i++) {
-      const at = BigInt(i * PAGE);
-      fd.ioasMap({ ioasId, userVa: userVa + at, length: PAGE, iova: BigInt(FIRST_PAGE * PAGE) + at });
-    }
-  }
+  if (pages > 0) mapPages(machine, fd, ioasId, pages);
   return { machine, port: machine.dmaPort(DEVICE), pages, fd, ioasId };
+}
+
+/** Two devices in one IOAS behind one SMMU, inline. */
+export function pairOfDevices(pages: number): { machine: Machine; ports: DmaPort[] } {
+  const labels = [DEVICE, '0000:02:00.0'];
+  const machine = createMachine({
+    memory: '64MiB',
+    iommus: [{ name: 'smmu0', model: 'smmuv3' }],
+    devices: labels.map((bdf) => ({ bdf, iommu: 'smmu0' })),
+  });
+  const fd = machine.openIommufd();
+  const { ioasId } = fd.ioasAlloc();
+  for (const label of labels) {
+    const vfio = machine.openVfio(label);
+    vfio.bindIommufd(fd);
+    vfio.attach(ioasId);
+  }
+  mapPages(machine, fd, ioasId, pages);
+  return { machine, ports: labels.map((label) => machine.dmaPort(label)) };
+}
+
+/** A mapping of its own for each page, from FIRST_PAGE on. */
+export function mapPages(machine: Machine, fd: IommufdFd, ioasId: number, pages: number): void {
+  const userVa = machine.user.alloc(pages * PAGE, { phantom: true });
+  for (let i = 0; i < pages; i++) {
+    const at = BigInt(i * PAGE);
+    fd.ioasMap({ ioasId, userVa: userVa + at, length: PAGE, iova: BigInt(FIRST_PAGE * PAGE) + at });
+  }
 }
 
 /** A device of a guest: stage 1 in the guest's RAM, which stage 2 maps in the largest pages that fit. */

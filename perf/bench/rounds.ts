@@ -1,20 +1,33 @@
 /**
  * Rounds, turn and turn about: what is compared runs within the same few milliseconds, so that a neighbour who
- * takes the processor away takes it from all alike. A round in which somebody took much of it is dropped.
+ * takes the processor away takes it from all alike. Threads that are busy in a round are pinned, one to a
+ * processor; a round in which one of them did not have its own is dropped.
  */
-import { type Figure, type FigureName, figureOf } from './figures.js';
+import { currentThread, pin, ranNs, threads, unpin } from './affinity.js';
+import { type Figure, type FigureName, figureOf, type Sample } from './figures.js';
 
-/** One thing to measure: each round gives one value for each of its figures, in their order. */
+/** One thing to measure. */
 export interface Case {
   readonly figures: readonly FigureName[];
-  /** Threads that never rest during a round. */
+  /** Threads of this process that never rest during a round, the calling one first; they are pinned. */
   readonly busyThreads?: number;
-  round(): readonly number[];
+  round(): Round | Promise<Round>;
+}
+
+/** What one round gave, for each figure of its case in their order. */
+export interface Round {
+  readonly values: readonly number[];
+  /** Compared with something within the round: more is better. */
+  readonly ratios?: readonly (number | null)[];
+  /** Share of the time that threads which the case itself watches had a processor. */
+  readonly share?: number;
 }
 
 /** Cases that share a set-up. */
 export interface Group {
   readonly cases: readonly Case[];
+  /** Its rounds start processes, which would inherit where this thread may run: nothing is pinned. */
+  readonly startsProcesses?: boolean;
   close(): void | Promise<void>;
 }
 
@@ -28,56 +41,92 @@ export interface Scale {
 }
 
 export const FULL: Scale = { rounds: 41, warmUp: 6, work: 1 };
+export const QUICK: Scale = { rounds: 7, warmUp: 3, work: 0.25 };
 
-/** Share of the processor time that its threads could have used, below which a round does not count. */
-const OURS = 0.93;
+/** Share of the processor time that a busy thread could have had, below which a round does not count. */
+const OURS = 0.95;
 /** On a machine that others use: so many times the rounds asked for, and no more. */
 const MOST_TRIES = 4;
+/** A thread that ran less than this in a warm-up round is not one of the busy ones. */
+const BUSY = 0.05;
 
 /** At least 1. */
 export const repetitions = (usual: number, scale: Scale): number =>
   Math.max(1, Math.round(usual * scale.work));
 
+interface Taken extends Round {
+  readonly ours: boolean;
+}
+
 /**
+ * @param signal  ends after the round under way, with the figures of those there are
  * @returns a figure for each of each case's, over the rounds that count: those in which the machine was ours,
  *          or all of them where it hardly ever was
  */
-export function runRounds(cases: readonly Case[], scale: Scale): Figure[] {
-  const taken = cases.map((): Round[] => []);
-  const enough = (rounds: readonly Round[]): boolean =>
+export async function runRounds(
+  { cases, startsProcesses = false }: Pick<Group, 'cases' | 'startsProcesses'>,
+  scale: Scale,
+  signal?: AbortSignal,
+): Promise<Figure[]> {
+  const taken = cases.map((): Taken[] => []);
+  const enough = (rounds: readonly Taken[]): boolean =>
     rounds.filter(({ ours }) => ours).length >= scale.rounds || rounds.length >= MOST_TRIES * scale.rounds;
-  for (let i = 0; i < scale.warmUp; i++) for (const each of cases) each.round();
-  while (!taken.every(enough))
-    cases.forEach((each, i) => {
-      if (!enough(taken[i]!)) taken[i]!.push(takeRound(each));
-    });
+  const me = currentThread();
+  for (let i = 0; i < scale.warmUp - 1; i++) for (const each of cases) await each.round();
+  const busy: number[][] = [];
+  for (const each of cases) busy.push(await busyThreadsOf(each, scale.warmUp > 0));
+  if (!startsProcesses) pin(me, 0);
+  for (const [, ...others] of busy) for (const [i, thread] of others.entries()) pin(thread, i + 1);
+  try {
+    while (!taken.every(enough) && signal?.aborted !== true)
+      for (const [i, each] of cases.entries())
+        if (!enough(taken[i]!)) taken[i]!.push(await takeRound(each, busy[i]!));
+  } finally {
+    unpin(me);
+  }
   return cases.flatMap(({ figures }, i) => {
     const ours = taken[i]!.filter((round) => round.ours);
     const kept = ours.length * 2 >= scale.rounds ? ours : taken[i]!;
     const dropped = taken[i]!.length - kept.length;
-    return figures.map((figure, j) => ({
-      ...figureOf(
+    if (kept.length === 0) return [];
+    return figures.map((figure, j) =>
+      figureOf(
         figure,
-        kept.map(({ values }) => values[j]!),
+        kept.map(({ values, ratios }): Sample => ({ value: values[j]!, ratio: ratios?.[j] ?? null })),
+        dropped,
       ),
-      dropped,
-    }));
+    );
   });
 }
 
-interface Round {
-  readonly values: readonly number[];
-  /** Nobody else had our processors meanwhile. */
-  readonly ours: boolean;
+/** The calling thread, and who else ran in one more warm-up round: the most diligent first. */
+async function busyThreadsOf(each: Case, look: boolean): Promise<number[]> {
+  const { busyThreads = 0 } = each;
+  const me = currentThread();
+  if (!look) return [];
+  const before = new Map(threads().map((thread) => [thread, ranNs(thread)]));
+  const began = performance.now();
+  await each.round();
+  const wallNs = (performance.now() - began) * 1e6;
+  if (busyThreads === 0) return [];
+  const others = [...before]
+    .filter(([thread]) => thread !== me)
+    .map(([thread, ns]) => ({ thread, ran: ranNs(thread) - ns }))
+    .filter(({ ran }) => ran >= wallNs * BUSY)
+    .sort((a, b) => b.ran - a.ran);
+  return [me, ...others.slice(0, busyThreads - 1).map(({ thread }) => thread)];
 }
 
-function takeRound({ busyThreads = 0, round }: Case): Round {
-  const cpu = process.cpuUsage();
+async function takeRound(each: Case, busy: readonly number[]): Promise<Taken> {
+  const before = busy.map(ranNs);
   const began = performance.now();
-  const values = round();
-  const wantedUs = busyThreads * (performance.now() - began) * 1e3;
-  const { user, system } = process.cpuUsage(cpu);
-  return { values, ours: user + system >= wantedUs * OURS };
+  const round = await each.round();
+  const wallNs = (performance.now() - began) * 1e6;
+  // A case that takes turns with another process watches both by itself.
+  const shares =
+    round.share === undefined ? busy.map((thread, i) => (ranNs(thread) - before[i]!) / wallNs) : [];
+  const share = Math.min(round.share ?? 1, ...shares.filter((one) => !Number.isNaN(one)));
+  return { ...round, ours: share >= OURS };
 }
 
 /** @returns milliseconds */
@@ -85,6 +134,15 @@ export function timed(run: () => void): number {
   const began = performance.now();
   run();
   return performance.now() - began;
+}
+
+/** A stretch of this thread's work: how long it took, and which part of that it had a processor. */
+export function watched(run: () => void): { ms: number; share: number } {
+  const me = currentThread();
+  const ran = ranNs(me);
+  const ms = timed(run);
+  const share = (ranNs(me) - ran) / (ms * 1e6);
+  return { ms, share: Number.isNaN(share) ? 1 : share };
 }
 
 /** What was to be measured did not happen: a figure would be of something else. */

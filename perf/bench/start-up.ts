@@ -13,25 +13,33 @@ export interface StartUpTimes {
   readonly process: number;
 }
 
+export const START_UP_ROWS = [
+  'start-up, 4 SMMUs: createMachine',
+  'start-up, 4 SMMUs: startWorkers',
+  'start-up, 4 SMMUs: attach and first DMA of 4 devices',
+  'start to first DMA, 4 SMMUs, from the start of the process',
+] as const;
+
 export function startUp(): Group {
   const script = fileURLToPath(new URL('./start-up-once.js', import.meta.url));
   return {
     cases: [
       {
         figures: [
-          { name: 'start-up, 4 SMMUs: createMachine', unit: 'ms' },
-          { name: 'start-up, 4 SMMUs: startWorkers', unit: 'ms' },
-          { name: 'start-up, 4 SMMUs: attach and first DMA of 4 devices', unit: 'ms' },
-          { name: 'start-up, 4 SMMUs: all, from the start of the process', unit: 'ms' },
+          { name: START_UP_ROWS[0], unit: 'ms' },
+          { name: START_UP_ROWS[1], unit: 'ms' },
+          { name: START_UP_ROWS[2], unit: 'ms' },
+          { name: START_UP_ROWS[3], unit: 'ms', goal: { kind: 'at-most', value: 700 } },
         ],
         round: () => {
           const { status, stdout, stderr } = spawnSync(process.execPath, [script], { encoding: 'utf8' });
           must(status === 0, `start-up: ${stderr}`);
           const { create, workers, firstDma, process: all } = JSON.parse(stdout) as StartUpTimes;
-          return [create, workers, firstDma, all];
+          return { values: [create, workers, firstDma, all] };
         },
       },
     ],
+    startsProcesses: true,
     close: () => undefined,
   };
 }

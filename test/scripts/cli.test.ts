@@ -82,7 +82,6 @@ const WRONG: [args: string[], stderr: RegExp][] = [
     /--report: ('\/proc\/report.json' cannot be written: E|there is no directory)/,
   ],
   [['scale'], /iommufd scale: not there yet/],
-  [['bench', '--json'], /iommufd bench: not there yet/],
   [['explore'], /not there yet/],
   [['serve', 'socket'], /not there yet/],
   [['decode'], /not there yet/],

@@ -1,0 +1,63 @@
+/**
+ * Which processor a thread runs on, and for how long it did: Linux's taskset and /proc. Elsewhere nothing can be
+ * pinned, and the times are those of the process.
+ *
+ * A new thread inherits the processors of the one that starts it: let go of a thread before it starts others.
+ */
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+
+const TASKS = '/proc/self/task';
+const ALL = `0-${availableParallelism() - 1}`;
+
+let works: boolean | undefined;
+let me: number | undefined;
+
+/** Whether threads can be pinned here. */
+export function canPin(): boolean {
+  works ??= currentThread() > 0 && taskset(currentThread(), ALL);
+  return works;
+}
+
+/** @returns the kernel's id of the calling thread, 0 when there is none to know */
+export function currentThread(): number {
+  if (me !== undefined) return me;
+  try {
+    me = Number(/\/task\/(\d+)$/.exec(readlinkSync('/proc/thread-self'))?.[1] ?? 0);
+  } catch {
+    me = 0;
+  }
+  return me;
+}
+
+/** All threads of this process. */
+export function threads(): number[] {
+  try {
+    return readdirSync(TASKS).map(Number);
+  } catch {
+    return [];
+  }
+}
+
+/** @param thread  or a process with one thread. @returns whether it is now on that processor alone */
+export function pin(thread: number, cpu: number): boolean {
+  return canPin() && taskset(thread, String(cpu % availableParallelism()));
+}
+
+export function unpin(thread: number): void {
+  if (canPin()) taskset(thread, ALL);
+}
+
+/** Nanoseconds that a thread of this process has had a processor; NaN when it is gone or not to be known. */
+export function ranNs(thread: number): number {
+  try {
+    return Number(readFileSync(`${TASKS}/${thread}/schedstat`, 'utf8').split(' ', 1)[0]);
+  } catch {
+    return Number.NaN;
+  }
+}
+
+function taskset(thread: number, cpus: string): boolean {
+  return spawnSync('taskset', ['-pc', cpus, String(thread)], { stdio: 'ignore' }).status === 0;
+}

@@ -1,0 +1,57 @@
+/** The figures as a table for people. */
+import Table from 'cli-table3';
+import { digits, type Figure, type Goal, passed } from './figures.js';
+
+const plain = {
+  chars: {
+    top: '',
+    'top-mid': '',
+    'top-left': '',
+    'top-right': '',
+    bottom: '',
+    'bottom-mid': '',
+    'bottom-left': '',
+    'bottom-right': '',
+    left: '',
+    'left-mid': '',
+    mid: '',
+    'mid-mid': '',
+    right: '',
+    'right-mid': '',
+    middle: '  ',
+  },
+  style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
+};
+
+export function benchTable(figures: readonly Figure[]): string {
+  const table = new Table({
+    ...plain,
+    head: ['figure', 'median', 'quartiles', 'ratio', 'target', '', 'rounds'],
+    colAligns: ['left', 'right', 'left', 'right', 'left', 'left', 'left'],
+  });
+  for (const figure of figures) {
+    const { name, median, spread, unit, n, dropped } = figure;
+    table.push([
+      name,
+      `${digits(median)} ${unit}`,
+      `${digits(spread[0])} .. ${digits(spread[1])}`,
+      ratioText(figure),
+      figure.goal === undefined ? '' : goalText(figure.goal, unit),
+      { true: 'pass', false: 'MISS', null: '' }[String(passed(figure)) as 'true' | 'false' | 'null'],
+      dropped > 0 ? `${n} (${dropped} dropped)` : String(n),
+    ]);
+  }
+  return table.toString();
+}
+
+function ratioText({ ratio, ratioSpread, noRatio }: Figure): string {
+  if (ratio === null) return noRatio ?? '';
+  if (ratioSpread === null) return ratio.toFixed(2);
+  return `${ratio.toFixed(2)} (${ratioSpread[0].toFixed(2)} .. ${ratioSpread[1].toFixed(2)})`;
+}
+
+export function goalText(goal: Goal, unit: string): string {
+  if (goal.kind === 'at-most') return `<= ${goal.value} ${unit}`;
+  if (goal.kind === 'at-least') return `>= ${goal.value.toLocaleString('en')} ${unit}`;
+  return `>= ${Number(goal.atLeast.toFixed(2))} x ${goal.of}`;
+}
