@@ -18,7 +18,6 @@ import {
   rootBytes,
 } from './geometry.js';
 import {
-  DIRTY_WINDOW,
   LEAF_CONTIGUOUS,
   PAGE_TABLE_BYTES,
   PageTableLayout,
@@ -298,13 +297,12 @@ export class PageTable {
     let found = 0;
     for (let from = iovaPage; from <= last; ) {
       from = this.#kernel.ptDirty(this.#at, iovaPage, last, from, unitLg2, !noClear);
-      const leaves = this.#get32(at.dirtyLeaves);
-      if (leaves > 0) {
-        found += leaves;
+      found += this.#get32(at.dirtyLeaves);
+      const bytes = this.#get32(at.dirtyBytes);
+      if (bytes > 0) {
         const first = this.#get64(at.dirtyBase) / 8;
-        const n = Math.min(DIRTY_WINDOW / 8, bitmap.length - first);
         const bits = this.#at + at.dirty;
-        for (let i = 0; i < n; i++) bitmap[first + i]! |= this.#memory.u8[bits + i]!;
+        for (let i = 0; i < bytes; i++) bitmap[first + i]! |= this.#memory.u8[bits + i]!;
       }
       if (this.#reason() !== REASON_DONE) return -EFAULT;
     }

@@ -46,8 +46,9 @@ export const PageTableLayout = layout('page-table', 2, {
   foundLg2: u32(),
   foundLevel: u32(),
   foundProt: u32(),
-  /** Out of the dirty scan: leaves found dirty; 0 leaves `dirty` undefined. */
+  /** Out of the dirty scan: leaves whose last page was reported, and the bytes of `dirty` that mean something. */
   dirtyLeaves: u32(),
+  dirtyBytes: u32(),
   poolCount: u32(),
   freedCount: u32(),
   /** Byte addresses. */

@@ -166,10 +166,11 @@ export const PAGE_TABLE_FOUND_LG2: u32 = 80;
 export const PAGE_TABLE_FOUND_LEVEL: u32 = 84;
 export const PAGE_TABLE_FOUND_PROT: u32 = 88;
 export const PAGE_TABLE_DIRTY_LEAVES: u32 = 92;
-export const PAGE_TABLE_POOL_COUNT: u32 = 96;
-export const PAGE_TABLE_FREED_COUNT: u32 = 100;
-export const PAGE_TABLE_POOL: u32 = 104;
-export const PAGE_TABLE_FREED: u32 = 360;
+export const PAGE_TABLE_DIRTY_BYTES: u32 = 96;
+export const PAGE_TABLE_POOL_COUNT: u32 = 100;
+export const PAGE_TABLE_FREED_COUNT: u32 = 104;
+export const PAGE_TABLE_POOL: u32 = 112;
+export const PAGE_TABLE_FREED: u32 = 368;
 export const PAGE_TABLE_DIRTY: u32 = 896;
 
 export const POOL_FRAMES: u32 = 32;

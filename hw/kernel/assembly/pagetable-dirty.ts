@@ -8,6 +8,7 @@ import {
   DIRTY_WINDOW,
   PAGE_TABLE_DIRTY,
   PAGE_TABLE_DIRTY_BASE,
+  PAGE_TABLE_DIRTY_BYTES,
   PAGE_TABLE_DIRTY_LEAVES,
   PAGE_TABLE_REASON,
   REASON_DONE,
@@ -39,9 +40,11 @@ let last: u64 = 0;
 let cursor: u64 = 0;
 let unitBits: u64 = 0;
 let clearing: bool = false;
-/** Dirty leaves so far; the first one fixes where the window begins. */
+/** Dirty leaves told to their end so far. */
 let leaves: u32 = 0;
+/** The first dirty page fixes where the window begins: at the byte of its bit. */
 let windowBase: u64 = 0;
+let windowBytes: u32 = 0;
 
 /** Sets the bits of units [from, to], relative to the window. */
 function mark(pt: usize, from: u64, to: u64): void {
@@ -84,7 +87,7 @@ function report(pt: usize, slot: usize, count: u64, leafFirst: u64, leafLast: u6
     return true;
   }
   const unit = (from - first) >> unitBits;
-  if (leaves == 0) {
+  if (windowBytes == 0) {
     windowBase = unit & ~7;
     store<u64>(pt, windowBase, PAGE_TABLE_DIRTY_BASE);
     memory.fill(pt + PAGE_TABLE_DIRTY, 0, DIRTY_WINDOW >> 3);
@@ -92,12 +95,14 @@ function report(pt: usize, slot: usize, count: u64, leafFirst: u64, leafLast: u6
   const lastUnit = (to - first) >> unitBits;
   const windowLast = windowBase + u64(DIRTY_WINDOW) - 1;
   if (unit > windowLast) return false;
-  leaves++;
-  mark(pt, unit - windowBase, min(lastUnit, windowLast) - windowBase);
+  const markLast = min(lastUnit, windowLast) - windowBase;
+  mark(pt, unit - windowBase, markLast);
+  windowBytes = u32(markLast >> 3) + 1;
   if (lastUnit > windowLast) {
     cursor = first + ((windowLast + 1) << unitBits);
     return false;
   }
+  leaves++;
   // A leaf that the range cuts stays dirty: its other pages have not been reported.
   if (clearing && leafFirst >= first && leafLast <= last)
     for (let i: u64 = 0; i < count; i++) clean(slot + usize(i << 3));
@@ -152,11 +157,13 @@ export function ptDirty(pt: usize, firstPage: f64, lastPage: f64, from: f64, uni
   unitBits = u64(unitLg2 - 12);
   clearing = clear != 0;
   leaves = 0;
+  windowBytes = 0;
   stop(pt, REASON_DONE);
   const root = rootAt(pt);
   if (root == 0) stop(pt, REASON_WILD);
   else scanTable(pt, root, startLevel, last, rootEntries - 1);
   store<u32>(pt, leaves, PAGE_TABLE_DIRTY_LEAVES);
+  store<u32>(pt, windowBytes, PAGE_TABLE_DIRTY_BYTES);
   fence(pt + PAGE_TABLE_REASON);
   return f64(cursor);
 }

@@ -1,0 +1,34 @@
+/**
+ * The walker of dirty.test.ts, on a thread of its own: marks leaves dirty, then accessed, by compare-exchange, and
+ * counts how often each went from clean to dirty.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { MachineMemory, type MemoryHandle } from '../../../hw/memory/machine-memory.js';
+
+const { handle, slots, counts, control, pages, stage, total } = workerData as {
+  handle: MemoryHandle;
+  slots: number;
+  counts: number;
+  control: number;
+  pages: number;
+  stage: 1 | 2;
+  total: number;
+};
+const { words } = MachineMemory.attach(handle);
+const BIT7 = 1n << 7n;
+const AF = 1n << 10n;
+
+for (let i = 0; i < pages; i++) words.store(counts + i * 4, 0);
+parentPort!.postMessage('ready');
+for (let n = 0, page = 0; n < total; page = (page + 1) % pages) {
+  const slot = slots + page * 8;
+  let was = words.load64(slot);
+  const dirty = stage === 1 ? was & ~BIT7 : was | BIT7;
+  if (dirty !== was && words.compareExchange64(slot, was, dirty) === was) {
+    words.add(counts + page * 4, 1);
+    n++;
+  }
+  do was = words.load64(slot);
+  while (words.compareExchange64(slot, was, was | AF) !== was);
+}
+words.store(control, 1);
