@@ -44,6 +44,13 @@ function middleOf(bucket: number): number {
   return (SUB_BUCKETS + (bucket % SUB_BUCKETS)) * width + width / 2;
 }
 
+/** The longest value that counts in a bucket, ns. */
+function lastOf(bucket: number): number {
+  if (bucket < 2 * SUB_BUCKETS) return bucket;
+  const octave = Math.floor(bucket / SUB_BUCKETS) + 3;
+  return (SUB_BUCKETS + (bucket % SUB_BUCKETS) + 1) * 2 ** (octave - 4) - 1;
+}
+
 export class Histogram {
   readonly #u32: Uint32Array;
   readonly #first: number;
@@ -80,6 +87,34 @@ export class Histogram {
     }
     const maxAt = this.#first + BUCKETS;
     this.#u32[maxAt] = Math.max(this.#u32[maxAt]!, other.#u32[other.#first + BUCKETS]!);
+  }
+
+  /** What was recorded since `earlier` was a copy of this one; its maximum is to the bucket. */
+  since(earlier: Histogram): Histogram {
+    const difference = Histogram.local();
+    let longest = 0;
+    for (let bucket = 0; bucket < BUCKETS; bucket++) {
+      const count = this.#u32[this.#first + bucket]! - earlier.#u32[earlier.#first + bucket]!;
+      difference.#u32[bucket] = count;
+      if (count > 0) longest = lastOf(bucket);
+    }
+    const maxUnits = this.#u32[this.#first + BUCKETS]!;
+    difference.#u32[BUCKETS] = Math.min(Math.ceil(longest / MAX_UNIT_NS), maxUnits);
+    return difference;
+  }
+
+  copy(): Histogram {
+    return new Histogram(this.#u32.slice(this.#first, this.#first + WORDS), 0);
+  }
+
+  /** Filled buckets in order: the longest value that counts there, us, and how many did. */
+  buckets(): [upToUs: number, count: number][] {
+    const filled: [number, number][] = [];
+    for (let bucket = 0; bucket < BUCKETS; bucket++) {
+      const count = this.#u32[this.#first + bucket]!;
+      if (count > 0) filled.push([lastOf(bucket) / 1000, count]);
+    }
+    return filled;
   }
 
   /** Percentiles within 1/32; `maxUs` to 0.1 us, rounded up. All 0 when nothing was recorded. */

@@ -3,7 +3,7 @@
  * answered must have been recorded. Wrapped around what the drivers deliver, on the core's thread.
  */
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
-import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../hw/smmuv3/event.js';
+import { C_BAD_STREAMID, EVENT_NAMES, F_PERMISSION, F_TRANSLATION } from '../../hw/smmuv3/event.js';
 import { Smmuv3Layout } from '../../hw/smmuv3/smmuv3-layout.js';
 import type { IommuInstance } from '../../runtime/drivers/contract.js';
 import type { HostEvent } from '../../runtime/drivers/smmuv3/smmu.js';
@@ -48,6 +48,14 @@ export class EventLedger {
     let sum = 0;
     for (const count of this.#received[iommu]!.values()) sum += count;
     return sum;
+  }
+
+  /** Events that reached the driver, by name. */
+  byName(iommu: number): Record<string, number> {
+    const named: [string, number][] = [];
+    for (const [id, count] of this.#received[iommu]!)
+      named.push([EVENT_NAMES[id] ?? `event 0x${id.toString(16)}`, count]);
+    return Object.fromEntries(named.sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
   /** After the last event has been served: do the books balance? */

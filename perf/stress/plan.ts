@@ -5,7 +5,7 @@
  */
 import { OptionError } from './option-error.js';
 import type { Window } from './programs/host-traffic.js';
-import type { StressOptions, TrafficKind } from './types.js';
+import type { StressDevice, StressOptions, TrafficKind } from './types.js';
 
 export type HostKind = Exclude<TrafficKind, 'guest'>;
 
@@ -86,6 +86,25 @@ export function planStress(options: StressOptions, devices: number): StressPlan 
     };
   });
   return { hosts, guests: vms.map((list, vm) => ({ vm, devices: list })), spaces };
+}
+
+/** Who has each of the machine's devices, for a report. */
+export function devicesOf(
+  plan: StressPlan,
+  devices: readonly { readonly label: string; readonly iommuIndex: number; readonly sid: number }[],
+): StressDevice[] {
+  return devices.map(({ label, iommuIndex, sid }, index) => {
+    const host = plan.hosts.find(({ device }) => device === index);
+    const guest = plan.guests.find(({ devices: own }) => own.includes(index));
+    return {
+      label,
+      iommu: iommuIndex,
+      streamId: sid,
+      kind: host?.kind ?? 'guest',
+      guest: guest?.vm ?? null,
+      space: host?.space ?? null,
+    };
+  });
 }
 
 /** RAM of one guest. */

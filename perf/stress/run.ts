@@ -3,8 +3,6 @@
  * guests, devices and the core have at each other, and tell what was seen.
  */
 
-import { readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { InvalidationNote, IoasObserver } from '../../runtime/drivers/contract.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
@@ -15,7 +13,8 @@ import { Checker } from './checker/checker.js';
 import { Shadow } from './checker/shadow.js';
 import { Stories } from './checker/stories.js';
 import { EventLedger } from './events.js';
-import { planStress } from './plan.js';
+import { devicesOf, planStress } from './plan.js';
+import { SampleSeries } from './sample-series.js';
 import { guestLatency, Sampler } from './sampler.js';
 import { setUp } from './setup.js';
 import { StressLayout } from './stress-layout.js';
@@ -30,6 +29,7 @@ import type {
   ViolationStory,
   WorkerDeath,
 } from './types.js';
+import { runVersions } from './versions.js';
 
 const SAMPLE_MS = 500;
 const FIRST_DMA_POLL_MS = 2;
@@ -49,6 +49,7 @@ export async function runStress(
   hostOptions: HostOptions = {},
 ): Promise<StressResult> {
   const plan = planStress(options, options.devices);
+  const versions = runVersions();
   const began = performance.now();
   const parts = build(options);
   const { machine, checker, shadow, ledger, latency, unconfirmed } = parts;
@@ -64,7 +65,7 @@ export async function runStress(
   const sampler = new Sampler(machine, checker, ledger, plan.guests.length, latency);
   const deaths: WorkerDeath[] = [];
   const told: ViolationStory[] = [];
-  const samples: StressSample[] = [];
+  const series = new SampleSeries();
   let extra = 0;
 
   const { fd, vfios, tasks } = setUp(machine, plan, options);
@@ -95,7 +96,7 @@ export async function runStress(
   const violations = (): number => stories.count + extra;
   const sample = (): StressSample => {
     const taken = sampler.take(atS(), violations());
-    samples.push(taken);
+    series.add(taken, sampler.takeIntervals());
     listener.sample(taken);
     return taken;
   };
@@ -149,11 +150,14 @@ export async function runStress(
   const { topology, ...rest } = options;
   return {
     options: { ...rest, unsupported: topology.unsupported.map(({ name, reason }) => `${name}: ${reason}`) },
-    versions: { iommufd: packageVersion(), node: process.version, cores: availableParallelism() },
+    versions,
     startup: { machineMs, workersMs, firstDmaMs },
     final,
     guestLatency: guestLatency(machine.memory, plan.guests.length).summary(),
-    samples,
+    samples: series.points(),
+    latencies: sampler.distributions(),
+    faults: sampler.faults(),
+    devices: devicesOf(plan, machine.config.devices),
     checksByRule: sampler.checks(),
     violations: told,
     deaths,
@@ -259,9 +263,4 @@ async function firstDma(
 
 function onlyAbort(error: Error): void {
   if (error.name !== 'AbortError') throw error;
-}
-
-function packageVersion(): string {
-  const text = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
 }

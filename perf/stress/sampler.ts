@@ -9,7 +9,7 @@ import type { Checker } from './checker/checker.js';
 import { read64 } from './counters.js';
 import { type EventLedger, eventCounters } from './events.js';
 import { DeviceStats, GuestStats, StressLayout } from './stress-layout.js';
-import type { IommuTotals, StressSample } from './types.js';
+import type { FaultBreakdown, IommuTotals, LatencyDistribution, StressSample } from './types.js';
 
 /** Checks by rule, as the report names them. */
 export type ChecksByRule = Readonly<Record<'R1' | 'R1 canary' | 'R6' | 'R7' | 'FAULT', number>>;
@@ -22,6 +22,8 @@ export class Sampler {
   readonly #stress: number;
   /** By IOMMU: how long unmaps took from issue to SYNC. Writer: the core. */
   readonly #latency: readonly Histogram[];
+  /** As they were when an interval last ended. */
+  #before: Histogram[];
 
   constructor(
     machine: Machine,
@@ -36,6 +38,7 @@ export class Sampler {
     this.#guests = guests;
     this.#stress = machine.memory.region(StressLayout, 'stress').base;
     this.#latency = latency;
+    this.#before = latency.map((histogram) => histogram.copy());
   }
 
   take(atS: number, violations: number): StressSample {
@@ -50,6 +53,46 @@ export class Sampler {
       checks: Object.values(checks).reduce((sum, count) => sum + count, 0),
       violations,
     };
+  }
+
+  /** SYNC latencies by SMMU since this was last asked. */
+  takeIntervals(): Histogram[] {
+    const intervals = this.#latency.map((histogram, index) => histogram.since(this.#before[index]!));
+    this.#before = this.#latency.map((histogram) => histogram.copy());
+    return intervals;
+  }
+
+  /** Of the whole run; those that nothing was recorded in are left out. */
+  distributions(): LatencyDistribution[] {
+    const { memory, iommus, config } = this.#machine;
+    const misses = iommus.map(() => Histogram.local());
+    config.devices.forEach(({ iommuIndex }, device) => {
+      misses[iommuIndex]!.merge(new Histogram(memory.u32, this.#device(device) + DeviceStats.at.missLatency));
+    });
+    const named = (what: LatencyDistribution['what'], name: string, histogram: Histogram) => ({
+      what,
+      name,
+      ...histogram.summary(),
+      buckets: histogram.buckets(),
+    });
+    return [
+      ...this.#latency.map((histogram, index) => named('sync', iommus[index]!.name, histogram)),
+      named('guest', 'all guests', guestLatency(memory, this.#guests)),
+      ...misses.map((histogram, index) => named('miss', iommus[index]!.name, histogram)),
+    ].filter(({ count }) => count > 0);
+  }
+
+  faults(): FaultBreakdown[] {
+    const { memory, iommus, config } = this.#machine;
+    return iommus.map(({ index, name }) => ({
+      name,
+      events: this.#ledger.byName(index),
+      aborted: config.devices.reduce(
+        (sum, { iommuIndex }, device) =>
+          iommuIndex === index ? sum + read64(memory, this.#device(device) + DeviceStats.at.aborts) : sum,
+        0,
+      ),
+    }));
   }
 
   checks(): ChecksByRule {

@@ -40,6 +40,8 @@ export const DeviceStats = layout('device-stats', 1, {
   /** Aborted without an event: the stream is blocked. */
   aborts: u64(),
   otherFaults: u64(),
+  /** Translating a batch of which at least one transaction missed the caches. */
+  missLatency: histogramField(),
 });
 
 /** One guest's churn. Writer: its task. */

@@ -73,6 +73,57 @@ export interface StressSample {
   readonly violations: number;
 }
 
+/** A sample that is kept for the report: one in the run's series, or several merged. */
+export interface SeriesPoint extends StressSample {
+  /** By SMMU, of the time since the point before. */
+  readonly syncInterval: readonly LatencySummary[];
+}
+
+/** One histogram of the whole run. */
+export interface LatencyDistribution extends LatencySummary {
+  /**
+   * `sync`: the host's invalidations, by SMMU. `guest`: all guests'. `miss`: translating a batch of up to 64
+   * transactions of which at least one had to be walked, by SMMU.
+   */
+  readonly what: 'sync' | 'guest' | 'miss';
+  /** The SMMU's name, or `all guests`. */
+  readonly name: string;
+  /** Filled buckets in order: the longest latency that counts there, and how many did. */
+  readonly buckets: readonly (readonly [upToUs: number, count: number])[];
+}
+
+/** What one SMMU refused. */
+export interface FaultBreakdown {
+  readonly name: string;
+  /** Events that reached the driver, by the specification's name. */
+  readonly events: Readonly<Record<string, number>>;
+  /** Transactions aborted without an event: the stream was blocked. */
+  readonly aborted: number;
+}
+
+export interface StressDevice {
+  readonly label: string;
+  /** Index of its SMMU. */
+  readonly iommu: number;
+  readonly streamId: number;
+  readonly kind: TrafficKind;
+  /** The VM that it is assigned to, or the host address space that it shares. */
+  readonly guest: number | null;
+  readonly space: number | null;
+}
+
+/** What a figure depends on besides the options. */
+export interface RunVersions {
+  readonly iommufd: string;
+  readonly node: string;
+  readonly cores: number;
+  /** Name, release and architecture. */
+  readonly os: string;
+  readonly cpu: string;
+  /** ISO 8601, when the run began. */
+  readonly startedAt: string;
+}
+
 /** One violation, told so that someone can act on it. Absent facts are null, never invented. */
 export interface ViolationStory {
   /** R1, R6, R7 (perf/README.md), or FAULT for a hostile transaction that was not answered as it should be. */
@@ -99,14 +150,18 @@ export interface WorkerDeath {
 
 export interface StressResult {
   readonly options: Omit<StressOptions, 'topology'> & { readonly unsupported: readonly string[] };
-  readonly versions: { readonly iommufd: string; readonly node: string; readonly cores: number };
+  readonly versions: RunVersions;
   /** Milliseconds: create the machine, start its workers, until the first DMA. */
   readonly startup: { readonly machineMs: number; readonly workersMs: number; readonly firstDmaMs: number };
   readonly final: StressSample;
   /** What guests saw from an invalidation of theirs until it was complete. */
   readonly guestLatency: LatencySummary;
-  /** About two a second, for charts. */
-  readonly samples: readonly StressSample[];
+  /** For charts: two a second, or as many as 2000 over a run of more than some 16 minutes. */
+  readonly samples: readonly SeriesPoint[];
+  readonly latencies: readonly LatencyDistribution[];
+  /** By SMMU. */
+  readonly faults: readonly FaultBreakdown[];
+  readonly devices: readonly StressDevice[];
   /** Number of checks made, by rule. */
   readonly checksByRule: Readonly<Record<string, number>>;
   readonly violations: readonly ViolationStory[];

@@ -1,5 +1,12 @@
 /** A made-up run for tests of what shows one: two SMMUs, four seconds, plain numbers. */
-import type { StressOptions, StressResult, StressSample, ViolationStory } from '../../perf/stress/types.js';
+import type {
+  LatencyDistribution,
+  SeriesPoint,
+  StressOptions,
+  StressResult,
+  StressSample,
+  ViolationStory,
+} from '../../perf/stress/types.js';
 
 export function sampleAt(atS: number): StressSample {
   return {
@@ -54,14 +61,52 @@ export const STORY: ViolationStory = {
   details: ['used at tick 90'],
 };
 
+function pointAt(atS: number): SeriesPoint {
+  const { syncLatency, ...rest } = sampleAt(atS);
+  return { ...rest, syncLatency, syncInterval: syncLatency };
+}
+
+export function distributionOf(what: LatencyDistribution['what'], name: string): LatencyDistribution {
+  return {
+    what,
+    name,
+    count: 4000,
+    p50Us: 0.42,
+    p99Us: 17.5,
+    maxUs: 250,
+    buckets: [
+      [0.42, 3000],
+      [2, 900],
+      [17.5, 80],
+      [250, 20],
+    ],
+  };
+}
+
 export function resultOf(options: StressOptions, violations: readonly ViolationStory[] = []): StressResult {
   const { topology, ...rest } = options;
   return {
     options: { ...rest, unsupported: topology.unsupported.map(({ name }) => name) },
-    versions: { iommufd: '0.1.0', node: process.version, cores: 2 },
+    versions: {
+      iommufd: '0.1.0',
+      node: process.version,
+      cores: 2,
+      os: 'Linux 6.1.0 x64',
+      cpu: 'A processor',
+      startedAt: '2026-11-20T12:00:00.000Z',
+    },
     startup: { machineMs: 20, workersMs: 60, firstDmaMs: 95 },
     final: { ...sampleAt(4), violations: violations.length },
-    samples: [sampleAt(2), sampleAt(4)],
+    samples: [pointAt(2), pointAt(4)],
+    latencies: [distributionOf('sync', 'smmu0'), distributionOf('miss', 'smmu0')],
+    faults: [
+      { name: 'smmu0', events: { C_BAD_STREAMID: 4, F_TRANSLATION: 8 }, aborted: 16 },
+      { name: 'smmu1', events: {}, aborted: 0 },
+    ],
+    devices: [
+      { label: '0000:01:00.0', iommu: 0, streamId: 0x100, kind: 'nic', guest: null, space: 0 },
+      { label: '\\_SB_.DPU0#0', iommu: 1, streamId: 0x10, kind: 'guest', guest: 0, space: null },
+    ],
     checksByRule: { R1: 3990, R6: 10 },
     guestLatency: { count: 800, p50Us: 31, p99Us: 210, maxUs: 900 },
     violations,

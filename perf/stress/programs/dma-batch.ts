@@ -7,6 +7,7 @@
 import {
   NO_SSID,
   PORT_BATCH,
+  PortLayout,
   XLAT_ABORT,
   XLAT_FLAG_WRITE,
   XLAT_OK,
@@ -17,6 +18,8 @@ import type { DmaPort } from '../../../hw/pci/dma-port.js';
 import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../../hw/smmuv3/event.js';
 import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
+import { portKey } from '../../../runtime/machine-regions.js';
+import { Histogram } from '../../report/histogram.js';
 import { canaryOf, type Shadow } from '../checker/shadow.js';
 import {
   DEAD,
@@ -69,6 +72,9 @@ export class DmaBatch {
   readonly #who: BatchOwner;
   readonly #stats: number;
   readonly #clock: number;
+  /** Word index of the port's count of misses. */
+  readonly #misses: number;
+  readonly #missLatency: Histogram;
   readonly #expect = new Int32Array(PORT_BATCH);
   readonly #pageLow = new Uint32Array(PORT_BATCH);
   readonly #pageHigh = new Uint32Array(PORT_BATCH);
@@ -96,6 +102,8 @@ export class DmaBatch {
     this.#who = who;
     this.#stats = stats;
     this.#clock = memory.region(ClockLayout, 'clock').base + ClockLayout.at.tick;
+    this.#misses = (memory.region(PortLayout, portKey(who.device)).base + PortLayout.at.misses) >>> 2;
+    this.#missLatency = new Histogram(memory.u32, stats + DeviceStats.at.missLatency);
   }
 
   get full(): boolean {
@@ -122,7 +130,11 @@ export class DmaBatch {
     if (count === 0) return 0;
     const { words } = this.#memory;
     this.#began = words.add(this.#clock, 1);
+    const { u32 } = this.#memory;
+    const missed = u32[this.#misses]!;
+    const sentNs = this.#env.clock.nowNs();
     this.#port.translate(count);
+    if (u32[this.#misses] !== missed) this.#missLatency.record(this.#env.clock.nowNs() - sentNs);
     this.#translated = words.load(this.#clock);
     if (this.#random.chance(SLOW_PERCENT)) this.#dawdle();
     let translated = 0;
