@@ -2,4 +2,4 @@
 import { fs } from 'zx';
 
 process.chdir(`${import.meta.dirname}/..`);
-for (const path of ['dist', 'report.json']) await fs.remove(path);
+for (const path of ['dist', 'report.json', 'report.html']) await fs.remove(path);

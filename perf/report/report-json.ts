@@ -58,11 +58,16 @@ function partialOf(path: string): string {
  * @throws what the file system says (ENOSPC, EACCES, ...); then neither half a report nor a leftover is there
  */
 export function writeReport(file: string, runs: readonly StressResult[]): string {
-  const path = resolve(file);
   const report: StressReport = { report: 'iommufd-stress', version: 1, runs };
+  return writeWhole(file, `${JSON.stringify(report, null, 2)}\n`);
+}
+
+/** Replaces a file whole or not at all. As `writeReport`, for any text. */
+export function writeWhole(file: string, text: string): string {
+  const path = resolve(file);
   const partial = partialOf(path);
   try {
-    writeFileSync(partial, `${JSON.stringify(report, null, 2)}\n`);
+    writeFileSync(partial, text);
     renameSync(partial, path);
   } catch (error) {
     rmSync(partial, { force: true });

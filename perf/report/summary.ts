@@ -65,7 +65,7 @@ export function renderSummary(result: StressResult, columns?: number): string {
 }
 
 /** Why a run took less than the time it was given. */
-function early({ interrupted, final, options, deaths }: StressResult): string {
+export function early({ interrupted, final, options, deaths }: StressResult): string {
   if (interrupted) return ' (interrupted)';
   if (final.atS >= options.durationS) return '';
   const ended = ` (of ${options.durationS} s; ended early: `;
@@ -74,9 +74,9 @@ function early({ interrupted, final, options, deaths }: StressResult): string {
   return '';
 }
 
-/** A violation as a story: who used what, where it came from, what should have ended it. */
-export function renderStory(story: ViolationStory): string {
-  const facts: [string, string | null][] = [
+/** The facts of a story with their names, in the order of events; null where one is not known. */
+export function storyFacts(story: ViolationStory): [name: string, value: string | null][] {
+  return [
     ['device', story.device],
     ['SMMU', story.iommu],
     ['stream', story.stream],
@@ -86,9 +86,13 @@ export function renderStory(story: ViolationStory): string {
     ['invalidation', story.invalidation],
     ['SYNC', story.sync],
   ];
+}
+
+/** A violation as a story: who used what, where it came from, what should have ended it. */
+export function renderStory(story: ViolationStory): string {
   return [
     `VIOLATION ${story.rule}: ${story.summary}`,
-    ...facts.map(([name, value]) => `  ${name.padEnd(12)}  ${value ?? 'not known'}`),
+    ...storyFacts(story).map(([name, value]) => `  ${name.padEnd(12)}  ${value ?? 'not known'}`),
     ...story.details.map((detail) => `  ${' '.repeat(12)}  ${detail}`),
   ].join('\n');
 }

@@ -28,6 +28,8 @@ export interface StressTally {
   readonly skipped: number;
   /** Path of the report, null when there is none. */
   readonly report: string | null;
+  /** Path of the page, null when there is none. */
+  readonly html: string | null;
   readonly runs: readonly StressResult[];
 }
 
@@ -56,7 +58,7 @@ export function jsonOutput(stdout: Output): StressOutput {
     },
     result(tally) {
       // The samples have been said one by one; the report has them too.
-      say('result', { ...tally, runs: tally.runs.map(({ samples: _, ...run }) => run) });
+      say('result', { ...tally, runs: tally.runs.map(({ samples: _, latencies: __, ...run }) => run) });
     },
   };
 }
@@ -94,10 +96,11 @@ export function textOutput(stdout: Output): StressOutput {
         },
       };
     },
-    result({ checks, violations, missed, interrupted, skipped, report }) {
+    result({ checks, violations, missed, interrupted, skipped, report, html }) {
       if (missed > 0) say(paint.red(`the injected bug was NOT caught in ${missed} of the runs`));
       if (interrupted) say(`interrupted${skipped > 0 ? `; topologies without a result: ${skipped}` : ''}`);
       if (report !== null) say(`report: ${report}`);
+      if (html !== null) say(`page: ${html}`);
       say(tallyLine(checks, violations));
     },
   };

@@ -3,7 +3,8 @@
  * report and one tally for all. Everything is checked before the first thread starts.
  */
 import { type Command, InvalidArgumentError } from 'commander';
-import { reportProblem, writeReport } from '../../perf/report/report-json.js';
+import { reportProblem, writeReport, writeWhole } from '../../perf/report/report-json.js';
+import { renderStressHtml } from '../../perf/report/stress-page.js';
 import { OptionError } from '../../perf/stress/option-error.js';
 import { DEFAULTS, type StressInput, stressOptions } from '../../perf/stress/options.js';
 import { PRESET_NAMES } from '../../perf/stress/presets.js';
@@ -18,6 +19,8 @@ interface Flags extends Omit<StressInput, 'topology'> {
   readonly topology?: readonly string[];
   /** A file, or false for --no-report. */
   readonly report: string | false;
+  /** A file, or false for --no-html; beside the report when absent. */
+  readonly html?: string | false;
   readonly json?: boolean;
 }
 
@@ -52,6 +55,8 @@ export function addStress(program: Command, around: Surroundings, done: (code: n
     .option('--memory <size>', `RAM of the machine (default: ${memory})`)
     .option('--report <file>', 'where to write everything found', nonEmpty, 'report.json')
     .option('--no-report', 'write no report')
+    .option('--html <file>', 'where to write the page to look at (default: beside the report)', nonEmpty)
+    .option('--no-html', 'write no page')
     .option('--json', 'one JSON object a line on stdout, the last one the result')
     .addHelpText(
       'after',
@@ -74,11 +79,19 @@ function nonEmpty(value: string): string {
   return value;
 }
 
+/** `report.html` for `report.json`; no report, no page, unless it is asked for. */
+function pageFile({ report, html }: Flags): string | false {
+  if (html !== undefined) return html;
+  return report === false ? false : `${report.replace(/\.json$/i, '')}.html`;
+}
+
 async function stress(flags: Flags, around: Surroundings): Promise<number> {
   const runs = allOptions(flags);
-  if (flags.report !== false) {
-    const problem = reportProblem(flags.report);
-    if (problem !== null) throw new OptionError('report', problem);
+  const files = { report: flags.report, html: pageFile(flags) };
+  for (const option of ['report', 'html'] as const) {
+    const file = files[option];
+    const problem = file === false ? null : reportProblem(file);
+    if (problem !== null) throw new OptionError(option, problem);
   }
   const output = flags.json ? jsonOutput(around.stdout) : textOutput(around.stdout);
   const runStress = await around.loadStress();
@@ -94,16 +107,22 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
     tally.deaths += seen.deaths;
     if (options.inject !== null && seen.violations === 0) missed++;
   }
-  let report: string | null = null;
   let unwritten = false;
-  if (flags.report !== false && results.length > 0) {
+  const write = (option: 'report' | 'html', writeTo: (file: string) => string): string | null => {
+    const file = files[option];
+    if (file === false || results.length === 0) return null;
     try {
-      report = writeReport(flags.report, results);
+      return writeTo(file);
     } catch (error) {
-      around.stderr.write(`iommufd stress: --report: not written: ${(error as Error).message}\n`);
+      around.stderr.write(`iommufd stress: --${option}: not written: ${(error as Error).message}\n`);
       unwritten = true;
+      return null;
     }
-  }
+  };
+  const report = write('report', (file) => writeReport(file, results));
+  const html = write('html', (file) =>
+    writeWhole(file, renderStressHtml({ report: 'iommufd-stress', version: 1, runs: results })),
+  );
   const interrupted = around.signal.aborted;
   output.result({
     ...tally,
@@ -111,13 +130,14 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
     interrupted,
     skipped: runs.length - results.length,
     report,
+    html,
     runs: results,
   });
   return tally.violations > 0 || tally.deaths > 0 || missed > 0 || unwritten ? EXIT_FOUND : EXIT_CLEAN;
 }
 
 /** One set of options a topology; a seed that is drawn is drawn once, so that one number repeats them all. */
-function allOptions({ topology, report: _, json: __, ...rest }: Flags): StressOptions[] {
+function allOptions({ topology, report: _, html: __, json: ___, ...rest }: Flags): StressOptions[] {
   const names = topology ?? PRESET_NAMES;
   const first = stressOptions({ ...rest, topology: names[0]! });
   return [

@@ -70,6 +70,8 @@ const WRONG: [args: string[], stderr: RegExp][] = [
   ],
   [['stress', '--report', '/nonexistent/report.json'], /--report: there is no directory '\/nonexistent'/],
   [['stress', '--report', ''], /--report/],
+  [['stress', '--html', '/nonexistent/report.html'], /--html: there is no directory '\/nonexistent'/],
+  [['stress', '--no-report', '--html', '/'], /--html: '\/' is a directory/],
   [['stress', '--colour'], /unknown option '--colour'/],
   [['stress', '--duration'], /option '--duration <s>' argument missing/],
   [['stress', 'cix-p1'], /too many arguments/],
@@ -108,7 +110,8 @@ for (const command of [[], ['stress'], ['topology']])
 test('cli: the help of stress names every option of the main job', async (t) => {
   const { stdout } = await iommufd(['stress', '--help']);
   const options =
-    'topology duration devices guests seed mix s2-sharing inject kill hostile memory report no-report json help';
+    'topology duration devices guests seed mix s2-sharing inject kill hostile memory report no-report html no-html ' +
+    'json help';
   for (const option of options.split(' ')) t.true(stdout.includes(`--${option}`), option);
 });
 
@@ -250,6 +253,22 @@ test('stress: Ctrl-C reaches the run, skips what has not begun, and still ends w
   t.regex(stdout, /interrupted; topologies without a result: 1/);
   t.is(last, '4000 checks, 0 violations');
   t.true(JSON.parse(readFileSync(report, 'utf8')).runs[0].interrupted);
+});
+
+test('stress: the page is written beside the report, where --html says, or not at all', async (t) => {
+  const place = folder(t);
+  const report = join(place, 'found.json');
+  const { code, stdout } = await iommufd(['stress', '--report', report], fakeRun());
+  t.is(code, 0);
+  const page = join(place, 'found.html');
+  t.true(stdout.includes(`\npage: ${page}\n`));
+  t.regex(readFileSync(page, 'utf8'), /^<!doctype html>[\s\S]*cix-p1[\s\S]*server-4[\s\S]*<\/html>\n$/);
+  rmSync(page);
+  await iommufd(['stress', '--report', report, '--no-html'], fakeRun());
+  t.false(existsSync(page));
+  const other = join(place, 'other.html');
+  await iommufd(['stress', '--no-report', '--html', other], fakeRun());
+  t.true(existsSync(other));
 });
 
 test('stress: --no-report writes none', async (t) => {
