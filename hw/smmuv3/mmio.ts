@@ -4,7 +4,7 @@
  * when its thread steps. A store that the rules forbid (read-only, or locked while a queue is enabled) is
  * ignored, as the spec permits from SMMUv3.2 on.
  *
- * Not modelled: access sizes other than 32 and 64 bits; everything that registers.ts leaves out reads as zero,
+ * Not modelled: access sizes other than 32 and 64 bits; everything that register-file.ts leaves out reads as zero,
  * ignores writes, and is logged once per offset.
  */
 import { UnitLayout } from '../iotlb/unit-layout.js';
@@ -12,96 +12,13 @@ import { Doorbell } from '../sync/doorbell.js';
 import type { SyncEnv } from '../sync/thread.js';
 import type { Words } from '../sync/words.js';
 import type { Smmuv3Regions } from './regions.js';
+import { registerFile, type Slot } from './register-file.js';
 import * as R from './registers.js';
 import { Smmuv3Layout } from './smmuv3-layout.js';
 
 export type Log = (message: string) => void;
 
-/** Who may write a register when. */
-type Rule =
-  | 'ro'
-  | 'rw'
-  | 'smmu-off'
-  | 'cmdq-off'
-  | 'eventq-off'
-  | 'priq-off'
-  | 'gerror-irq-off'
-  | 'eventq-irq-off'
-  | 'priq-irq-off'
-  | 'cr1'
-  | 'gbpa';
-
-interface Slot {
-  readonly name: string;
-  /** Byte offset in the region. */
-  readonly at: number;
-  readonly rule: Rule;
-  /** Bits that exist; the others are RES0. */
-  readonly mask: number;
-}
-
-const ALL = 0xffff_ffff;
-const slots = new Map<number, Slot>();
-
-function slot(reg: { name: string; offset: number }, at: number, rule: Rule, mask = ALL): void {
-  slots.set(reg.offset, { name: reg.name, at, rule, mask });
-}
-
-function slot64(reg: { name: string; offset: number }, at: number, rule: Rule, mask: bigint): void {
-  slot(reg, at, rule, Number(mask & 0xffff_ffffn));
-  slots.set(reg.offset + 4, { name: reg.name, at: at + 4, rule, mask: Number(mask >> 32n) });
-}
-
 const at = Smmuv3Layout.at;
-const QUEUE_BASE = R.CMDQ_BASE.ADDR.mask | R.CMDQ_BASE.LOG2SIZE.mask | R.CMDQ_BASE.RA.mask;
-const MSI_ADDRESS = R.EVENTQ_IRQ_CFG0.ADDR.mask;
-const PRODUCER = R.EVENTQ_PROD.WR.mask | R.EVENTQ_PROD.OVFLG.mask;
-const IRQ_ENABLES = R.IRQ_CTRL.GERROR_IRQEN.mask | R.IRQ_CTRL.EVENTQ_IRQEN.mask;
-
-slot(R.IDR0, at.idr0, 'ro');
-slot(R.IDR1, at.idr1, 'ro');
-slot(R.IDR2, at.idr2, 'ro');
-slot(R.IDR3, at.idr3, 'ro');
-slot(R.IDR4, at.idr4, 'ro');
-slot(R.IDR5, at.idr5, 'ro');
-slot(R.IIDR, at.iidr, 'ro');
-slot(R.AIDR, at.aidr, 'ro');
-/** PRIQEN, ATSCHK and VMW do not exist here: IDR0 has PRI, ATS and VMW at 0. */
-export const CR0_MASK = R.CR0.SMMUEN.mask | R.CR0.EVENTQEN.mask | R.CR0.CMDQEN.mask;
-slot(R.CR0, at.cr0, 'rw', CR0_MASK);
-slot(R.CR0ACK, at.cr0ack, 'ro');
-slot(R.CR1, at.cr1, 'cr1', 0xfff);
-slot(R.CR2, at.cr2, 'smmu-off', R.CR2.RECINVSID.mask | R.CR2.PTM.mask);
-slot(R.GBPA, at.gbpa, 'gbpa', R.GBPA.ABORT.mask | R.GBPA.Update.mask);
-slot(R.IRQ_CTRL, at.irqCtrl, 'rw', IRQ_ENABLES);
-slot(R.IRQ_CTRLACK, at.irqCtrlAck, 'ro');
-slot(R.GERROR, at.gerror, 'ro');
-slot(R.GERRORN, at.gerrorn, 'rw', 0x1fd);
-slot64(R.GERROR_IRQ_CFG0, at.gerrorIrqCfg0, 'gerror-irq-off', MSI_ADDRESS);
-slot(R.GERROR_IRQ_CFG1, at.gerrorIrqCfg1, 'gerror-irq-off');
-slot(R.GERROR_IRQ_CFG2, at.gerrorIrqCfg2, 'gerror-irq-off', 0x3f);
-slot64(R.STRTAB_BASE, at.strtabBase, 'smmu-off', R.STRTAB_BASE.ADDR.mask | R.STRTAB_BASE.RA.mask);
-slot(
-  R.STRTAB_BASE_CFG,
-  at.strtabBaseCfg,
-  'smmu-off',
-  R.STRTAB_BASE_CFG.LOG2SIZE.mask | R.STRTAB_BASE_CFG.SPLIT.mask | R.STRTAB_BASE_CFG.FMT.mask,
-);
-slot64(R.CMDQ_BASE, at.cmdqBase, 'cmdq-off', QUEUE_BASE);
-slot(R.CMDQ_PROD, at.cmdqProd, 'rw', R.CMDQ_PROD.WR.mask);
-slot(R.CMDQ_CONS, at.cmdqCons, 'cmdq-off', R.CMDQ_CONS.RD.mask | R.CMDQ_CONS.ERR.mask);
-slot64(R.EVENTQ_BASE, at.eventqBase, 'eventq-off', QUEUE_BASE);
-slot(R.EVENTQ_PROD, at.eventqProd, 'eventq-off', PRODUCER);
-slot(R.EVENTQ_CONS, at.eventqCons, 'rw', PRODUCER);
-slot64(R.EVENTQ_IRQ_CFG0, at.eventqIrqCfg0, 'eventq-irq-off', MSI_ADDRESS);
-slot(R.EVENTQ_IRQ_CFG1, at.eventqIrqCfg1, 'eventq-irq-off');
-slot(R.EVENTQ_IRQ_CFG2, at.eventqIrqCfg2, 'eventq-irq-off', 0x3f);
-slot64(R.PRIQ_BASE, at.priqBase, 'priq-off', QUEUE_BASE);
-slot(R.PRIQ_PROD, at.priqProd, 'priq-off', PRODUCER);
-slot(R.PRIQ_CONS, at.priqCons, 'rw', PRODUCER);
-slot64(R.PRIQ_IRQ_CFG0, at.priqIrqCfg0, 'priq-irq-off', MSI_ADDRESS);
-slot(R.PRIQ_IRQ_CFG1, at.priqIrqCfg1, 'priq-irq-off');
-slot(R.PRIQ_IRQ_CFG2, at.priqIrqCfg2, 'priq-irq-off', 0x3f);
 
 /** CR1 has two halves with a rule each. */
 const CR1_QUEUE = 0x3f;
@@ -112,12 +29,14 @@ export class Mmio {
   readonly #base: number;
   readonly #doorbell: Doorbell;
   readonly #log: Log;
+  readonly #slots: ReadonlyMap<number, Slot>;
   readonly #logged = new Set<number>();
 
   /** @param log  called once per unmodelled offset that is touched */
   constructor(env: SyncEnv, regions: Smmuv3Regions, log: Log) {
     this.#words = env.words;
     this.#base = regions.smmu;
+    this.#slots = registerFile(env.words.load(regions.smmu + at.idr0) >>> 0);
     const { doorbell, doorbellParked } = UnitLayout.at;
     this.#doorbell = new Doorbell(env, regions.unit + doorbell, regions.unit + doorbellParked);
     this.#log = log;
@@ -125,7 +44,7 @@ export class Mmio {
 
   /** @param offset from the SMMU's base, both pages */
   read32(offset: number): number {
-    const found = slots.get(offset);
+    const found = this.#slots.get(offset);
     if (found === undefined) {
       this.#unmodelled('read', offset);
       return 0;
@@ -134,7 +53,7 @@ export class Mmio {
   }
 
   write32(offset: number, value: number): void {
-    const found = slots.get(offset);
+    const found = this.#slots.get(offset);
     if (found === undefined) {
       this.#unmodelled('write', offset);
       return;
@@ -148,15 +67,15 @@ export class Mmio {
   }
 
   read64(offset: number): bigint {
-    const found = slots.get(offset);
-    if (found !== undefined && found.at % 8 === 0 && slots.get(offset + 4)?.name === found.name)
+    const found = this.#slots.get(offset);
+    if (found !== undefined && found.at % 8 === 0 && this.#slots.get(offset + 4)?.name === found.name)
       return this.#words.load64(this.#base + found.at);
     return (BigInt(this.read32(offset + 4)) << 32n) | BigInt(this.read32(offset));
   }
 
   write64(offset: number, value: bigint): void {
-    const low = slots.get(offset);
-    const high = slots.get(offset + 4);
+    const low = this.#slots.get(offset);
+    const high = this.#slots.get(offset + 4);
     if (low === undefined || high === undefined || low.name !== high.name || low.at % 8 !== 0) {
       this.write32(offset, Number(value & 0xffff_ffffn));
       this.write32(offset + 4, Number((value >> 32n) & 0xffff_ffffn));

@@ -21,8 +21,9 @@ import { EpochGate } from './epoch-gate.js';
 import { EventQueue } from './event-queue.js';
 import type { InterruptSource } from './interrupt-lines.js';
 import { Interrupts } from './interrupts.js';
-import { CR0_MASK, type Log } from './mmio.js';
+import type { Log } from './mmio.js';
 import type { Smmuv3Regions } from './regions.js';
+import { cr0Mask } from './register-file.js';
 import { CR0, GBPA } from './registers.js';
 import { Smmuv3Layout, UPDATE_GBPA, UPDATE_SMMUEN } from './smmuv3-layout.js';
 import { Trace } from './trace.js';
@@ -44,6 +45,7 @@ export class Smmuv3 {
   readonly trace: Trace;
   readonly #words: Words;
   readonly #base: number;
+  readonly #cr0Mask: number;
   readonly #gate: EpochGate;
   readonly #configs: ConfigCache;
   readonly #commands: CommandQueue;
@@ -64,6 +66,7 @@ export class Smmuv3 {
     this.trace = new Trace(memory, regions);
     this.#words = env.words;
     this.#base = regions.smmu;
+    this.#cr0Mask = cr0Mask(env.words.load(regions.smmu + at.idr0));
     this.#gate = new EpochGate(env.words, regions.unit);
     const interrupts = new Interrupts(bus, regions.smmu, hooks.onInterrupt);
     const events = new EventQueue(bus, regions.smmu, interrupts, config.evtqLog2);
@@ -110,7 +113,7 @@ export class Smmuv3 {
    */
   #cr0Step(): number {
     const ack = this.#load(at.cr0ack);
-    let next = this.#load(at.cr0) & CR0_MASK;
+    let next = this.#load(at.cr0) & this.#cr0Mask;
     if (this.#load(at.updatePending) !== 0) next = (next & ~SMMUEN) | (ack & SMMUEN);
     if ((ack & CMDQEN) !== 0 && this.#commands.syncPending) next |= CMDQEN;
     return next;
@@ -132,6 +135,8 @@ export class Smmuv3 {
         this.#store(at.smmuenActive, next & SMMUEN);
         this.#beginUpdate(UPDATE_SMMUEN);
       }
+      // 6.3.9.2: what is fetched from here on is read with the new value.
+      if ((changed & CR0.ATSCHK.mask) !== 0) this.#configs.invalidateAll();
       // The other fields have nothing to wait for.
       this.#store(at.cr0ack, (next & ~SMMUEN) | (ack & SMMUEN));
       this.#finishUpdate();

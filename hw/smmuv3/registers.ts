@@ -2,8 +2,7 @@
  * The register file: offsets and fields. [IHI0070] 6.3. Offsets are from the base of the SMMU; 0x10000 and up
  * is page 1, where the producer and consumer indexes of the queues that the SMMU writes lie.
  *
- * Not modelled: Secure and Realm register files, ECMDQ, GATOS/VATOS, MPAM, performance monitors. The PRI queue
- * is declared and kept, but nothing ever enters it (IDR0.PRI = 0).
+ * Not modelled: Secure and Realm register files, ECMDQ, GATOS/VATOS, MPAM, performance monitors.
  */
 import { address, bit, bits, reg32, reg64 } from './bitfield.js';
 
@@ -206,7 +205,11 @@ export const PRIQ_IRQ_CFG0 = reg64('SMMU_PRIQ_IRQ_CFG0', 0xd0, msiAddress);
 export const PRIQ_IRQ_CFG1 = reg32('SMMU_PRIQ_IRQ_CFG1', 0xd8, {
   DATA: bits(31, 0),
 });
-export const PRIQ_IRQ_CFG2 = reg32('SMMU_PRIQ_IRQ_CFG2', 0xdc, msiAttributes);
+export const PRIQ_IRQ_CFG2 = reg32('SMMU_PRIQ_IRQ_CFG2', 0xdc, {
+  ...msiAttributes,
+  /** Interrupt only for a message with Last set. */
+  LO: bit(31),
+});
 
 const producer = { WR: bits(19, 0), OVFLG: bit(31) } as const;
 const consumer = { RD: bits(19, 0), OVACKFLG: bit(31) } as const;

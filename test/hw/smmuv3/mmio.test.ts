@@ -1,5 +1,7 @@
 import test from 'ava';
 import { smmuv3Config } from '../../../hw/smmuv3/config.js';
+import { Mmio } from '../../../hw/smmuv3/mmio.js';
+import { Smmuv3Layout } from '../../../hw/smmuv3/smmuv3-layout.js';
 import { OK, SmmuFixture } from '../../kit/smmu-fixture.js';
 import * as S from '../../kit/smmu-structures.js';
 
@@ -13,6 +15,7 @@ test('identification registers ignore writes', (t) => {
 test('cr0: only modelled enables exist, and CR0ACK follows when the model steps', (t) => {
   const f = new SmmuFixture();
   f.mmio.write32(0x20, 0xffff_ffff);
+  f.mmio.write32(0x20, 0b1101);
   t.is(f.mmio.read32(0x20), 0b1101);
   t.is(f.mmio.read32(0x24), 0);
   t.true(f.model.hasWork());
@@ -119,6 +122,68 @@ test('unmodelled offsets: RAZ/WI, logged once each', (t) => {
   }
   t.is(f.logs.length, 2);
   t.regex(f.logs[0]!, /0x100/);
+});
+
+const [HYP, ATS, PRI] = [1 << 9, 1 << 10, 1 << 16] as const;
+/** An SMMU whose IDR0 has, or has not, these bits. */
+function featured(set: number): SmmuFixture {
+  const f = new SmmuFixture();
+  const { words } = f.memory;
+  const idr0 = f.regions.smmu + Smmuv3Layout.at.idr0;
+  words.store(idr0, (words.load(idr0) & ~(HYP | ATS | PRI)) | set);
+  const mmio = new Mmio(f.env, f.regions, (message) => void f.logs.push(message));
+  f.model = f.newModel();
+  return Object.assign(f, { mmio });
+}
+
+test('features: enables, CR2 and errors have the bits that IDR0 reports', (t) => {
+  for (const [set, cr0, cr2, irq, gerrorn] of [
+    [0, 0b0_1101, 0b10, 0b101, 0x1b5],
+    [HYP, 0b0_1101, 0b11, 0b101, 0x1b5],
+    [ATS, 0b1_1101, 0b10, 0b101, 0x1b5],
+    [ATS | PRI, 0b1_1111, 0b10, 0b111, 0x1fd],
+  ] as const) {
+    const f = featured(set);
+    for (const offset of [0x2c, 0x50, 0x64, 0x20]) f.mmio.write32(offset, 0xffff_ffff);
+    f.run();
+    t.deepEqual(
+      [0x20, 0x24, 0x2c, 0x50, 0x54, 0x64].map((offset) => f.mmio.read32(offset)),
+      [cr0, cr0, cr2, irq, irq, gerrorn],
+    );
+  }
+});
+
+test('features: the PRI queue’s registers are there with PRI only, locked while it is enabled', (t) => {
+  const offsets = [0xc0, 0xd0, 0xd8, 0xdc, 0x100c8, 0x100cc];
+  const poke = (f: SmmuFixture, value: number): number[] =>
+    offsets.map((offset) => {
+      f.mmio.write32(offset, value);
+      return f.mmio.read32(offset);
+    });
+  const without = featured(ATS);
+  t.deepEqual(poke(without, 0xffff_ffff), [0, 0, 0, 0, 0, 0]);
+  t.is(without.logs.length, 6);
+  const f = featured(ATS | PRI);
+  const all = [0xffff_ffff, 0xffff_fffc, 0xffff_ffff, 0x8000_003f, 0x800f_ffff, 0x800f_ffff];
+  t.deepEqual(poke(f, 0xffff_ffff), all);
+  f.mmio.write32(0x50, 2);
+  f.mmio.write32(0x20, 2);
+  f.run();
+  t.deepEqual(poke(f, 0), [...all.slice(0, 5), 0], 'but PRIQ_CONS');
+  t.is(f.logs.length, 0);
+});
+
+test('cr0: a change of ATSCHK drops configurations, which may hold the old one', (t) => {
+  const f = featured(ATS);
+  f.setSte(3, S.STE_BYPASS);
+  f.enable();
+  t.is(f.dma(0x1000n).status, OK);
+  f.setSte(3, S.STE_ABORT);
+  t.is(f.dma(0x1000n).status, OK);
+  f.mmio.write32(0x20, 0b1_1101);
+  f.run();
+  t.is(f.mmio.read32(0x24), 0b1_1101);
+  t.is(f.dma(0x1000n).status, 0xff);
 });
 
 test('config: what makes no sense is refused, naming the key', (t) => {
