@@ -6,6 +6,7 @@
  *   checkConfig -> memory and regions -> models (inline) -> driver probe and reset -> iommufd core
  */
 
+import { writeFileSync } from 'node:fs';
 import { Kernel } from '../hw/kernel/kernel.js';
 import { FrameAllocator } from '../hw/memory/frame-allocator.js';
 import { framesLayout } from '../hw/memory/frames-layout.js';
@@ -27,6 +28,8 @@ import { createDriverRegions, DEFAULT_VIOMMUS } from './drivers/smmuv3/regions.j
 import { DRIVER_NAME, type HostEvent, Smmuv3Instance } from './drivers/smmuv3/smmu.js';
 import type { OnAllocateTag } from './drivers/smmuv3/tags.js';
 import { ViommuRecords } from './drivers/smmuv3/viommu-record.js';
+import { encodeImage } from './image/image-file.js';
+import { inputOf } from './image/opened-machine.js';
 import { type CheckedConfig, ConfigError, checkConfig, type MachineConfig } from './machine-config.js';
 import {
   allocBaseRegions,
@@ -213,6 +216,23 @@ export class Machine {
   hostInline(inline: boolean): void {
     this.#models = inline ? this.config.iommus.map((_, index) => this.#thread.smmuModel(index)) : null;
     this.env.relax = inline ? () => this.#step() : undefined;
+  }
+
+  /**
+   * The hardware as it stands, in a form that openImage() takes: configuration, registers, tables, queues, RAM in
+   * use, and caches unless they are left out. Nothing of the core is in it: no open file, no IOAS, no object.
+   * @throws Error workers host the machine: there is no moment at which its memory stands still
+   */
+  saveImage({ caches = true }: { readonly caches?: boolean } = {}): Uint8Array {
+    if (!this.inline)
+      throw new Error('machine: workers host it; `await host.stop()` first, then saveImage()');
+    const { memory, frames, config } = this;
+    return encodeImage({ memory, frames, config: inputOf(config), caches });
+  }
+
+  /** saveImage() into a file. @throws Error as saveImage() and fs.writeFileSync do */
+  saveToFile(path: string, options: { readonly caches?: boolean } = {}): void {
+    writeFileSync(path, this.saveImage(options));
   }
 
   /**

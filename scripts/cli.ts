@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { addBench } from './commands/bench.js';
 import { addChaos } from './commands/chaos.js';
 import { addFuzz } from './commands/fuzz.js';
+import { addInspect } from './commands/inspect.js';
 import { addSoak } from './commands/soak.js';
 import { addStress } from './commands/stress.js';
 import { addTopology } from './commands/topology.js';
@@ -39,6 +40,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
   addChaos(program, surroundings, done);
   addSoak(program, surroundings, done);
   addBench(program, surroundings, done);
+  addInspect(program, surroundings, done);
   for (const [name, text] of Object.entries(NOT_YET))
     program
       .command(name)

@@ -4,6 +4,8 @@
 export { DmaPort, PortDeadError } from '../hw/pci/dma-port.js';
 export { dmaStatusName } from '../hw/pci/dma-status.js';
 export { IommufdFd } from '../runtime/core/fd.js';
+export { ImageError } from '../runtime/image/image-file.js';
+export { type OpenedMachine, type OpenImageOptions, openImage } from '../runtime/image/opened-machine.js';
 export { createMachine, Machine } from '../runtime/machine.js';
 export { type CheckedConfig, ConfigError, type MachineConfig } from '../runtime/machine-config.js';
 export { type MachineHandle, MachineThread } from '../runtime/machine-thread.js';

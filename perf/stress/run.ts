@@ -126,6 +126,7 @@ export async function runStress(
         'it did not complete a SYNC in time, so a device may still use what was unmapped',
       );
     if (violations() > 0 && caughtAt < 0) caughtAt = performance.now();
+    if (listener.keep !== undefined && caughtAt >= 0) break;
     if (options.inject !== null && caughtAt >= 0 && performance.now() - caughtAt > INJECTED_LINGER_MS) break;
     if (performance.now() - lastSample < SAMPLE_MS) continue;
     lastSample = performance.now();
@@ -137,6 +138,7 @@ export async function runStress(
   const report = await host.stop();
   await Promise.all(running);
   for (const name of report.terminated) die(name, 'did not stop in time');
+  if (violations() > 0) listener.keep?.(machine.saveImage());
   machine.poll();
   if (deaths.length === 0) {
     checker.sweep();

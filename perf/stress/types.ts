@@ -171,6 +171,10 @@ export interface StressResult {
 }
 
 export interface StressListener {
+  /**
+   * Given, the run ends at its first violation and hands over the machine as it then stands (openImage takes it).
+   */
+  keep?(image: Uint8Array): void;
   started(info: {
     machineMs: number;
     workersMs: number;

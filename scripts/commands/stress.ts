@@ -2,6 +2,7 @@
  * `iommufd stress`: the main job. One run a topology, one after the other, each with the same options; one
  * report and one tally for all. Everything is checked before the first thread starts.
  */
+import { writeFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError } from 'commander';
 import { reportProblem, writeReport, writeWhole } from '../../perf/report/report-json.js';
 import { renderStressHtml } from '../../perf/report/stress-page.js';
@@ -16,6 +17,7 @@ import { jsonOutput, type StressOutput, textOutput } from './stress-output.js';
 import { usageError } from './usage.js';
 
 interface Flags extends Omit<StressInput, 'topology'> {
+  readonly keep?: string;
   readonly topology?: readonly string[];
   /** A file, or false for --no-report. */
   readonly report: string | false;
@@ -57,6 +59,11 @@ export function addStress(program: Command, around: Surroundings, done: (code: n
     .option('--no-report', 'write no report')
     .option('--html <file>', 'where to write the page to look at (default: beside the report)', nonEmpty)
     .option('--no-html', 'write no page')
+    .option(
+      '--keep <file>',
+      'end at the first violation and write the machine there, for iommufd inspect',
+      nonEmpty,
+    )
     .option('--json', 'one JSON object a line on stdout, the last one the result')
     .addHelpText(
       'after',
@@ -93,14 +100,21 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
     const problem = file === false ? null : reportProblem(file);
     if (problem !== null) throw new OptionError(option, problem);
   }
+  if (flags.keep !== undefined) {
+    const problem = reportProblem(flags.keep);
+    if (problem !== null) throw new OptionError('keep', problem);
+  }
   const output = flags.json ? jsonOutput(around.stdout) : textOutput(around.stdout);
   const runStress = await around.loadStress();
   const results: StressResult[] = [];
   const tally = { checks: 0, violations: 0, deaths: 0 };
   let missed = 0;
+  let keep = flags.keep ?? null;
   for (const options of runs) {
     if (around.signal.aborted) break;
-    const seen = await runOne(runStress, options, output, around);
+    const seen = await runOne(runStress, options, output, around, keep);
+    // The first one that went wrong is the one that is kept.
+    if (seen.kept) keep = null;
     if (seen.result !== null) results.push(seen.result);
     tally.checks += seen.checks;
     tally.violations += seen.violations;
@@ -137,7 +151,14 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
 }
 
 /** One set of options a topology; a seed that is drawn is drawn once, so that one number repeats them all. */
-function allOptions({ topology, report: _, html: __, json: ___, ...rest }: Flags): StressOptions[] {
+function allOptions({
+  topology,
+  report: _,
+  html: __,
+  json: ___,
+  keep: ____,
+  ...rest
+}: Flags): StressOptions[] {
   const names = topology ?? PRESET_NAMES;
   const first = stressOptions({ ...rest, topology: names[0]! });
   return [
@@ -151,6 +172,7 @@ interface Seen {
   readonly checks: number;
   readonly violations: number;
   readonly deaths: number;
+  readonly kept: boolean;
 }
 
 /** A run that throws is a dead main thread: it counts as one, and what it said before still counts. */
@@ -159,12 +181,14 @@ async function runOne(
   options: StressOptions,
   output: StressOutput,
   around: Surroundings,
+  keep: string | null,
 ): Promise<Seen> {
   const listener = output.listen(options);
   let checks = 0;
   let violations = 0;
   let told = 0;
   let deaths = 0;
+  let kept = false;
   let result: StressResult | null = null;
   try {
     result = await runStress(
@@ -184,6 +208,12 @@ async function runOne(
           deaths++;
           listener.death(death);
         },
+        ...(keep !== null && {
+          keep(image: Uint8Array) {
+            writeFileSync(keep, image);
+            kept = true;
+          },
+        }),
       },
       around.signal,
     );
@@ -198,5 +228,5 @@ async function runOne(
     listener.death({ worker: 'main', reason: (error as Error).stack ?? String(error) });
   }
   listener.ended(result);
-  return { result, checks, violations, deaths };
+  return { result, checks, violations, deaths, kept };
 }

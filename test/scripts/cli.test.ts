@@ -1,8 +1,9 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import type { ViolationStory } from '../../perf/stress/types.js';
+import { createMachine } from '../../runtime/machine.js';
 import { ConfigError } from '../../runtime/machine-config.js';
 import { main } from '../../scripts/cli.js';
 import { renderTopology } from '../../scripts/commands/topology.js';
@@ -106,6 +107,29 @@ for (const command of [[], ['stress'], ['topology']])
     t.regex(stdout, /^Usage: iommufd/);
     t.is(stderr, '');
   });
+
+test('inspect: a kept machine in words and as JSON; what is no image is told by its field', async (t) => {
+  const dir = folder(t);
+  const file = join(dir, 'state.img');
+  const machine = createMachine({
+    memory: '32MiB',
+    iommus: [{ name: 'smmu0', model: 'smmuv3' }],
+    devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0' }],
+  });
+  machine.dmaPort('0000:01:00.0').write(0x5000n, new Uint8Array(4));
+  machine.saveToFile(file);
+  const text = await iommufd(['inspect', file]);
+  t.is(text.code, 0);
+  t.regex(text.stdout, /smmu0 .*translates.*0 pending.*1 unread/);
+  t.regex(text.stdout, /smmu0: C_BAD_STREAMID stream 0x100/);
+  const json = await iommufd(['inspect', file, '--json']);
+  t.like(JSON.parse(json.stdout), { memoryBytes: 2 ** 25, iommus: [{ enabled: true, gerror: 0 }] });
+  writeFileSync(file, 'no image');
+  const wrong = await iommufd(['inspect', file]);
+  t.is(wrong.code, 2);
+  t.regex(wrong.stderr, /iommufd inspect: image: magic: /);
+  t.is((await iommufd(['inspect', join(dir, 'none')])).code, 2);
+});
 
 test('cli: the help of stress names every option of the main job', async (t) => {
   const { stdout } = await iommufd(['stress', '--help']);

@@ -2,6 +2,7 @@ import test from 'ava';
 import { PRESETS } from '../../../hw/acpi/presets.js';
 import { runStress } from '../../../perf/stress/run.js';
 import type { Injection, StressListener, StressOptions, StressResult } from '../../../perf/stress/types.js';
+import { openImage } from '../../../runtime/image/opened-machine.js';
 
 const SEED = Number(process.env.SEED ?? 20_261_120);
 
@@ -85,6 +86,21 @@ for (const inject of ['skip-tlbi', 'early-sync', 'wrong-vmid', 'early-free'] sat
         ['smmu1'],
       );
   });
+
+test.serial('stress: a machine that is kept is the one that failed', async (t) => {
+  const images: Uint8Array[] = [];
+  const listener = { ...silent, keep: (image: Uint8Array) => void images.push(image) };
+  const result = await runStress(
+    options({ inject: 'skip-tlbi', durationS: 30 }),
+    listener,
+    new AbortController().signal,
+  );
+  t.true(result.violations.length > 0);
+  t.is(images.length, 1);
+  const opened = openImage(images[0]!);
+  t.true(opened.config.bugs.skipTlbi);
+  t.is(opened.iommus.length, result.final.iommus.length);
+});
 
 test.serial('stress: aborting ends it early, cleanly, with results', async (t) => {
   const controller = new AbortController();
