@@ -5,8 +5,9 @@
  * Not produced: TTB1 (EPD1 = 1), SVA.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_make_s1_cd, arm_smmu_get_cd_used
  */
+import type { GranuleLg2 } from '../../../hw/pagetable/geometry.js';
 import { getQuad } from '../../../hw/smmuv3/bitfield.js';
-import { CD, CD_BYTES, TG0_4K } from '../../../hw/smmuv3/cd.js';
+import { CD, CD_BYTES, TG0_4K, TG0_16K, TG0_64K } from '../../../hw/smmuv3/cd.js';
 import type { Words } from '../../../hw/sync/words.js';
 import { ENTRY_QUADS, type Entry, type EntryWriter, maskOf } from './entry-writer.js';
 
@@ -15,12 +16,16 @@ const CACHE_WBWA = 1;
 /** Attribute 0 non-cacheable, 1 write-back, 2 device: the indexes that stage-1 leaves use. [DDI0487] MAIR_EL1 */
 const MAIR = 0x0004_ff44n;
 
+const TG0: Readonly<Record<GranuleLg2, number>> = { 12: TG0_4K, 14: TG0_16K, 16: TG0_64K };
+
 /** What a CD says about a stage-1 table. */
 export interface Stage1Config {
   readonly asid: number;
   /** PA of the root, bytes. */
   readonly root: number;
   readonly inputBits: number;
+  /** 4 KiB when absent. */
+  readonly granuleLg2?: GranuleLg2;
   /** Encoding of the output size, as in IDR5.OAS. */
   readonly ips: number;
   /** Dirty tracking: the SMMU updates Access flag and dirty state (HA and HD). */
@@ -33,7 +38,7 @@ export const CD_TABLE_BYTES = CD_BYTES;
 export function stage1Cd(s1: Stage1Config, stall = false): Entry {
   const cd = new Uint32Array(ENTRY_QUADS * 2);
   CD.T0SZ.put(cd, 64 - s1.inputBits);
-  CD.TG0.put(cd, TG0_4K);
+  CD.TG0.put(cd, TG0[s1.granuleLg2 ?? 12]);
   CD.IR0.put(cd, CACHE_WBWA);
   CD.OR0.put(cd, CACHE_WBWA);
   CD.SH0.put(cd, SH_INNER);

@@ -15,6 +15,7 @@
  */
 
 import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
+import type { GranuleLg2 } from '../../../hw/pagetable/geometry.js';
 import {
   CMD_ATC_INV,
   CMD_TLBI_EL2_ASID,
@@ -27,6 +28,7 @@ import {
   COMMAND_NAMES,
   encodeTlbi,
   encodeTlbiAddress,
+  type TlbiRange,
 } from '../../../hw/smmuv3/command.js';
 import { ETIMEDOUT } from '../../../uapi/abi/errno.js';
 import type { InvalidationNote } from '../contract.js';
@@ -40,6 +42,8 @@ export interface PageRange {
   readonly pages: number;
   /** Only last-level entries changed. */
   readonly leaf: boolean;
+  /** Of the table: addresses and lengths are whole granules. 4 KiB when absent. */
+  readonly granuleLg2?: GranuleLg2;
 }
 
 /** The commands of one SMMU on their way. */
@@ -123,10 +127,10 @@ function round(
   return status;
 }
 
-function opcodeFor({ type, smmu }: Inv<SmmuDevice>, { pages }: PageRange): number {
+function opcodeFor({ type, smmu }: Inv<SmmuDevice>, { pages, granuleLg2 }: PageRange): number {
   if (isAts(type)) return CMD_ATC_INV;
   const { ranged, e2h } = smmu.features;
-  if (tooBig(pages, ranged))
+  if (tooBig(pages, ranged, granuleLg2))
     return type !== S1_ASID ? CMD_TLBI_S12_VMALL : e2h ? CMD_TLBI_EL2_ASID : CMD_TLBI_NH_ASID;
   return type !== S1_ASID ? CMD_TLBI_S2_IPA : e2h ? CMD_TLBI_EL2_VA : CMD_TLBI_NH_VA;
 }
@@ -151,8 +155,9 @@ function addCommands(inv: Inv<SmmuDevice>, range: PageRange): void {
     batch.add((words, at) => encodeTlbi(words, at, opcode, vmid, asid));
     return;
   }
-  eachRange(range.firstPage, range.pages, range.leaf, smmu.features.ranged, (page, tlbi) =>
-    batch.add((words, at) => encodeTlbiAddress(words, at, opcode, vmid, asid, page, range.leaf, tlbi)),
-  );
+  const { firstPage, pages, leaf, granuleLg2 } = range;
+  const emit = (page: number, tlbi: TlbiRange | undefined): void =>
+    batch.add((words, at) => encodeTlbiAddress(words, at, opcode, vmid, asid, page, leaf, tlbi));
+  eachRange(firstPage, pages, leaf, smmu.features.ranged, emit, granuleLg2);
   if (type === S2_VMID_VSMMU) batch.add((words, at) => encodeTlbi(words, at, CMD_TLBI_NH_ALL, vmid, 0));
 }

@@ -14,7 +14,14 @@ import { bug } from '../../../hw/memory/bug.js';
 import type { FrameAllocator } from '../../../hw/memory/frame-allocator.js';
 import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
-import { PageTable, rootBytes } from '../../../hw/pagetable/aarch64.js';
+import { PageTable } from '../../../hw/pagetable/aarch64.js';
+import {
+  firstLevel,
+  type GranuleLg2,
+  leafSizesLg2,
+  rootBytes,
+  stage2StartLevel,
+} from '../../../hw/pagetable/geometry.js';
 import { EBUSY, EEXIST, ENOMEM } from '../../../uapi/abi/errno.js';
 import type { Gather, PagingDomain } from '../contract.js';
 import type { Stage1Config } from './cd.js';
@@ -29,9 +36,8 @@ export const DRIVER_NAME = 'smmuv3';
 /** Whether SMMUs share a domain (the default), or each domain belongs to one, as in Linux 7.0. */
 export type S2Sharing = 'shared' | 'per-psmmu';
 
+/** VA_BITS of a host whose own pages are 4 KiB. */
 const S1_INPUT_BITS = 48;
-/** Most roots that stage 2 looks up side by side in place of one more level. [DDI0487] D8.2.2 */
-const MAX_CONCATENATED = 16;
 
 /** What tables are made of; one a machine. */
 export interface DomainResources {
@@ -48,7 +54,7 @@ export class Smmuv3PagingDomain implements PagingDomain {
   readonly driver = DRIVER_NAME;
   readonly stage: 1 | 2;
   readonly nestParent: boolean;
-  readonly pageSizesLg2 = [12, 21, 30];
+  readonly pageSizesLg2: readonly number[];
   readonly aperture: { readonly firstPage: number; readonly lastPage: number };
   /** The SMMU it was allocated for. */
   readonly home: SmmuDevice;
@@ -56,6 +62,7 @@ export class Smmuv3PagingDomain implements PagingDomain {
   readonly #resources: DomainResources;
   readonly #slot: number;
   readonly #table: PageTable;
+  readonly #granuleLg2: GranuleLg2;
   readonly #inputBits: number;
   readonly #startLevel: number;
   readonly #rootFrames: number;
@@ -76,6 +83,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
     this.stage = stage;
     this.nestParent = nestParent;
     const geometry = geometryOf(home, stage);
+    this.#granuleLg2 = geometry.granuleLg2;
+    this.pageSizesLg2 = leafSizesLg2(geometry.granuleLg2, home.features.oasBits);
     this.#inputBits = geometry.inputBits;
     this.#startLevel = geometry.startLevel;
     this.#rootFrames = geometry.rootBytes / FRAME_BYTES;
@@ -88,13 +97,14 @@ export class Smmuv3PagingDomain implements PagingDomain {
       kernel,
       descriptor: parts.slot,
       stage,
+      granuleLg2: geometry.granuleLg2,
       inputBits: geometry.inputBits,
       outputBits: home.features.oasBits,
       startLevel: geometry.startLevel,
       root: parts.root * FRAME_BYTES,
       frames: {
-        alloc: () => frames.alloc(FRAME_LG2),
-        free: (pfn) => frames.free(pfn, 1),
+        alloc: () => frames.alloc(geometry.granuleLg2),
+        free: (pfn) => this.#freeTable(pfn),
       },
     });
   }
@@ -129,8 +139,9 @@ export class Smmuv3PagingDomain implements PagingDomain {
   fits(smmu: SmmuDevice): boolean {
     if (smmu === this.home) return true;
     if (this.#resources.sharing === 'per-psmmu') return false;
-    const { stage1, stage2, oas } = smmu.features;
-    return (this.stage === 1 ? stage1 : stage2) && oas === this.home.features.oas;
+    const { stage1, stage2, oas, granulesLg2 } = smmu.features;
+    if (oas !== this.home.features.oas || !granulesLg2.includes(this.#granuleLg2)) return false;
+    return this.stage === 1 ? stage1 : stage2;
   }
 
   get invs(): readonly Inv<SmmuDevice>[] {
@@ -146,9 +157,13 @@ export class Smmuv3PagingDomain implements PagingDomain {
 
   #invalidateFailedMap(firstPage: number, pages: number): void {
     const freed = this.#table.takeFreed();
-    const range = { firstPage, pages, leaf: freed.length === 0 };
+    const range = { firstPage, pages, leaf: freed.length === 0, granuleLg2: this.#granuleLg2 };
     if (invalidateRange(this.#invs, range, null, this.#resources.tick) < 0) return;
-    for (const pfn of freed) this.#resources.frames.free(pfn, 1);
+    for (const pfn of freed) this.#freeTable(pfn);
+  }
+
+  #freeTable(pfn: number): void {
+    this.#resources.frames.free(pfn, 2 ** (this.#granuleLg2 - FRAME_LG2));
   }
 
   unmap(iovaPage: number, pages: number, gather: Gather): number {
@@ -168,12 +183,13 @@ export class Smmuv3PagingDomain implements PagingDomain {
       firstPage: gather.firstPage,
       pages: gather.lastPage - gather.firstPage + 1,
       leaf: gather.freedTables.length === 0,
+      granuleLg2: this.#granuleLg2,
     };
     const notes = gather.wantNotes ? gather.notes : null;
     const status = invalidateRange(this.#invs, range, notes, this.#resources.tick);
     // An SMMU that did not answer may still walk them: the tables stay unlinked and out of use.
     if (status < 0) return status;
-    for (const pfn of gather.freedTables) this.#resources.frames.free(pfn, 1);
+    for (const pfn of gather.freedTables) this.#freeTable(pfn);
     gather.freedTables.length = 0;
     gather.firstPage = 0;
     gather.lastPage = -1;
@@ -254,6 +270,7 @@ export class Smmuv3PagingDomain implements PagingDomain {
       asid: this.tagOn(smmu),
       root: this.#table.root,
       inputBits: this.#inputBits,
+      granuleLg2: this.#granuleLg2,
       ips: smmu.features.oas,
     };
   }
@@ -264,6 +281,7 @@ export class Smmuv3PagingDomain implements PagingDomain {
       root: this.#table.root,
       inputBits: this.#inputBits,
       startLevel: this.#startLevel,
+      granuleLg2: this.#granuleLg2,
       ps: smmu.features.oas,
       fwb: this.nestParent && smmu.features.s2fwb,
     };
@@ -290,15 +308,22 @@ function allocateTag(smmu: SmmuDevice, stage: 1 | 2): number {
 const releaseTag = (smmu: SmmuDevice, stage: 1 | 2, tag: number): void =>
   stage === 1 ? smmu.asids.free(tag) : smmu.vmids.free(tag);
 
-function geometryOf(
-  smmu: SmmuDevice,
-  stage: 1 | 2,
-): { inputBits: number; startLevel: number; rootBytes: number } {
-  const inputBits = stage === 1 ? S1_INPUT_BITS : smmu.features.oasBits;
-  let startLevel = 0;
-  while (inputBits <= 39 - 9 * startLevel) startLevel++;
-  // A first level of at most 16 entries is skipped by placing the tables below it side by side.
-  const entries = 2 ** (inputBits - (39 - 9 * startLevel));
-  if (stage === 2 && startLevel < 2 && entries <= MAX_CONCATENATED) startLevel++;
-  return { inputBits, startLevel, rootBytes: rootBytes(inputBits, startLevel) };
+interface Geometry {
+  readonly granuleLg2: GranuleLg2;
+  readonly inputBits: number;
+  readonly startLevel: number;
+  readonly rootBytes: number;
+}
+
+/**
+ * The host's own page size where the SMMU has it, else the next larger: arm_lpae_restrict_pgsizes for 4 KiB pages.
+ * @source drivers/iommu/io-pgtable-arm.c
+ */
+function geometryOf(smmu: SmmuDevice, stage: 1 | 2): Geometry {
+  const { oasBits, granulesLg2 } = smmu.features;
+  const granuleLg2 = granulesLg2[0]!;
+  const inputBits = stage === 1 ? S1_INPUT_BITS : oasBits;
+  const startLevel =
+    stage === 1 ? firstLevel(inputBits, granuleLg2) : stage2StartLevel(inputBits, oasBits, granuleLg2);
+  return { granuleLg2, inputBits, startLevel, rootBytes: rootBytes(inputBits, startLevel, granuleLg2) };
 }

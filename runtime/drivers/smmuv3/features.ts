@@ -6,6 +6,7 @@
  * maintenance (BTM), and substreams and 52-bit input addresses, of which GET_HW_INFO tells.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_device_hw_probe
  */
+import { type GranuleLg2, maxAddressBits } from '../../../hw/pagetable/geometry.js';
 import {
   AIDR,
   IDR0,
@@ -52,8 +53,8 @@ export interface SmmuFeatures {
   readonly bbml: number;
   /** 52-bit input addresses (IDR5.VAX). */
   readonly vax: boolean;
-  /** log2 of the translation granules, ascending. */
-  readonly granulesLg2: readonly number[];
+  /** log2 of the translation granules, ascending: tables use the first, which is 4 KiB where there is a choice. */
+  readonly granulesLg2: readonly GranuleLg2[];
   readonly asidBits: number;
   readonly vmidBits: number;
   readonly sidBits: number;
@@ -99,10 +100,10 @@ export function probeFeatures(
   if ((IDR0.TTF.get(idr0) & TTF_AARCH64) === 0) return -ENXIO;
   if (IDR1.TABLES_PRESET.get(idr1) || IDR1.QUEUES_PRESET.get(idr1) || IDR1.REL.get(idr1)) return -ENXIO;
   if (IDR1.CMDQS.get(idr1) <= MIN_CMDQ_LG2) return -ENXIO;
-  const granulesLg2 = [
-    ...(IDR5.GRAN4K.get(idr5) ? [12] : []),
-    ...(IDR5.GRAN16K.get(idr5) ? [14] : []),
-    ...(IDR5.GRAN64K.get(idr5) ? [16] : []),
+  const granulesLg2: GranuleLg2[] = [
+    ...(IDR5.GRAN4K.get(idr5) ? ([12] as const) : []),
+    ...(IDR5.GRAN16K.get(idr5) ? ([14] as const) : []),
+    ...(IDR5.GRAN64K.get(idr5) ? ([16] as const) : []),
   ];
   if (granulesLg2.length === 0) return -ENXIO;
 
@@ -110,8 +111,9 @@ export function probeFeatures(
   const httu = IDR0.HTTU.get(idr0);
   const hyp = IDR0.Hyp.get(idr0) === 1;
   const sidBits = IDR1.SIDSIZE.get(idr1);
-  // Encodings from 6 on mean 52 bits or more, which tables with the 4 KiB granule reach only with LPA2.
-  const oas = Math.min(IDR5.OAS.get(idr5), ADDRESS_BITS.indexOf(48));
+  // Encodings from 6 on mean 52 bits or more, which only tables with the 64 KiB granule reach (there is no LPA2
+  // here): those of an SMMU without a smaller one, as the smallest is the one that is used.
+  const oas = Math.min(IDR5.OAS.get(idr5), ADDRESS_BITS.indexOf(maxAddressBits(granulesLg2[0]!)));
   return {
     stage1: IDR0.S1P.get(idr0) === 1,
     stage2: IDR0.S2P.get(idr0) === 1,

@@ -4,6 +4,7 @@
  * Not produced: substreams of the host's own (S1CDMax > 0), split-stage ATS (EATS = 2).
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_make_*_ste
  */
+import type { GranuleLg2 } from '../../../hw/pagetable/geometry.js';
 import { getQuad } from '../../../hw/smmuv3/bitfield.js';
 import {
   CONFIG_ABORT,
@@ -15,6 +16,8 @@ import {
   S1DSS_SSID0,
   S1FMT_LINEAR,
   S2TG_4K,
+  S2TG_16K,
+  S2TG_64K,
   SHCFG_INCOMING,
   STE,
   STRW_EL2,
@@ -26,6 +29,8 @@ import { ENTRY_QUADS, type Entry } from './entry-writer.js';
 const SH_INNER = 3;
 const CACHE_WBRA = 1;
 
+const S2TG: Readonly<Record<GranuleLg2, number>> = { 12: S2TG_4K, 14: S2TG_16K, 16: S2TG_64K };
+
 /** What an STE says about a stage-2 table. */
 export interface Stage2Config {
   readonly vmid: number;
@@ -33,6 +38,8 @@ export interface Stage2Config {
   readonly root: number;
   readonly inputBits: number;
   readonly startLevel: number;
+  /** 4 KiB when absent. */
+  readonly granuleLg2?: GranuleLg2;
   /** Encoding of the output size, as in IDR5.OAS. */
   readonly ps: number;
   readonly fwb: boolean;
@@ -91,6 +98,10 @@ export const cdTableSte = (
     STE.STRW.put(ste, features.e2h ? STRW_EL2 : STRW_NS_EL1);
   });
 
+/** S2SL0 counts down: with 4 KiB 2, 1, 0, 3 are levels 0 to 3, with 16 and 64 KiB 3, 2, 1, 0. [IHI0070] 5.2 */
+const startLevelCode = ({ startLevel, granuleLg2 = 12 }: Stage2Config): number =>
+  (granuleLg2 === 12 ? 2 - startLevel : 3 - startLevel) & 3;
+
 export const stage2Ste = (
   s2: Stage2Config,
   features: Pick<SteFeatures, 'attrTypesOvr'>,
@@ -103,12 +114,11 @@ export const stage2Ste = (
     if (features.attrTypesOvr) STE.SHCFG.put(ste, SHCFG_INCOMING);
     STE.S2VMID.put(ste, s2.vmid);
     STE.S2T0SZ.put(ste, 64 - s2.inputBits);
-    // With the 4 KiB granule SL0 counts down: 2 is a start at level 0. [IHI0070] 5.2 S2SL0
-    STE.S2SL0.put(ste, 2 - s2.startLevel);
+    STE.S2SL0.put(ste, startLevelCode(s2));
     STE.S2IR0.put(ste, CACHE_WBRA);
     STE.S2OR0.put(ste, CACHE_WBRA);
     STE.S2SH0.put(ste, SH_INNER);
-    STE.S2TG.put(ste, S2TG_4K);
+    STE.S2TG.put(ste, S2TG[s2.granuleLg2 ?? 12]);
     STE.S2PS.put(ste, s2.ps);
     STE.S2AA64.put(ste, 1);
     STE.S2PTW.put(ste, 1);

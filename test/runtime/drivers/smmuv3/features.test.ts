@@ -100,3 +100,13 @@ test('features: what this driver cannot drive is -ENXIO', (t) => {
   for (const bit of [28, 29, 30]) t.is(probed({ idr1: IDR1 | (1 << bit) }), -ENXIO);
   t.is(probed({ idr1: 16 | (14 << 16) | (6 << 21) }), -ENXIO);
 });
+
+test('features: 52-bit addresses count where the smallest granule is 64 KiB', (t) => {
+  const [GRAN4K, GRAN16K, GRAN64K, OAS_52] = [1 << 4, 1 << 5, 1 << 6, 6];
+  for (const [granules, granulesLg2, oasBits] of [
+    [GRAN64K, [16], 52],
+    [GRAN16K | GRAN64K, [14, 16], 48],
+    [GRAN4K | GRAN16K | GRAN64K, [12, 14, 16], 48],
+  ] as const)
+    t.like(features({ idr5: OAS_52 | granules }), { granulesLg2: [...granulesLg2], oasBits });
+});

@@ -1,5 +1,6 @@
 /** The driver's small parts, each alone. Encodings restated from [IHI0070] 4.4 and 5.2. */
 import test from 'ava';
+import type { TlbiRange } from '../../../../hw/smmuv3/command.js';
 import { stage1Cd } from '../../../../runtime/drivers/smmuv3/cd.js';
 import { convert } from '../../../../runtime/drivers/smmuv3/invalidate.js';
 import {
@@ -65,6 +66,32 @@ test('range: without range invalidation one command a page, all of the tag from 
   t.true(tooBig(512, false));
   t.false(tooBig(512, true));
   t.true(tooBig(2 ** 31, true));
+});
+
+test('range: larger granules are counted and named, addresses stay in 4 KiB', (t) => {
+  for (const [granuleLg2, tg, entries] of [
+    [14, 2, 2048],
+    [16, 3, 8192],
+  ] as const) {
+    const g = 2 ** (granuleLg2 - 12);
+    for (const granules of [1, 33, entries - 1, entries, 3 * entries + 5]) {
+      let next = 0x10_0000;
+      const emit = (page: number, range: TlbiRange | undefined): void => {
+        t.is(page, next);
+        t.is(range!.tg, tg);
+        t.is(range!.ttl, granules < entries ? 3 : 0);
+        next += (range!.num + 1) * 2 ** range!.scale * g;
+      };
+      eachRange(0x10_0000, granules * g, true, true, emit, granuleLg2);
+      const over = (next - 0x10_0000) / g - granules;
+      t.true(over === 0 || (over === 1 && granules >= entries));
+    }
+    const pages: number[] = [];
+    eachRange(0, 3 * g, true, false, (page) => pages.push(page), granuleLg2);
+    t.deepEqual(pages, [0, g, 2 * g]);
+    t.false(tooBig((entries - 1) * g, false, granuleLg2));
+    t.true(tooBig(entries * g, false, granuleLg2));
+  }
 });
 
 // ---- invalidation arrays ----
@@ -222,6 +249,28 @@ test('stage-1 CD: the words of the specification', (t) => {
       (0xbeefn << 48n),
   );
   t.is(cd[1], 0x8000_2000n);
+});
+
+test('images: granule and start level are encoded as STE.S2TG, STE.S2SL0 and CD.TG0 have them', (t) => {
+  // [granule, start level, S2TG, S2SL0]
+  for (const [granuleLg2, startLevel, tg, sl0] of [
+    [12, 0, 0n, 2n],
+    [12, 1, 0n, 1n],
+    [12, 2, 0n, 0n],
+    [12, 3, 0n, 3n],
+    [14, 1, 2n, 2n],
+    [14, 2, 2n, 1n],
+    [16, 1, 1n, 2n],
+    [16, 3, 1n, 0n],
+  ] as const) {
+    const word = stage2Ste({ ...S2, granuleLg2, startLevel }, PLAIN)[2]!;
+    t.is((word >> 46n) & 3n, tg);
+    t.is((word >> 38n) & 3n, sl0);
+  }
+  const tg0 = ([12, 14, 16] as const).map(
+    (granuleLg2) => (stage1Cd({ asid: 1, root: 0, inputBits: 48, granuleLg2, ips: 5 })[0]! >> 6n) & 3n,
+  );
+  t.deepEqual(tg0, [0n, 2n, 1n]);
 });
 
 // ---- guest commands ----
