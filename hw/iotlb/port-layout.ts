@@ -69,9 +69,10 @@ export const XLAT_PERM_GLOBAL = 1 << 3;
 export const XLAT_PERM_EXECUTE = 1 << 4;
 export const XLAT_PENDING = 0xffff_ffff;
 
-/** Fault detail: bit 0 stage 2; bits 1-2 class (0 CD, 1 TTD, 2 IN). */
+/** Fault detail: bit 0 stage 2; bits 1-2 class (0 CD, 1 TTD, 2 IN); bit 3: hardware was to update a stage-1 descriptor. */
 export const XLAT_FAULT_S2 = 1 << 0;
 export const XLAT_FAULT_CLASS_SHIFT = 1;
+export const XLAT_FAULT_TABLE_WRITE = 1 << 3;
 export const CLASS_CD = 0;
 export const CLASS_TTD = 1;
 export const CLASS_IN = 2;
@@ -99,6 +100,8 @@ export const PortLayout = layout('port', 1, {
   batchSeq: u32(),
   /** Requests of any batch whose answers were not yet taken: never more than PORT_RING. */
   inFlight: u32(),
+  /** SubstreamID of what the micro-TLB holds, plus one: 0 stands for NO_SSID. */
+  microSsid: u32(),
   hitsMicro: line(u64()),
   hitsIotlb: u64(),
   misses: u64(),

@@ -130,6 +130,8 @@ export const CONTEXT_FLAG_E0PD = 1 << 18;
 export const CONTEXT_FLAG_E2H = 1 << 19;
 /** STE.S2PTW: a stage-1 table in Device memory is a stage-2 permission fault. */
 export const CONTEXT_FLAG_S2_PTW = 1 << 20;
+/** The SMMU has 52-bit addresses: with the 64 KiB granule, descriptor bits 15:12 and level-1 blocks mean something. */
+export const CONTEXT_FLAG_OAS52 = 1 << 21;
 /** STE.PRIVCFG and INSTCFG, two bits each: what a transaction counts as, whatever it says of itself. */
 export const CONTEXT_FLAG_PRIVCFG_SHIFT = 24;
 export const CONTEXT_FLAG_INSTCFG_SHIFT = 26;

@@ -23,6 +23,7 @@ export interface IotlbEntryView {
   readonly readable: boolean;
   readonly writable: boolean;
   readonly global: boolean;
+  /** Neither: the entry is of an EL2 regime. */
   readonly stage1: boolean;
   readonly stage2: boolean;
   readonly fillSeq: number;
@@ -64,8 +65,12 @@ interface Exports {
     pages: number,
   ): number;
   iotlbInvalidateIpa(unit: number, iotlb: number, vmid: number, firstPage: number, pages: number): number;
+  iotlbInvalidateEl2All(iotlb: number): number;
+  iotlbInvalidateEl2Asid(iotlb: number, asid: number): number;
+  iotlbInvalidateEl2Va(unit: number, iotlb: number, asid: number, firstPage: number, pages: number): number;
   iotlbCountVmid(iotlb: number, vmid: number): number;
   iotlbCountAsid(iotlb: number, vmid: number, asid: number): number;
+  iotlbCountEl2(iotlb: number): number;
   iotlbFindPa(iotlb: number, firstPfn: number, pages: number, from: number): number;
   iotlbSnapshot(iotlb: number, index: number): number;
   snapshotTag(): number;
@@ -150,7 +155,7 @@ export class Kernel {
     return this.#x.iotlbInvalidateAll(unit, iotlb);
   }
 
-  /** TLBI_S12_VMALL, or TLBI_NH_ALL when `s1Only`: entries in which stage 1 took part. */
+  /** TLBI_S12_VMALL, or TLBI_NH_ALL when `s1Only`: entries in which stage 1 took part. Never those of EL2. */
   iotlbInvalidateVmid(iotlb: number, vmid: number, s1Only: boolean): number {
     return this.#x.iotlbInvalidateVmid(iotlb, vmid, s1Only ? 1 : 0);
   }
@@ -180,6 +185,24 @@ export class Kernel {
     return this.#x.iotlbInvalidateIpa(unit, iotlb, vmid, firstPage, pages);
   }
 
+  /** TLBI_EL2_ALL: entries of the EL2 and EL2-E2H regimes. */
+  iotlbInvalidateEl2All(iotlb: number): number {
+    return this.#x.iotlbInvalidateEl2All(iotlb);
+  }
+
+  /** TLBI_EL2_ASID (EL2-E2H): those of one ASID that are not global. */
+  iotlbInvalidateEl2Asid(iotlb: number, asid: number): number {
+    return this.#x.iotlbInvalidateEl2Asid(iotlb, asid);
+  }
+
+  /**
+   * TLBI_EL2_VA, or TLBI_EL2_VAA with asid -1, as iotlbInvalidateVa. Without E2H entries have ASID 0 and none is
+   * global.
+   */
+  iotlbInvalidateEl2Va(unit: number, iotlb: number, asid: number, firstPage: number, pages: number): number {
+    return this.#x.iotlbInvalidateEl2Va(unit, iotlb, asid, firstPage, pages);
+  }
+
   // ---- IOTLB: readers (any thread; every answer is sequence-checked) ----
 
   /**
@@ -192,6 +215,11 @@ export class Kernel {
 
   iotlbCountVmid(iotlb: number, vmid: number): number {
     return this.#x.iotlbCountVmid(iotlb, vmid);
+  }
+
+  /** Entries of the EL2 regimes, which no VMID's count has. */
+  iotlbCountEl2(iotlb: number): number {
+    return this.#x.iotlbCountEl2(iotlb);
   }
 
   /** Stage-1 entries of one ASID, global ones not counted. */
@@ -229,7 +257,8 @@ export class Kernel {
 
   /**
    * Translates one Xlat in place: IOTLB first, then the walk that the StreamContext asks for, which fills the
-   * IOTLB. On a fault `pa` is 0, but the address that was fetched for F_WALK_EABT.
+   * IOTLB, and may update descriptors in RAM (HTTU). On a fault `pa` is 0, but the address that was fetched for
+   * F_WALK_EABT. An XLAT_FLAG_ATS request that succeeds has XLAT_PERM_* in `fault`.
    * @returns the Xlat's status: 0, an SMMU event number, or XLAT_ABORT
    */
   translate(unit: number, context: number, iotlb: number, xlat: number): number {

@@ -20,6 +20,7 @@ import {
   CONTEXT_FLAG_HAD,
   CONTEXT_FLAG_INSTCFG_SHIFT,
   CONTEXT_FLAG_MEV,
+  CONTEXT_FLAG_OAS52,
   CONTEXT_FLAG_PAN,
   CONTEXT_FLAG_PRIVCFG_SHIFT,
   CONTEXT_FLAG_S1_ABORT,
@@ -264,6 +265,7 @@ function decodeStage2(ste: Uint32Array, config: Smmuv3Config, out: StreamConfig)
   if (httuBeyond(config, update, dirty)) return refuse(out, C_BAD_STE, 'HTTU (STE.S2HA, S2HD)');
   const lg2 = granule(config, STE.S2TG.get(ste));
   if (lg2 === undefined) return refuse(out, C_BAD_STE, 'granule (STE.S2TG)');
+  if (lg2 === 16 && config.oasBits > 48) out.flags |= CONTEXT_FLAG_OAS52;
   const t0sz = STE.S2T0SZ.get(ste);
   if (t0sz > MAX_TXSZ || t0sz < Math.max(lg2 === 16 ? 12 : 16, 64 - config.oasBits)) return C_BAD_STE;
   out.s2InputBits = 64 - t0sz;
@@ -351,6 +353,7 @@ export function decodeCd(cd: Uint32Array, config: Smmuv3Config, out: StreamConfi
   if (CD.TBI0.get(cd) === 1) return refuse(out, C_BAD_CD, 'top-byte-ignore (CD.TBI0)');
   const lg2 = granule(config, CD.TG0.get(cd));
   if (lg2 === undefined) return refuse(out, C_BAD_CD, 'granule (CD.TG0)');
+  if (lg2 === 16 && config.oasBits > 48) out.flags |= CONTEXT_FLAG_OAS52;
   const t0sz = CD.T0SZ.get(cd);
   if (t0sz > MAX_TXSZ || t0sz < (lg2 === 16 && vaBits(config) === 52 ? 12 : 16)) return C_BAD_CD;
   out.s1GranuleLg2 = lg2;

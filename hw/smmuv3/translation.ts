@@ -12,6 +12,7 @@ import {
   XLAT_BYTES,
   XLAT_FAULT_CLASS_SHIFT,
   XLAT_FAULT_S2,
+  XLAT_FAULT_TABLE_WRITE,
   XLAT_FLAG_INSTRUCTION,
   XLAT_FLAG_PRIVILEGED,
   XLAT_FLAG_WRITE,
@@ -220,8 +221,12 @@ export class Translation {
         s2,
         class: (detail >> XLAT_FAULT_CLASS_SHIFT) & 3,
         ipa: s2 ? Math.floor(word52(u32, x + IPA) / 4096) * 4096 : 0,
-        // A table is only ever read: there is no hardware update of descriptors.
-        ttrnw: status === F_PERMISSION && s2 && ((detail >> XLAT_FAULT_CLASS_SHIFT) & 3) !== EVENT_CLASS_IN,
+        // A table is read, but for a hardware update of a stage-1 descriptor.
+        ttrnw:
+          status === F_PERMISSION &&
+          s2 &&
+          ((detail >> XLAT_FAULT_CLASS_SHIFT) & 3) !== EVENT_CLASS_IN &&
+          (detail & XLAT_FAULT_TABLE_WRITE) === 0,
         fetchAddr: status === F_WALK_EABT ? Math.floor(word52(u32, x + PA) / 8) * 8 : 0,
       },
       (flags & CONTEXT_FLAG_MEV) !== 0,

@@ -25,6 +25,9 @@ export interface ContextFields {
   s2InputBits?: number;
   s2OutputBits?: number;
   s2StartLevel?: number;
+  s1GranuleLg2?: number;
+  s2GranuleLg2?: number;
+  ssid?: number;
 }
 
 export interface XlatResult {
@@ -95,7 +98,8 @@ export class KernelBench {
 
   /** Writes the context of a stream and returns where it lies. */
   context(sid: number, fields: ContextFields): number {
-    const base = this.contexts + (sid & 1023) * 128;
+    const ssid = fields.ssid ?? 0xffff_ffff;
+    const base = this.contexts + ((sid ^ (Math.imul(ssid + 1, 0x9e37_79b1) >>> 20)) & 1023) * 128;
     const at = StreamContext.at;
     const all = {
       tag: 0,
@@ -111,9 +115,11 @@ export class KernelBench {
       s2InputBits: 48,
       s2OutputBits: 48,
       s2StartLevel: 0,
+      s1GranuleLg2: 12,
+      s2GranuleLg2: 12,
+      ssid: 0xffff_ffff,
       ...all,
       sid,
-      ssid: 0xffff_ffff,
       valid: 1,
     };
     for (const [key, value] of Object.entries(more)) {

@@ -75,13 +75,15 @@ export const cd = (s1: Stage1): bigint[] => [
   0n,
 ];
 
+/** Stage 2, MemAttr: what is not this is Device memory, where S2PTW allows no table. */
+const S2_NORMAL = 0xfn << 2n;
 /** Leaves: stage 1 AP[1] unprivileged, nG, AF; stage 2 S2AP read and write, AF. */
 export const S1_PAGE = 0x3n | (1n << 6n) | (1n << 10n) | (1n << 11n);
 export const S1_PAGE_GLOBAL = S1_PAGE & ~(1n << 11n);
 export const S1_PAGE_RO = S1_PAGE | (1n << 7n);
 export const S1_BLOCK = S1_PAGE & ~2n;
-export const S2_PAGE = 0x3n | (3n << 6n) | (1n << 10n);
-export const S2_PAGE_RO = 0x3n | (1n << 6n) | (1n << 10n);
+export const S2_PAGE = 0x3n | S2_NORMAL | (3n << 6n) | (1n << 10n);
+export const S2_PAGE_RO = 0x3n | S2_NORMAL | (1n << 6n) | (1n << 10n);
 export const S2_BLOCK = S2_PAGE & ~2n;
 
 export type Command = readonly [bigint, bigint];

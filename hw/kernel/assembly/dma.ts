@@ -6,8 +6,9 @@
  *                     8 physical page | 16 fillSeq | 20 IPA page, low 32 bits; read and filled in hits.ts too
  *
  * The micro-TLB is the device's alone, so it is read plainly. It holds what was seen in one generation: any
- * SYNC moves the generation, and the next batch then starts with it empty. A foreign StreamID or a SubstreamID
- * in a slot is none of the caches' business: it goes to the pIOMMU, which knows what to say about it.
+ * SYNC moves the generation, and the next batch then starts with it empty; so does a change of SubstreamID. A
+ * foreign StreamID, and what is more than a plain read or write, is none of the caches' business: it goes to the
+ * pIOMMU, which knows what to say about it.
  */
 import { clearHits, iotlbHits, microHits, microOf, remember, runHits } from './hits';
 import {
@@ -27,10 +28,13 @@ import {
   CONTEXT_BYPASS,
   CONTEXT_BYTES,
   CONTEXT_COUNT,
+  CONTEXT_FLAGS,
   CONTEXT_KIND,
   CONTEXT_NESTED,
   CONTEXT_S1,
+  CONTEXT_S1_EL2,
   CONTEXT_S1_OUTPUT_BITS,
+  CONTEXT_S2,
   CONTEXT_SEQ,
   CONTEXT_SID,
   CONTEXT_SSID,
@@ -39,7 +43,6 @@ import {
   IOTLB_ENTRIES,
   MICRO_BYTES,
   MICRO_ENTRIES,
-  NO_SSID,
   PORT_ACK,
   PORT_BATCH,
   PORT_BATCH_SEQ,
@@ -52,6 +55,7 @@ import {
   PORT_IOTLB,
   PORT_LAST_GEN,
   PORT_MICRO,
+  PORT_MICRO_SSID,
   PORT_MISSES,
   PORT_OUTSTANDING,
   PORT_REQ,
@@ -87,7 +91,7 @@ import {
 } from './layout';
 import { schedulePoint } from './machine';
 import { copyXlat, ringSlot } from './rings';
-import { abort, BYPASS_LG2, stagesOf, succeed } from './walk';
+import { abort, BYPASS_LG2, cacheable, stagesOf, succeed } from './walk';
 
 const EBUSY: i32 = 16;
 const SLOT_BITS: u32 = 6;
@@ -100,27 +104,58 @@ let likelyLg2: u32 = 12;
 let contextKind: u32 = 0;
 let contextTag: u32 = 0;
 let contextOutputBits: u32 = 0;
+/** Whether the IOTLB may answer its plain reads and writes. */
+let contextCached: bool = false;
 
-/** @returns whether the configuration of `sid` is cached */
-function readContext(contexts: usize, sid: u32): bool {
-  const context = contexts + (sid % CONTEXT_COUNT) * CONTEXT_BYTES;
+/** unit-layout.ts contextIndex. */
+function contextIndex(sid: u32, ssid: u32): u32 {
+  return (sid ^ (((ssid + 1) * 0x9e37_79b1) >>> 20)) % CONTEXT_COUNT;
+}
+
+/** @returns whether the configuration of the stream, or substream, is cached */
+function readContext(contexts: usize, sid: u32, ssid: u32): bool {
+  const context = contexts + contextIndex(sid, ssid) * CONTEXT_BYTES;
   const seq = atomic.load<u32>(context, CONTEXT_SEQ);
   schedulePoint();
   const usable =
     (atomic.load<u32>(context, CONTEXT_SID) == sid) &
-    (atomic.load<u32>(context, CONTEXT_SSID) == NO_SSID) &
+    (atomic.load<u32>(context, CONTEXT_SSID) == ssid) &
     (atomic.load<u32>(context, CONTEXT_VALID) != 0) &
     ((seq & 1) == 0);
   contextKind = atomic.load<u32>(context, CONTEXT_KIND);
   contextTag = atomic.load<u32>(context, CONTEXT_TAG);
   contextOutputBits = atomic.load<u32>(context, CONTEXT_S1_OUTPUT_BITS);
+  const flags = atomic.load<u32>(context, CONTEXT_FLAGS);
   schedulePoint();
-  return usable & (atomic.load<u32>(context, CONTEXT_SEQ) == seq);
+  const known = usable & (atomic.load<u32>(context, CONTEXT_SEQ) == seq);
+  contextCached = known & (contextKind >= CONTEXT_S1) & (contextKind <= CONTEXT_S1_EL2) & cacheable(flags);
+  return known;
 }
 
 /** What an access needs in a page word. */
 function needOf(xlat: usize): u32 {
   return u32(READ) << (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE);
+}
+
+/** Neither privileged, nor an instruction, nor about ATS: what the caches are for. */
+function plain(xlat: usize): bool {
+  return (load<u32>(xlat, XLAT_FLAGS) & ~XLAT_FLAG_WRITE) == 0;
+}
+
+/** What an IPA from a cache is ANDed with: it means something only where there is a stage 2. */
+function ipaMaskOf(kind: u32): u64 {
+  return select<u64>(~0, 0, (kind == CONTEXT_S2) | (kind == CONTEXT_NESTED));
+}
+
+/** 0 bits: unchecked. */
+function fits(iova: u64, bits: u32): bool {
+  return bits == 0 || bits >= 64 || iova >> u64(bits) == 0;
+}
+
+/** The micro-TLB holds one substream at a time. */
+function takeSubstream(port: usize, ssid: u32): void {
+  memory.fill(port + PORT_MICRO, 0, MICRO_ENTRIES * MICRO_BYTES);
+  store<u32>(port, ssid + 1, PORT_MICRO_SSID);
 }
 
 function count(port: usize, at: usize, n: u32): void {
@@ -164,13 +199,14 @@ export function dmaBegin(port: usize, slots: u32): i32 {
   const sid = load<u32>(port, PORT_SID);
   enter(port, unit);
 
-  const known = readContext(load<u32>(port, PORT_CONTEXTS), sid);
-  const kind = contextKind;
-  const tag = contextTag;
-  const outputBits = contextOutputBits;
-  const translated = known && kind >= CONTEXT_S1 && kind <= CONTEXT_NESTED;
-  const stages = stagesOf(kind);
-  const ipaMask = select<u64>(0, ~0, kind == CONTEXT_S1);
+  const contexts = <usize>load<u32>(port, PORT_CONTEXTS);
+  let ssid = load<u32>(port, PORT_MICRO_SSID) - 1;
+  let known = readContext(contexts, sid, ssid);
+  let kind = contextKind;
+  let tag = contextTag;
+  let translated = contextCached;
+  let stages = stagesOf(kind);
+  let ipaMask = ipaMaskOf(kind);
 
   const batchSeq = (load<u32>(port, PORT_BATCH_SEQ) + 1) & BATCH_SEQ_MASK;
   store<u32>(port, batchSeq, PORT_BATCH_SEQ);
@@ -190,6 +226,7 @@ export function dmaBegin(port: usize, slots: u32): i32 {
         iotlb + IOTLB_ENTRIES,
         setMask(iotlb),
         sid,
+        ssid,
         tag,
         (u64(lg2) << SIZE_SHIFT) | stages | VALID,
         spreadOf(tag, lg2 - 12),
@@ -200,8 +237,21 @@ export function dmaBegin(port: usize, slots: u32): i32 {
       if (i >= n) break;
       xlat = port + PORT_BATCH + i * XLAT_BYTES;
     }
-    const ours = (load<u32>(xlat, XLAT_SID) == sid) & (load<u32>(xlat, XLAT_SSID) == NO_SSID);
-    if (ours & translated) {
+    const mine = (load<u32>(xlat, XLAT_SID) == sid) & plain(xlat);
+    if (mine & (load<u32>(xlat, XLAT_SSID) != ssid)) {
+      ssid = load<u32>(xlat, XLAT_SSID);
+      takeSubstream(port, ssid);
+      known = readContext(contexts, sid, ssid);
+      kind = contextKind;
+      tag = contextTag;
+      translated = contextCached;
+      stages = stagesOf(kind);
+      ipaMask = ipaMaskOf(kind);
+      // Once more, from the micro-TLB on.
+      i--;
+      continue;
+    }
+    if (mine & translated) {
       // Nothing in the micro-TLB, and no entry of the likely size: all the sizes.
       const iova = load<u64>(xlat, XLAT_IOVA);
       if (find(unit, iotlb, tag, stages, iova >> 12) != 0 && (u32(hitWord) & needOf(xlat)) != 0) {
@@ -215,14 +265,14 @@ export function dmaBegin(port: usize, slots: u32): i32 {
         otherSize++;
         continue;
       }
-    } else if (ours & known) {
+    } else if (mine & known) {
       if (kind == CONTEXT_ABORT) {
         abort(xlat);
         faults++;
         continue;
       }
       const iova = load<u64>(xlat, XLAT_IOVA);
-      if (kind == CONTEXT_BYPASS && (outputBits == 0 || outputBits >= 64 || iova >> u64(outputBits) == 0)) {
+      if (kind == CONTEXT_BYPASS && fits(iova, contextOutputBits)) {
         succeed(xlat, iova, 0, BYPASS_LG2, 0, XLAT_FROM_BYPASS);
         continue;
       }
@@ -256,6 +306,7 @@ export function dmaPoll(port: usize): i32 {
   store<u32>(port, flying - min(prod - cons, flying), PORT_IN_FLIGHT);
   const batchSeq = load<u32>(port, PORT_BATCH_SEQ);
   const sid = load<u32>(port, PORT_SID);
+  const microSsid = load<u32>(port, PORT_MICRO_SSID);
   let faults: u32 = 0;
   for (; cons != prod; cons++) {
     const from = ringSlot(port + PORT_RESP, cons);
@@ -280,7 +331,8 @@ export function dmaPoll(port: usize): i32 {
     } else if (
       load<u32>(xlat, XLAT_SOURCE) != XLAT_FROM_BYPASS &&
       load<u32>(xlat, XLAT_SID) == sid &&
-      load<u32>(xlat, XLAT_SSID) == NO_SSID
+      load<u32>(xlat, XLAT_SSID) + 1 == microSsid &&
+      plain(xlat)
     ) {
       // The answer proves no more than the access that was asked for.
       const iova = load<u64>(xlat, XLAT_IOVA);

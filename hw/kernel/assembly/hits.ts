@@ -75,7 +75,8 @@ function differs(way: usize, guess: u64): u64 {
  * @param micros   first slot of the micro-TLB
  * @param sets     first set of the IOTLB
  * @param mask     number of sets, less one
- * @param sid, tag  of the stream, whose SubstreamID-less transactions are ours
+ * @param sid, ssid  of the transactions that are ours
+ * @param tag      of their context
  * @param keyLow   size, stages and valid bit, as in a page word
  * @param spread   spreadOf tag and size
  * @param sizeLg2  log2 of the size that is looked for
@@ -90,6 +91,7 @@ export function runHits(
   sets: usize,
   mask: u32,
   sid: u32,
+  ssid: u32,
   tag: u32,
   keyLow: u64,
   spread: u32,
@@ -101,9 +103,17 @@ export function runHits(
   let xlat = first;
   let fromMicro: u32 = 0;
   for (; xlat < end; xlat += XLAT_BYTES) {
-    if (((load<u32>(xlat, XLAT_SID) ^ sid) | ~load<u32>(xlat, XLAT_SSID)) != 0) break;
+    const flags = load<u32>(xlat, XLAT_FLAGS);
+    // Only plain reads and writes are cached.
+    if (
+      ((load<u32>(xlat, XLAT_SID) ^ sid) |
+        (load<u32>(xlat, XLAT_SSID) ^ ssid) |
+        (flags & ~XLAT_FLAG_WRITE)) !=
+      0
+    )
+      break;
     const iova = load<u64>(xlat, XLAT_IOVA);
-    const need = READ + ((load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE) << 1);
+    const need = READ << flags;
     const micro = microOf(micros, iova >> 12);
     const known = load<u64>(micro, MICRO_WORD);
     // Two branches: both are well predicted, and joining the conditions costs more.

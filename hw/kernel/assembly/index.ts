@@ -4,12 +4,16 @@ export { dmaBegin, dmaEnd, dmaPoll } from './dma';
 export { runHits } from './hits';
 export {
   iotlbCountAsid,
+  iotlbCountEl2,
   iotlbCountVmid,
   iotlbFill,
   iotlbFindPa,
   iotlbInit,
   iotlbInvalidateAll,
   iotlbInvalidateAsid,
+  iotlbInvalidateEl2All,
+  iotlbInvalidateEl2Asid,
+  iotlbInvalidateEl2Va,
   iotlbInvalidateIpa,
   iotlbInvalidateVa,
   iotlbInvalidateVmid,

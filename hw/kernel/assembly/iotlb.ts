@@ -5,6 +5,9 @@
  *   page word   63..12 input page | 11..6 log2 size | 5 S2 | 4 S1 | 3 global | 2 W | 1 R | 0 valid
  *   set         hash(page in units of the size, VMID, ASID, size); a size is probed only if present in leafSizes
  *
+ * Entries of EL2 have neither stage bit and VMID 0, so that no command of the other regimes matches them, nor the
+ * TLBI_EL2_* any but them. Sizes are what leaves and contiguous groups come in: 4 KiB to 4 TiB.
+ *
  * A global entry is kept under the ASID it was walked for, and only invalidation knows that it is global:
  * that never hits wrongly, and costs capacity where global pages are shared by ASIDs.
  * Removing an entry clears its page word and leaves the sequence: a reader either saw it, and is inside its
@@ -221,8 +224,8 @@ export function iotlbInvalidateAll(unit: usize, iotlb: usize): i32 {
 }
 
 export function iotlbInvalidateVmid(iotlb: usize, vmid: u32, s1Only: u32): i32 {
-  const word = VALID | select<u64>(S1, 0, s1Only != 0);
-  return sweep(iotlb, 0xffff, vmid, word, word);
+  const removed = sweep(iotlb, 0xffff, vmid, VALID | S1, VALID | S1);
+  return s1Only != 0 ? removed : removed + sweep(iotlb, 0xffff, vmid, VALID | S1 | S2, VALID | S2);
 }
 
 export function iotlbInvalidateAsid(iotlb: usize, vmid: u32, asid: u32): i32 {
@@ -307,6 +310,36 @@ export function iotlbInvalidateVa(
   return removed;
 }
 
+/** Entries of EL2, which are those of neither stage. */
+export function iotlbInvalidateEl2All(iotlb: usize): i32 {
+  return sweep(iotlb, 0, 0, VALID | S1 | S2, VALID);
+}
+
+export function iotlbInvalidateEl2Asid(iotlb: usize, asid: u32): i32 {
+  return sweep(iotlb, 0xffff_0000, asid << 16, VALID | S1 | S2 | GLOBAL, VALID);
+}
+
+export function iotlbInvalidateEl2Va(unit: usize, iotlb: usize, asid: i32, firstPage: f64, pages: f64): i32 {
+  if (!(pages > 0)) return 0;
+  const first = u64(firstPage);
+  const last = first + u64(pages) - 1;
+  if (asid >= 0 && (load<u32>(unit, UNIT_LEAF_SIZES) & LEAF_SIZES_GLOBAL) == 0) {
+    const removed = probeRange(unit, iotlb, u32(asid) << 16, KEY_MASK, VALID, first, last);
+    if (removed >= 0) return removed;
+  }
+  let removed = 0;
+  for (let entry = iotlb + IOTLB_ENTRIES, end = endOf(iotlb); entry < end; entry += IOTLB_ENTRY_BYTES) {
+    const word = load<u64>(entry, IOTLB_ENTRY_PAGE);
+    if ((word & (VALID | S1 | S2)) != VALID) continue;
+    if (asid >= 0 && load<u32>(entry, IOTLB_ENTRY_TAG) >>> 16 != u32(asid) && (word & GLOBAL) == 0) continue;
+    if (overlaps(word, first, last)) {
+      remove(entry);
+      removed++;
+    }
+  }
+  return removed;
+}
+
 export function iotlbInvalidateIpa(unit: usize, iotlb: usize, vmid: u32, firstPage: f64, pages: f64): i32 {
   if (!(pages > 0)) return 0;
   const first = u64(firstPage);
@@ -354,7 +387,14 @@ function count(iotlb: usize, tagMask: u32, tag: u32, wordMask: u64, word: u64): 
 }
 
 export function iotlbCountVmid(iotlb: usize, vmid: u32): i32 {
-  return count(iotlb, 0xffff, vmid, VALID, VALID);
+  return (
+    count(iotlb, 0xffff, vmid, VALID | S1, VALID | S1) +
+    count(iotlb, 0xffff, vmid, VALID | S1 | S2, VALID | S2)
+  );
+}
+
+export function iotlbCountEl2(iotlb: usize): i32 {
+  return count(iotlb, 0, 0, VALID | S1 | S2, VALID);
 }
 
 export function iotlbCountAsid(iotlb: usize, vmid: u32, asid: u32): i32 {

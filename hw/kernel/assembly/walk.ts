@@ -1,36 +1,32 @@
 /**
- * Page-table walks as the SMMU makes them: AArch64 VMSAv8-64, 4 KiB granule, stage 1 (TTB0), stage 2, and
- * nested, where every stage-1 table access goes through stage 2 ([DDI0487] D8.2, D8.3; [IHI0070] 3.4, 7.3).
- * Faults are named by SMMU event number.
+ * Translation as the SMMU makes it: IOTLB, the stages that the StreamContext asks for, fill, answer. [IHI0070] 3.3.
  *
- * Every transaction counts as unprivileged data: XN, PXN and privileged-only permissions play no part.
- * Not modelled: 16 KiB and 64 KiB granules, 52-bit addresses, contiguous hints (each entry stands for itself),
- * TTB1, hardware update of access and dirty flags, memory types.
+ *   cached     unprivileged data (EL2 without E2H: data): IOTLB first, and the walk fills it
+ *   unusual    privileged and instruction accesses, by their own saying or by STE.PRIVCFG and INSTCFG: walked, and
+ *              never cached, because an entry knows one privilege's data permissions only; CD.E0PD0 likewise
+ *   ATS        a Translation Request: the answer says what is permitted, and a write that is not is no fault
+ *   translated the address comes from an ATC: it passes, or (split stage) takes stage 2 alone
+ *
+ * Whether a stream may send ATS traffic at all is decided before a record comes here ([IHI0070] 3.9).
  */
-import { fill, find, hitFillSeq, hitIpaPage, hitPa, hitWord, nextFillSeq } from './iotlb';
+import { fill, find, hitFillSeq, hitIpaPage, hitPa, hitWord, nextFillSeq, S1, S2 } from './iotlb';
 import {
   CLASS_CD,
   CLASS_IN,
-  CLASS_TTD,
   CONTEXT_ABORT,
   CONTEXT_BYPASS,
-  CONTEXT_FLAG_S1_AF_FAULT,
-  CONTEXT_FLAG_S2_AF_FAULT,
+  CONTEXT_FLAG_ATS_S1CHK,
+  CONTEXT_FLAG_E0PD,
+  CONTEXT_FLAG_INSTCFG_SHIFT,
+  CONTEXT_FLAG_PRIVCFG_SHIFT,
   CONTEXT_FLAGS,
   CONTEXT_KIND,
   CONTEXT_NESTED,
   CONTEXT_S1,
-  CONTEXT_S1_INPUT_BITS,
+  CONTEXT_S1_EL2,
   CONTEXT_S1_OUTPUT_BITS,
-  CONTEXT_S1_ROOT,
-  CONTEXT_S1_START_LEVEL,
   CONTEXT_S2,
-  CONTEXT_S2_INPUT_BITS,
-  CONTEXT_S2_OUTPUT_BITS,
-  CONTEXT_S2_ROOT,
-  CONTEXT_S2_START_LEVEL,
   CONTEXT_TAG,
-  F_ACCESS,
   F_ADDR_SIZE,
   F_PERMISSION,
   F_TRANSLATION,
@@ -41,6 +37,10 @@ import {
   XLAT_FAULT_CLASS_SHIFT,
   XLAT_FAULT_S2,
   XLAT_FILL_SEQ,
+  XLAT_FLAG_ATS,
+  XLAT_FLAG_INSTRUCTION,
+  XLAT_FLAG_PRIVILEGED,
+  XLAT_FLAG_TRANSLATED,
   XLAT_FLAG_WRITE,
   XLAT_FLAGS,
   XLAT_FROM_BYPASS,
@@ -55,218 +55,41 @@ import {
   XLAT_SOURCE,
   XLAT_STATUS,
 } from './layout';
-import { ramWord, schedulePoint } from './machine';
+import { G, onePrivilege, PRIVILEGED, R, UNUSUAL, W, X } from './permissions';
+import {
+  ADDRESS,
+  AF,
+  beginWalk,
+  blame,
+  fits,
+  forgetTables,
+  outBits,
+  outFault,
+  outFetch,
+  outIpa,
+  outLevel,
+  outLg2,
+  outPa,
+  stage1,
+  stage2,
+  TABLE,
+} from './stages';
 
-/** Next-level table or output address in a descriptor. */
-export const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
-export const AF: u64 = 1 << 10;
-const NG: u64 = 1 << 11;
-/** Stage 1, AP[1]: unprivileged access; AP[2]: read-only. APTable[0] and [1] take the same away below. */
-const AP_UNPRIVILEGED: u64 = 1 << 6;
-const AP_READ_ONLY: u64 = 1 << 7;
-const AP_TABLE_PRIVILEGED: u64 = 1 << 61;
-const AP_TABLE_READ_ONLY: u64 = 1 << 62;
+export { ADDRESS, AF };
 
-/** Permissions as they stand in an IOTLB page word. */
-const R: u32 = 2;
-const W: u32 = 4;
-const GLOBAL: u32 = 8;
-const STAGE1: u64 = 16;
-const STAGE2: u64 = 32;
+/** STE.PRIVCFG and INSTCFG: the low bit of an override says privileged, or instruction. */
+const CFG_OVERRIDE: u32 = 2;
+const CFG_MASK: u32 = 3;
+/** Contexts some of whose plain-looking transactions are not: bit 0 of the override matters only with bit 1. */
+const CONTEXT_FLAGS_UNUSUAL: u32 =
+  CONTEXT_FLAG_E0PD |
+  (CFG_OVERRIDE << CONTEXT_FLAG_PRIVCFG_SHIFT) |
+  (CFG_OVERRIDE << CONTEXT_FLAG_INSTCFG_SHIFT);
 
-// What the last stage of a walk found. Globals, because a function returns one value.
-let outPa: u64 = 0;
-let outLg2: u32 = 0;
-let outBits: u32 = 0;
-/** On a fault. */
-let outLevel: u32 = 0;
-let outFault: u32 = 0;
-let outIpa: u64 = 0;
-/** Physical address whose fetch was aborted. */
-let outFetch: u64 = 0;
-
-function fits(address: u64, bits: u32): bool {
-  return bits >= 64 || address >> u64(bits) == 0;
-}
-
-/** A root is aligned to its own size, of which the low bits of the register are no part. */
-function alignRoot(root: u64, inputBits: u32, startLevel: u32): u64 {
-  const lg2 = i32(inputBits) - i32(39 - 9 * startLevel) + 3;
-  return lg2 <= 4 ? root & ~0xf : root & ~(((<u64>1) << u64(min(lg2, 16))) - 1);
-}
-
-/** Stage 2 of one address. @returns a status; sets outPa, outLg2, outBits, or outLevel (and outFetch) */
-function stage2(context: usize, ipa: u64, need: u32): u32 {
-  const inputBits = load<u32>(context, CONTEXT_S2_INPUT_BITS);
-  const outputBits = load<u32>(context, CONTEXT_S2_OUTPUT_BITS);
-  let level = load<u32>(context, CONTEXT_S2_START_LEVEL);
-  outLevel = level;
-  if (!fits(ipa, inputBits) || level > 3) return F_TRANSLATION;
-  let shift = u64(39 - 9 * level);
-  // Concatenated roots are one long table: the first index is as wide as the input range makes it.
-  let slot = alignRoot(load<u64>(context, CONTEXT_S2_ROOT), inputBits, level) + ((ipa >> shift) << 3);
-  let descriptor: u64 = 0;
-  for (;;) {
-    const word = ramWord(slot);
-    outLevel = level;
-    if (word == 0) {
-      outFetch = slot;
-      return F_WALK_EABT;
-    }
-    schedulePoint();
-    descriptor = atomic.load<u64>(word);
-    if ((descriptor & 1) == 0) return F_TRANSLATION;
-    if (level == 3) {
-      if ((descriptor & 2) == 0) return F_TRANSLATION;
-      break;
-    }
-    if ((descriptor & 2) == 0) {
-      if (level == 0) return F_TRANSLATION;
-      break;
-    }
-    const table = descriptor & ADDRESS;
-    if (!fits(table, outputBits)) return F_ADDR_SIZE;
-    level++;
-    shift -= 9;
-    slot = table + (((ipa >> shift) & 511) << 3);
-  }
-  const below = ((<u64>1) << shift) - 1;
-  const base = descriptor & ADDRESS & ~below;
-  if (!fits(base, outputBits)) return F_ADDR_SIZE;
-  if ((descriptor & AF) == 0 && (load<u32>(context, CONTEXT_FLAGS) & CONTEXT_FLAG_S2_AF_FAULT) != 0)
-    return F_ACCESS;
-  const permissions = (u32(descriptor >> 6) & 3) << 1;
-  if ((need & ~permissions) != 0) return F_PERMISSION;
-  outPa = base | (ipa & below);
-  outLg2 = u32(shift);
-  outBits = permissions;
-  return XLAT_OK;
-}
-
-// A walk cache that lives as long as one batch: for each level of stage 1, the last table page and where
-// stage 2 put it. No command is processed within a batch, so nothing can be stale; the next batch starts empty.
-const NO_PAGE: u64 = 0xffff_ffff_ffff_ffff;
-let tableIpa0: u64 = NO_PAGE;
-let tableIpa1: u64 = NO_PAGE;
-let tableIpa2: u64 = NO_PAGE;
-let tableIpa3: u64 = NO_PAGE;
-let tablePa0: u64 = 0;
-let tablePa1: u64 = 0;
-let tablePa2: u64 = 0;
-let tablePa3: u64 = 0;
-
-function forgetTables(): void {
-  tableIpa0 = NO_PAGE;
-  tableIpa1 = NO_PAGE;
-  tableIpa2 = NO_PAGE;
-  tableIpa3 = NO_PAGE;
-}
-
-/** Where stage 2 puts a stage-1 descriptor, in outPa. @returns a status */
-function tableThroughStage2(context: usize, slot: u64, level: u32): u32 {
-  const page = slot & ~0xfff;
-  const known = select<u64>(
-    select<u64>(tableIpa0, tableIpa1, level == 0),
-    select<u64>(tableIpa2, tableIpa3, level == 2),
-    level < 2,
-  );
-  if (known == page) {
-    const pa = select<u64>(
-      select<u64>(tablePa0, tablePa1, level == 0),
-      select<u64>(tablePa2, tablePa3, level == 2),
-      level < 2,
-    );
-    outPa = pa | (slot & 0xfff);
-    return XLAT_OK;
-  }
-  const status = stage2(context, slot, R);
-  if (status != XLAT_OK) return status;
-  const pa = outPa & ~0xfff;
-  if (level == 0) {
-    tableIpa0 = page;
-    tablePa0 = pa;
-  } else if (level == 1) {
-    tableIpa1 = page;
-    tablePa1 = pa;
-  } else if (level == 2) {
-    tableIpa2 = page;
-    tablePa2 = pa;
-  } else {
-    tableIpa3 = page;
-    tablePa3 = pa;
-  }
-  return XLAT_OK;
-}
-
-/**
- * Stage 1 of one address; `nested` sends its table accesses through stage 2.
- * @returns a status; sets outPa (an IPA when nested), outLg2, outBits, or outFault, outLevel, outIpa, outFetch
- */
-function stage1(context: usize, iova: u64, need: u32, nested: bool): u32 {
-  const inputBits = load<u32>(context, CONTEXT_S1_INPUT_BITS);
-  const outputBits = load<u32>(context, CONTEXT_S1_OUTPUT_BITS);
-  let level = load<u32>(context, CONTEXT_S1_START_LEVEL);
-  outLevel = level;
-  outFault = CLASS_IN << XLAT_FAULT_CLASS_SHIFT;
-  outIpa = 0;
-  if (!fits(iova, inputBits) || level > 3) return F_TRANSLATION;
-  let shift = u64(39 - 9 * level);
-  let slot = alignRoot(load<u64>(context, CONTEXT_S1_ROOT), inputBits, level) + ((iova >> shift) << 3);
-  let hierarchical: u64 = 0;
-  let descriptor: u64 = 0;
-  for (;;) {
-    let pa = slot;
-    if (nested) {
-      const status = tableThroughStage2(context, slot, level);
-      if (status != XLAT_OK) {
-        outFault = XLAT_FAULT_S2 | (CLASS_TTD << XLAT_FAULT_CLASS_SHIFT);
-        outIpa = slot;
-        return status;
-      }
-      pa = outPa;
-    }
-    const word = ramWord(pa);
-    outLevel = level;
-    if (word == 0) {
-      // The class of an aborted stage-1 fetch is the fetch itself, whatever it was for. [IHI0070] 7.3.12
-      outFault = CLASS_TTD << XLAT_FAULT_CLASS_SHIFT;
-      outFetch = pa;
-      return F_WALK_EABT;
-    }
-    schedulePoint();
-    descriptor = atomic.load<u64>(word);
-    if ((descriptor & 1) == 0) return F_TRANSLATION;
-    if (level == 3) {
-      if ((descriptor & 2) == 0) return F_TRANSLATION;
-      break;
-    }
-    if ((descriptor & 2) == 0) {
-      if (level == 0) return F_TRANSLATION;
-      break;
-    }
-    const table = descriptor & ADDRESS;
-    if (!fits(table, outputBits)) return F_ADDR_SIZE;
-    hierarchical |= descriptor;
-    level++;
-    shift -= 9;
-    slot = table + (((iova >> shift) & 511) << 3);
-  }
-  const below = ((<u64>1) << shift) - 1;
-  const base = descriptor & ADDRESS & ~below;
-  if (!fits(base, outputBits)) return F_ADDR_SIZE;
-  if ((descriptor & AF) == 0 && (load<u32>(context, CONTEXT_FLAGS) & CONTEXT_FLAG_S1_AF_FAULT) != 0)
-    return F_ACCESS;
-  let permissions: u32 = 0;
-  if ((descriptor & AP_UNPRIVILEGED) != 0 && (hierarchical & AP_TABLE_PRIVILEGED) == 0) {
-    permissions = R;
-    if ((descriptor & AP_READ_ONLY) == 0 && (hierarchical & AP_TABLE_READ_ONLY) == 0) permissions |= W;
-  }
-  if ((need & ~permissions) != 0) return F_PERMISSION;
-  outPa = base | (iova & below);
-  outLg2 = u32(shift);
-  outBits = permissions | select<u32>(GLOBAL, 0, (descriptor & NG) == 0);
-  return XLAT_OK;
-}
+/** What a `walk` found, beyond the out* of its last stage. */
+let walkBits: u32 = 0;
+let walkLg2: u32 = 0;
+let walkIpa: u64 = 0;
 
 function fail(xlat: usize, status: u32, fillSeq: u32): u32 {
   store<u64>(xlat, status == F_WALK_EABT ? outFetch : 0, XLAT_PA);
@@ -296,74 +119,240 @@ export function abort(xlat: usize): void {
 /** Size reported for an address that no table translates: as large as an entry can be. */
 export const BYPASS_LG2: u32 = 52;
 
+/** Stage bits of the IOTLB entries of a kind; those of EL2 have none. */
 export function stagesOf(kind: u32): u64 {
-  return select<u64>(STAGE1, 0, kind != CONTEXT_S2) | select<u64>(STAGE2, 0, kind != CONTEXT_S1);
+  if (kind == CONTEXT_S1_EL2) return 0;
+  return select<u64>(S1, 0, kind != CONTEXT_S2) | select<u64>(S2, 0, kind != CONTEXT_S1);
 }
 
-function one(unit: usize, context: usize, iotlb: usize, xlat: usize): u32 {
-  const iova = load<u64>(xlat, XLAT_IOVA);
-  const need = select<u32>(W, R, (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE) != 0);
-  const kind = load<u32>(context, CONTEXT_KIND);
+/** Whether caches serve what looks like unprivileged data: neither overridden, nor refused by E0PD. */
+export function cacheable(contextFlags: u32): bool {
+  const priv = (contextFlags >> CONTEXT_FLAG_PRIVCFG_SHIFT) & CFG_MASK;
+  const inst = (contextFlags >> CONTEXT_FLAG_INSTCFG_SHIFT) & CFG_MASK;
+  return (priv != CFG_MASK) & (inst != CFG_MASK) & ((contextFlags & CONTEXT_FLAG_E0PD) == 0);
+}
+
+/** Both stages, as the kind asks. @returns a status; sets walk* and outPa, or what `fail` reports */
+function walk(context: usize, kind: u32, iova: u64, need: u32): u32 {
+  let ipa = iova;
+  let bits: u32 = ~0;
+  let lg2: u32 = 63;
+  beginWalk();
+  if (kind != CONTEXT_S2) {
+    const status = stage1(context, iova, need, kind == CONTEXT_NESTED);
+    if (status != XLAT_OK) return status;
+    bits = outBits;
+    lg2 = outLg2;
+    if (kind != CONTEXT_NESTED) {
+      walkIpa = 0;
+      walkBits = bits;
+      walkLg2 = lg2;
+      return XLAT_OK;
+    }
+    ipa = outPa;
+  }
+  const status = stage2(context, ipa, need);
+  if (status != XLAT_OK) {
+    blame(XLAT_FAULT_S2 | (CLASS_IN << XLAT_FAULT_CLASS_SHIFT), outLevel, ipa);
+    return status;
+  }
+  walkIpa = ipa;
+  walkBits = (bits & outBits) | (kind == CONTEXT_S2 ? 0 : bits & G);
+  walkLg2 = min(lg2, outLg2);
+  return XLAT_OK;
+}
+
+/** IOTLB, else walk and fill. */
+function cached(
+  unit: usize,
+  context: usize,
+  iotlb: usize,
+  xlat: usize,
+  kind: u32,
+  tag: u32,
+  iova: u64,
+  need: u32,
+): u32 {
+  const stages = stagesOf(kind);
+  // An entry that does not permit the access is passed over: the walk then says which stage refuses.
+  if (find(unit, iotlb, tag, stages, iova >> 12) != 0 && (u32(hitWord) & need & (R | W)) != 0) {
+    const lg2 = u32(hitWord >> 6) & 63;
+    const below = ((<u64>1) << u64(lg2)) - 1;
+    const ipa = (u64(hitIpaPage) << 12) | (iova & below);
+    const hasIpa = (kind == CONTEXT_S2) | (kind == CONTEXT_NESTED);
+    walkBits = u32(hitWord);
+    succeed(xlat, hitPa | (iova & below), select<u64>(ipa, 0, hasIpa), lg2, hitFillSeq, XLAT_FROM_IOTLB);
+    return XLAT_OK;
+  }
+  const fillSeq = nextFillSeq(unit);
+  const status = walk(context, kind, iova, need);
+  if (status != XLAT_OK) return fail(xlat, status, fillSeq);
+  const bits = u64(walkBits & (R | W | G)) | stages;
+  fill(unit, iotlb, tag, iova >> 12, outPa, walkLg2, bits, u32(walkIpa >> 12), fillSeq);
+  succeed(xlat, outPa, walkIpa, walkLg2, fillSeq, XLAT_FROM_WALK);
+  return XLAT_OK;
+}
+
+/** The walk alone; with `split`, stage 1 of a nested stream alone. */
+function uncached(
+  unit: usize,
+  context: usize,
+  xlat: usize,
+  kind: u32,
+  iova: u64,
+  need: u32,
+  split: bool,
+): u32 {
+  const fillSeq = nextFillSeq(unit);
+  let status: u32;
+  if (split) {
+    beginWalk();
+    status = stage1(context, iova, need, true);
+    walkIpa = outPa;
+    walkBits = outBits;
+    walkLg2 = outLg2;
+  } else {
+    status = walk(context, kind, iova, need);
+  }
+  if (status != XLAT_OK) return fail(xlat, status, fillSeq);
+  succeed(xlat, outPa, walkIpa, walkLg2, fillSeq, XLAT_FROM_WALK);
+  return XLAT_OK;
+}
+
+/** What a transaction counts as, by its own word or by the STE's: PRIVILEGED, UNUSUAL and X. */
+function natureOf(contextFlags: u32, xlatFlags: u32): u32 {
+  const privCfg = (contextFlags >> CONTEXT_FLAG_PRIVCFG_SHIFT) & CFG_MASK;
+  const instCfg = (contextFlags >> CONTEXT_FLAG_INSTCFG_SHIFT) & CFG_MASK;
+  let privileged = (xlatFlags & XLAT_FLAG_PRIVILEGED) != 0;
+  let instruction = (xlatFlags & XLAT_FLAG_INSTRUCTION) != 0;
+  if ((privCfg & CFG_OVERRIDE) != 0) privileged = privCfg == CFG_MASK;
+  if ((instCfg & CFG_OVERRIDE) != 0) instruction = instCfg == CFG_MASK;
+  // A write is data. A request for a translation may ask for both.
+  if ((xlatFlags & (XLAT_FLAG_WRITE | XLAT_FLAG_ATS)) == XLAT_FLAG_WRITE) instruction = false;
+  let nature: u32 = 0;
+  if (privileged) nature |= PRIVILEGED | UNUSUAL;
+  if (instruction) nature |= X | UNUSUAL;
+  return nature;
+}
+
+/** A Translation Request: the most that one walk grants of what was asked for. */
+function request(
+  unit: usize,
+  context: usize,
+  iotlb: usize,
+  xlat: usize,
+  kind: u32,
+  iova: u64,
+  nature: u32,
+  xlatFlags: u32,
+): u32 {
+  const split = (load<u32>(context, CONTEXT_FLAGS) & CONTEXT_FLAG_ATS_S1CHK) != 0 && kind == CONTEXT_NESTED;
   const tag = load<u32>(context, CONTEXT_TAG);
+  const how = (nature & ~X) | select<u32>(UNUSUAL, 0, onePrivilege(context));
+  let need: u32 = (xlatFlags & XLAT_FLAG_WRITE) != 0 ? W : R;
+  let status: u32;
+  for (;;) {
+    status =
+      split || nature != 0
+        ? uncached(unit, context, xlat, kind, iova, need | how, split)
+        : cached(unit, context, iotlb, xlat, kind, tag, iova, need | how);
+    if (status != F_PERMISSION || need == R) break;
+    need = R;
+  }
+  if (status == XLAT_OK) store<u32>(xlat, walkBits & (R | W | G | (nature & X)), XLAT_FAULT);
+  return status;
+}
+
+/** Everything but plain data of a context that says nothing about it. */
+function unusual(unit: usize, context: usize, iotlb: usize, xlat: usize): u32 {
+  const iova = load<u64>(xlat, XLAT_IOVA);
+  const kind = load<u32>(context, CONTEXT_KIND);
+  const contextFlags = load<u32>(context, CONTEXT_FLAGS);
+  const xlatFlags = load<u32>(xlat, XLAT_FLAGS);
+  if (kind == CONTEXT_ABORT || kind > CONTEXT_S1_EL2) {
+    abort(xlat);
+    return XLAT_ABORT;
+  }
   if (kind == CONTEXT_BYPASS) {
     const bits = load<u32>(context, CONTEXT_S1_OUTPUT_BITS);
     if (bits == 0 || fits(iova, bits)) {
       succeed(xlat, iova, 0, BYPASS_LG2, 0, XLAT_FROM_BYPASS);
+      if ((xlatFlags & XLAT_FLAG_ATS) != 0)
+        store<u32>(xlat, R | W | (natureOf(contextFlags, xlatFlags) & X), XLAT_FAULT);
       return XLAT_OK;
     }
-    outLevel = 0;
-    outIpa = 0;
-    outFault = CLASS_IN << XLAT_FAULT_CLASS_SHIFT;
+    blame(CLASS_IN << XLAT_FAULT_CLASS_SHIFT, 0, 0);
     return fail(xlat, F_ADDR_SIZE, 0);
   }
-  if (kind == CONTEXT_ABORT || kind > CONTEXT_NESTED) {
-    abort(xlat);
-    return XLAT_ABORT;
-  }
-  const stages = stagesOf(kind);
-  // An entry that does not permit the access is passed over: the walk then says which stage refuses.
-  if (find(unit, iotlb, tag, stages, iova >> 12) != 0 && (u32(hitWord) & need) != 0) {
-    const lg2 = u32(hitWord >> 6) & 63;
-    const below = ((<u64>1) << u64(lg2)) - 1;
-    const ipa = select<u64>(0, (u64(hitIpaPage) << 12) | (iova & below), kind == CONTEXT_S1);
-    succeed(xlat, hitPa | (iova & below), ipa, lg2, hitFillSeq, XLAT_FROM_IOTLB);
-    return XLAT_OK;
-  }
-  const fillSeq = nextFillSeq(unit);
-  let ipa: u64 = 0;
-  let status: u32;
-  let bits: u32;
-  let lg2: u32;
-  if (kind == CONTEXT_S2) {
-    ipa = iova;
-    status = stage2(context, iova, need);
-    if (status != XLAT_OK) {
-      outFault = XLAT_FAULT_S2 | (CLASS_IN << XLAT_FAULT_CLASS_SHIFT);
-      outIpa = ipa;
-      return fail(xlat, status, fillSeq);
+  const nature = natureOf(contextFlags, xlatFlags);
+  if ((xlatFlags & XLAT_FLAG_TRANSLATED) != 0) {
+    if ((contextFlags & CONTEXT_FLAG_ATS_S1CHK) == 0 || kind != CONTEXT_NESTED) {
+      succeed(xlat, iova, 0, BYPASS_LG2, 0, XLAT_FROM_BYPASS);
+      return XLAT_OK;
     }
-    bits = outBits;
-    lg2 = outLg2;
-  } else {
-    status = stage1(context, iova, need, kind == CONTEXT_NESTED);
-    if (status != XLAT_OK) return fail(xlat, status, fillSeq);
-    bits = outBits;
-    lg2 = outLg2;
-    if (kind == CONTEXT_NESTED) {
-      ipa = outPa;
-      status = stage2(context, ipa, need);
-      if (status != XLAT_OK) {
-        outFault = XLAT_FAULT_S2 | (CLASS_IN << XLAT_FAULT_CLASS_SHIFT);
-        outIpa = ipa;
-        return fail(xlat, status, fillSeq);
-      }
-      bits = (bits & outBits) | (bits & GLOBAL);
-      lg2 = min(lg2, outLg2);
-    }
+    return access(
+      unit,
+      context,
+      iotlb,
+      xlat,
+      CONTEXT_S2,
+      load<u32>(context, CONTEXT_TAG) & 0xffff,
+      iova,
+      nature,
+      xlatFlags,
+    );
   }
-  fill(unit, iotlb, tag, iova >> 12, outPa, lg2, u64(bits) | stages, u32(ipa >> 12), fillSeq);
-  succeed(xlat, outPa, ipa, lg2, fillSeq, XLAT_FROM_WALK);
-  return XLAT_OK;
+  if (
+    (contextFlags & CONTEXT_FLAG_E0PD) != 0 &&
+    (nature & PRIVILEGED) == 0 &&
+    kind != CONTEXT_S2 &&
+    !onePrivilege(context)
+  ) {
+    blame(CLASS_IN << XLAT_FAULT_CLASS_SHIFT, 0, 0);
+    return fail(xlat, F_TRANSLATION, nextFillSeq(unit));
+  }
+  if ((xlatFlags & XLAT_FLAG_ATS) != 0)
+    return request(unit, context, iotlb, xlat, kind, iova, nature, xlatFlags);
+  return access(unit, context, iotlb, xlat, kind, load<u32>(context, CONTEXT_TAG), iova, nature, xlatFlags);
+}
+
+/** A transaction that is no translation request. */
+function access(
+  unit: usize,
+  context: usize,
+  iotlb: usize,
+  xlat: usize,
+  kind: u32,
+  tag: u32,
+  iova: u64,
+  nature: u32,
+  xlatFlags: u32,
+): u32 {
+  const data: u32 = (xlatFlags & XLAT_FLAG_WRITE) != 0 ? W : R;
+  if (nature == 0) {
+    const how = select<u32>(UNUSUAL, 0, onePrivilege(context));
+    return cached(unit, context, iotlb, xlat, kind, tag, iova, data | how);
+  }
+  return uncached(unit, context, xlat, kind, iova, (nature & X) != 0 ? nature : data | nature, false);
+}
+
+function one(unit: usize, context: usize, iotlb: usize, xlat: usize): u32 {
+  const flags = load<u32>(xlat, XLAT_FLAGS);
+  const kind = load<u32>(context, CONTEXT_KIND);
+  const rare = (flags & ~XLAT_FLAG_WRITE) | (load<u32>(context, CONTEXT_FLAGS) & CONTEXT_FLAGS_UNUSUAL);
+  if (rare != 0 || kind - CONTEXT_S1 > CONTEXT_NESTED - CONTEXT_S1)
+    return unusual(unit, context, iotlb, xlat);
+  const need = R << (flags & XLAT_FLAG_WRITE);
+  return cached(
+    unit,
+    context,
+    iotlb,
+    xlat,
+    kind,
+    load<u32>(context, CONTEXT_TAG),
+    load<u64>(xlat, XLAT_IOVA),
+    need,
+  );
 }
 
 export function translate(unit: usize, context: usize, iotlb: usize, xlat: usize): u32 {
@@ -386,11 +375,11 @@ export function translateIpa(context: usize, xlat: usize): u32 {
     succeed(xlat, ipa, 0, BYPASS_LG2, 0, XLAT_FROM_BYPASS);
     return XLAT_OK;
   }
-  const need = select<u32>(W, R, (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE) != 0);
-  const status = stage2(context, ipa, need);
+  const need = (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE) != 0 ? W : R;
+  beginWalk();
+  const status = stage2(context, ipa, need | TABLE);
   if (status != XLAT_OK) {
-    outFault = XLAT_FAULT_S2 | (CLASS_CD << XLAT_FAULT_CLASS_SHIFT);
-    outIpa = ipa;
+    blame(XLAT_FAULT_S2 | (CLASS_CD << XLAT_FAULT_CLASS_SHIFT), outLevel, ipa);
     return fail(xlat, status, 0);
   }
   succeed(xlat, outPa, ipa, outLg2, 0, XLAT_FROM_WALK);

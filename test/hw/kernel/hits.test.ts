@@ -96,6 +96,63 @@ test('hits: an entry in the middle of a refill, or one without the permission, i
   t.is(batch(bench, [0x10_000n]), 0);
 });
 
+test('hits: substreams hit by their own context, and the micro-TLB never mixes them', (t) => {
+  const bench = wired();
+  const { kernel, unit, iotlb } = bench;
+  const [ONE, TWO] = [7 | (11 << 16), 7 | (12 << 16)];
+  bench.context(SID, { kind: S1, tag: ONE, ssid: 1 });
+  bench.context(SID, { kind: S1, tag: TWO, ssid: 2 });
+  kernel.iotlbFill(unit, iotlb, TAG, 0x10, 0x100, 12, STAGE_1);
+  kernel.iotlbFill(unit, iotlb, ONE, 0x10, 0x101, 12, STAGE_1);
+  kernel.iotlbFill(unit, iotlb, TWO, 0x10, 0x102, 12, STAGE_1);
+  const ssids = [0xffff_ffff, 1, 1, 2, 3, 0xffff_ffff, 2, 2];
+  for (let again = 0; again < 2; again++) {
+    ssids.forEach((ssid, i) => {
+      bench.ask(bench.slot(i), 0x10_008n, 0, SID, ssid);
+    });
+    t.is(kernel.dmaBegin(bench.port, ssids.length), 1, 'the one without a context');
+    kernel.dmaEnd(bench.port);
+    ssids.forEach((ssid, i) => {
+      if (ssid === 3) return;
+      const pfn = ssid === 0xffff_ffff ? 0x100n : 0x100n + BigInt(ssid);
+      t.like(bench.result(bench.slot(i)), { status: 0, pa: (pfn << 12n) | 8n }, `slot ${i}`);
+    });
+    t.is(bench.result(bench.slot(2)).source, MICRO);
+    t.is(bench.result(bench.slot(7)).source, MICRO);
+  }
+});
+
+test('hits: what is not a plain read or write, or counts as something else, goes to the pIOMMU', (t) => {
+  const bench = wired();
+  const { kernel, unit, iotlb } = bench;
+  kernel.iotlbFill(unit, iotlb, TAG, 0x10, 0x1234, 12, STAGE_1);
+  for (const flags of [2, 4, 8, 16, 3, 5]) {
+    t.is(batch(bench, [0x10_000n]), 0);
+    t.is(batch(bench, [0x10_000n], flags), 1, `flags ${flags}`);
+  }
+  const PRIVCFG = 24;
+  const INSTCFG = 26;
+  for (const [flags, misses] of [
+    [1 << 18, 1],
+    [3 << PRIVCFG, 1],
+    [3 << INSTCFG, 1],
+    [(2 << PRIVCFG) | (2 << INSTCFG), 0],
+  ] as const) {
+    bench.context(SID, { kind: S1, tag: TAG, flags });
+    t.is(batch(bench, [0x10_000n]), misses);
+  }
+});
+
+test('hits: an EL2 stream hits entries of neither stage', (t) => {
+  const bench = wired(5);
+  const { kernel, unit, iotlb } = bench;
+  kernel.iotlbFill(unit, iotlb, TAG, 0x10, 0x1234, 12, STAGE_1);
+  t.is(batch(bench, [0x10_000n]), 1);
+  kernel.iotlbFill(unit, iotlb, TAG, 0x10, 0x4321, 12, FILL_READ | FILL_WRITE);
+  t.is(batch(bench, [0x10_008n]), 0);
+  t.like(bench.result(bench.slot(0)), { pa: 0x4321_008n, ipa: 0n, source: IOTLB });
+});
+
 test('hits: no torn entry is used while another thread refills its set', async (t) => {
   const bench = wired(NESTED, 64);
   const { memory, unit, iotlb, scratch: stop } = bench;
