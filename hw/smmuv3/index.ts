@@ -10,4 +10,5 @@ export type { InterruptSource } from './interrupt-lines.js';
 export type { Mmio } from './mmio.js';
 export * from './queue.js';
 export * from './registers.js';
+export type { ResetLine } from './reset.js';
 export * from './ste.js';

@@ -25,7 +25,8 @@ import type { Log } from './mmio.js';
 import type { Smmuv3Regions } from './regions.js';
 import { cr0Mask } from './register-file.js';
 import { CR0, GBPA } from './registers.js';
-import { Smmuv3Layout, UPDATE_GBPA, UPDATE_SMMUEN } from './smmuv3-layout.js';
+import { resetRegisters } from './reset.js';
+import { Smmuv3Layout, UPDATE_GBPA, UPDATE_RESET, UPDATE_SMMUEN } from './smmuv3-layout.js';
 import { Trace } from './trace.js';
 import { Translation } from './translation.js';
 
@@ -46,6 +47,8 @@ export class Smmuv3 {
   readonly #words: Words;
   readonly #base: number;
   readonly #cr0Mask: number;
+  readonly #kernel: Kernel;
+  readonly #regions: Smmuv3Regions;
   readonly #gate: EpochGate;
   readonly #configs: ConfigCache;
   readonly #commands: CommandQueue;
@@ -67,6 +70,8 @@ export class Smmuv3 {
     this.#words = env.words;
     this.#base = regions.smmu;
     this.#cr0Mask = cr0Mask(env.words.load(regions.smmu + at.idr0));
+    this.#kernel = kernel;
+    this.#regions = regions;
     this.#gate = new EpochGate(env.words, regions.unit);
     const interrupts = new Interrupts(bus, regions.smmu, hooks.onInterrupt);
     const events = new EventQueue(bus, regions.smmu, interrupts, config.evtqLog2);
@@ -79,7 +84,8 @@ export class Smmuv3 {
 
   /** @returns whether anything was done; when not, the caller may wait for the unit's doorbell */
   step(): boolean {
-    let worked = this.#control();
+    let worked = this.#reset();
+    worked = this.#control() || worked;
     worked = this.#commands.step() || worked;
     return this.#translation.step() || worked;
   }
@@ -100,6 +106,7 @@ export class Smmuv3 {
   }
 
   #controlPending(): boolean {
+    if (this.#load(at.resetAsked) !== this.#load(at.resetBegun)) return true;
     const pending = this.#load(at.updatePending);
     if (pending !== 0 && this.#gate.passed(this.#load(at.updateGen))) return true;
     if (this.#load(at.irqCtrl) !== this.#load(at.irqCtrlAck)) return true;
@@ -117,6 +124,20 @@ export class Smmuv3 {
     if (this.#load(at.updatePending) !== 0) next = (next & ~SMMUEN) | (ack & SMMUEN);
     if ((ack & CMDQEN) !== 0 && this.#commands.syncPending) next |= CMDQEN;
     return next;
+  }
+
+  /** reset.ts. @returns whether one was begun */
+  #reset(): boolean {
+    const asked = this.#load(at.resetAsked);
+    if (asked === this.#load(at.resetBegun)) return false;
+    this.#store(at.resetBegun, asked);
+    resetRegisters(this.#words, this.#base);
+    this.#kernel.iotlbInvalidateAll(this.#regions.unit, this.#regions.iotlb);
+    this.#store(at.updatePending, 0);
+    this.#configs.invalidateAll();
+    this.#beginUpdate(UPDATE_RESET);
+    this.#finishUpdate();
+    return true;
   }
 
   #control(): boolean {
@@ -163,7 +184,11 @@ export class Smmuv3 {
     if (pending === 0 || !this.#gate.passed(this.#load(at.updateGen))) return false;
     this.#store(at.updatePending, 0);
     if (!this.#commands.syncPending) this.#gate.end();
-    if (pending === UPDATE_SMMUEN)
+    if (pending === UPDATE_RESET) {
+      this.#store(at.resetDone, this.#load(at.resetBegun));
+      if (this.#load(at.resetParked) !== 0)
+        this.#words.notify(this.#base + at.resetDone, Number.POSITIVE_INFINITY);
+    } else if (pending === UPDATE_SMMUEN)
       this.#store(at.cr0ack, (this.#load(at.cr0ack) & ~SMMUEN) | this.#load(at.smmuenActive));
     else this.#store(at.gbpa, this.#load(at.gbpaActive));
     return true;

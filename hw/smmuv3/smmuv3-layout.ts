@@ -17,7 +17,7 @@ import { layout, line, raw, u32, u64 } from '../memory/layout.js';
 /** Requests that one step takes from one port. */
 export const SERVE_BATCH = 64;
 
-export const Smmuv3Layout = layout('smmuv3', 2, {
+export const Smmuv3Layout = layout('smmuv3', 3, {
   // Identification: written once by the thread that builds the machine, then constant.
   idr0: u32(),
   idr1: u32(),
@@ -78,6 +78,13 @@ export const Smmuv3Layout = layout('smmuv3', 2, {
   /** Threads parked on cmdqCons: each adds one before and subtracts it after; the pIOMMU then notifies it. */
   consParked: line(u32()),
 
+  /** Resets asked for (any thread adds one, then rings the unit's doorbell), modulo 2^32. */
+  resetAsked: line(u32()),
+  /** Futex: resets asked for until the last one that is over. Writer: pIOMMU. */
+  resetDone: line(u32()),
+  /** Threads parked on resetDone: each adds one before and subtracts it after. */
+  resetParked: line(u32()),
+
   /** CMD_SYNCs completed, modulo 2^32. Writer: pIOMMU. */
   syncSeq: line(u32()),
   /** 1 while a CMD_SYNC waits for ports to leave; CMDQ_CONS stands at it. pIOMMU only, as all below. */
@@ -88,6 +95,8 @@ export const Smmuv3Layout = layout('smmuv3', 2, {
   syncWord1: u32(),
   syncWord2: u32(),
   syncWord3: u32(),
+  /** Resets asked for until the last one that was begun. */
+  resetBegun: u32(),
   /** UPDATE_* bits whose update waits for the traffic before it. */
   updatePending: u32(),
   updateGen: u32(),
@@ -126,3 +135,4 @@ export const IRQ_PRIQ = 1 << 3;
 /** updatePending. */
 export const UPDATE_SMMUEN = 1 << 0;
 export const UPDATE_GBPA = 1 << 1;
+export const UPDATE_RESET = 1 << 2;
