@@ -4,8 +4,9 @@
  */
 import { z } from 'zod';
 import { MAX_PORTS } from '../hw/iotlb/unit-layout.js';
-import { type GranuleLg2, type Smmuv3Config, Smmuv3ConfigError, smmuv3Config } from '../hw/smmuv3/config.js';
+import { Smmuv3ConfigError } from '../hw/smmuv3/config.js';
 import { byteSize } from './core/byte-size.js';
+import { hardwareOf } from './machine-hardware.js';
 
 /** A machine cannot be built from this configuration; `key` says which part. */
 export class ConfigError extends Error {
@@ -177,23 +178,6 @@ export function checkConfig(config: MachineConfig): CheckedConfig {
   if (bugs.iommu >= iommus.length)
     throw new ConfigError('bugs.iommu', `there is no IOMMU number ${bugs.iommu}`);
   return { ...parsed.data, devices };
-}
-
-const GRANULES: Readonly<Record<string, GranuleLg2>> = { '4KiB': 12, '16KiB': 14, '64KiB': 16 };
-
-/** What the hardware of an IOMMU is; what was not said is the model's default. @throws Smmuv3ConfigError */
-export function hardwareOf(
-  { name: _name, model: _model, granules, ...keys }: ResolvedConfig['iommus'][number],
-  index: number,
-  bugs: Smmuv3Config['bugs'] = {},
-): Smmuv3Config {
-  const given = Object.fromEntries(Object.entries(keys).filter(([, value]) => value !== undefined));
-  return smmuv3Config({
-    ...given,
-    ...(granules && { granules: granules.map((size) => GRANULES[size]!) }),
-    index,
-    bugs,
-  });
 }
 
 /** Requester ID of a PCI address: bus << 8 | device << 3 | function. */

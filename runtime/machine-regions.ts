@@ -1,17 +1,17 @@
 /**
- * How a machine's configuration becomes regions of its memory, and how any thread finds them again. Nothing
- * here holds state: what a thread needs is computed from the configuration, which travels with the handle.
+ * How a machine's configuration becomes regions of its memory: the creating thread's part. How any thread finds
+ * them again is in machine-hardware.ts.
  */
 import { PortLayout } from '../hw/iotlb/port-layout.js';
 import { contextsLayout, iotlbLayout, UnitLayout } from '../hw/iotlb/unit-layout.js';
 import type { Kernel } from '../hw/kernel/kernel.js';
 import { framesLayout } from '../hw/memory/frames-layout.js';
 import type { MachineMemory } from '../hw/memory/machine-memory.js';
-import type { Smmuv3Config } from '../hw/smmuv3/config.js';
 import { createSmmuv3Regions } from '../hw/smmuv3/regions.js';
 import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
 import { ThreadTableLayout } from '../hw/sync/thread.js';
-import { type CheckedConfig, hardwareOf } from './machine-config.js';
+import type { CheckedConfig } from './machine-config.js';
+import { CLOCK_KEY, FRAMES_KEY, portKey, smmuConfigOf, THREADS_KEY } from './machine-hardware.js';
 import { UserMemory } from './user-memory.js';
 
 /** Control memory besides what the regions of IOMMUs and devices take: objects, user memory, workers, a program's own. */
@@ -26,21 +26,6 @@ export function controlBytes(config: CheckedConfig): number {
     config.iommus.length * CONTROL_PER_IOMMU +
     Math.ceil(config.memory * CONTROL_PER_RAM_BYTE)
   );
-}
-
-export const THREADS_KEY = 'threads';
-export const FRAMES_KEY = 'frames';
-export const CLOCK_KEY = 'clock';
-export const portKey = (device: number): string => `port:${device}`;
-
-/** The hardware configuration of one of the machine's SMMUs. */
-export function smmuConfigOf(config: CheckedConfig, index: number): Smmuv3Config {
-  const { bugs } = config;
-  const here = bugs.iommu === index;
-  return hardwareOf(config.iommus[index]!, index, {
-    skipTlbi: here && bugs.skipTlbi,
-    earlySync: here && bugs.earlySync,
-  });
 }
 
 /** Regions that exist before the kernel: threads and clock. */

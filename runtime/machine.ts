@@ -22,23 +22,18 @@ import { ENOMEM, errnoName } from '../uapi/abi/errno.js';
 import { IommufdCore } from './core/core.js';
 import type { IommufdFd } from './core/fd.js';
 import type { HostDevice, IoasObserver } from './drivers/contract.js';
+import { DRIVER_NAME } from './drivers/smmuv3/driver-layout.js';
 import { Smmuv3Invalidator } from './drivers/smmuv3/invalidate.js';
 import { PageTableSlots } from './drivers/smmuv3/page-table-slots.js';
 import { createDriverRegions, DEFAULT_VIOMMUS } from './drivers/smmuv3/regions.js';
-import { DRIVER_NAME, type HostEvent, Smmuv3Instance } from './drivers/smmuv3/smmu.js';
+import { type HostEvent, Smmuv3Instance } from './drivers/smmuv3/smmu.js';
 import type { OnAllocateTag } from './drivers/smmuv3/tags.js';
 import { ViommuRecords } from './drivers/smmuv3/viommu-record.js';
 import { encodeImage } from './image/image-file.js';
 import { inputOf } from './image/opened-machine.js';
 import { type CheckedConfig, ConfigError, checkConfig, type MachineConfig } from './machine-config.js';
-import {
-  allocBaseRegions,
-  allocMachineRegions,
-  CLOCK_KEY,
-  controlBytes,
-  FRAMES_KEY,
-  smmuConfigOf,
-} from './machine-regions.js';
+import { CLOCK_KEY, FRAMES_KEY, smmuConfigOf } from './machine-hardware.js';
+import { allocBaseRegions, allocMachineRegions, controlBytes } from './machine-regions.js';
 import { type MachineHandle, MachineThread } from './machine-thread.js';
 import type { VfioDevice } from './objects/vfio-device.js';
 import { UserMemory } from './user-memory.js';

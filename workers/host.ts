@@ -11,7 +11,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { Machine } from '../runtime/machine.js';
-import { THREADS_KEY } from '../runtime/machine-regions.js';
+import { THREADS_KEY } from '../runtime/machine-hardware.js';
 import { CoreTargets, type ExposedFd, type ExposedVfio } from './core-targets.js';
 import { Control } from './protocol/control.js';
 import {
@@ -36,7 +36,7 @@ import type {
 import { wakeSleepers } from './protocol/wake.js';
 
 export interface HostOptions {
-  /** Default 15 s. */
+  /** Default 15 s, and half a second for each IOMMU. */
   readonly startTimeoutMs?: number;
   /** How long stop() waits for programs, and then for units, before it ends them; default 3 s. */
   readonly stopTimeoutMs?: number;
@@ -110,8 +110,8 @@ export class WorkerHost {
   #progress: () => void = () => undefined;
 
   private constructor(machine: Machine, options: HostOptions) {
-    const { startTimeoutMs = 15_000, stopTimeoutMs = 3_000, fault } = options;
     const units = machine.config.iommus.length;
+    const { startTimeoutMs = 15_000 + 500 * units, stopTimeoutMs = 3_000, fault } = options;
     if (units > MAX_UNITS)
       throw new RangeError(`workers: ${units} IOMMUs, at most ${MAX_UNITS} have threads`);
     this.machine = machine;

@@ -5,7 +5,7 @@
  */
 import { threadId as nodeThreadId, parentPort, workerData } from 'node:worker_threads';
 import { UnitLayout } from '../hw/iotlb/unit-layout.js';
-import { MachineThread } from '../runtime/machine-thread.js';
+import { HardwareThread } from '../runtime/hardware-thread.js';
 import { Control } from './protocol/control.js';
 import {
   PHASE_RUNNING,
@@ -21,7 +21,7 @@ const { handle, unit: index, startedAtMs, crashAfterSteps } = workerData as Unit
 
 const post = (message: FromUnit): void => parentPort?.postMessage(message);
 
-const thread = MachineThread.attach(handle, { log: (text) => post({ type: 'log', text }) });
+const thread = new HardwareThread(handle, { log: (text) => post({ type: 'log', text }) });
 const { words } = thread.memory;
 const control = new Control(thread.memory);
 const unit = thread.memory.region(UnitLayout, `unit:${index}`).base;

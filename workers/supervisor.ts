@@ -29,6 +29,12 @@ import {
 } from './protocol/messages.js';
 import { wakeSleepers } from './protocol/wake.js';
 
+/**
+ * A unit allocates next to nothing once it runs: a small nursery keeps what it once used from staying resident,
+ * which is what counts when there are 64. The old generation's bound is far above what any machine needs.
+ */
+const UNIT_LIMITS = { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 64, stackSizeMb: 1 };
+
 const { handle, threadsKey, startedAtMs, fault } = workerData as SupervisorData;
 const host = parentPort!;
 const memory = MachineMemory.attach(handle.memory);
@@ -101,7 +107,10 @@ function startUnit(unit: number): Promise<void> {
     startedAtMs,
     crashAfterSteps: fault?.unit === unit ? fault.crashAfterSteps : undefined,
   };
-  const worker = new Worker(new URL('./piommu.js', import.meta.url), { workerData: data });
+  const worker = new Worker(new URL('./piommu.js', import.meta.url), {
+    workerData: data,
+    resourceLimits: UNIT_LIMITS,
+  });
   const name = `pIOMMU ${handle.config.iommus[unit]?.name ?? unit}`;
   watch(worker, { name, kind: 'piommu', index: unit });
   return new Promise((resolve, reject) => {

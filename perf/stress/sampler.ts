@@ -3,7 +3,7 @@ import { PortLayout } from '../../hw/iotlb/port-layout.js';
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import { Smmuv3Layout } from '../../hw/smmuv3/smmuv3-layout.js';
 import type { Machine } from '../../runtime/machine.js';
-import { portKey } from '../../runtime/machine-regions.js';
+import { portKey } from '../../runtime/machine-hardware.js';
 import { Histogram } from '../report/histogram.js';
 import type { Checker } from './checker/checker.js';
 import { read64 } from './counters.js';

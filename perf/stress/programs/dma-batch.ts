@@ -18,7 +18,7 @@ import type { DmaPort } from '../../../hw/pci/dma-port.js';
 import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../../hw/smmuv3/event.js';
 import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
-import { portKey } from '../../../runtime/machine-regions.js';
+import { portKey } from '../../../runtime/machine-hardware.js';
 import { Histogram } from '../../report/histogram.js';
 import { canaryOf, type Shadow } from '../checker/shadow.js';
 import {

@@ -26,12 +26,11 @@ import { EBUSY, EEXIST, ENOMEM } from '../../../uapi/abi/errno.js';
 import type { Gather, PagingDomain } from '../contract.js';
 import type { Stage1Config } from './cd.js';
 import { invalidateRange } from './domain-invalidate.js';
+import { DRIVER_NAME } from './driver-layout.js';
 import { ATS, ATS_FULL, type Inv, mergeInv, S1_ASID, S2_VMID, S2_VMID_VSMMU, unrefInv } from './invs.js';
 import type { PageTableSlots } from './page-table-slots.js';
 import type { SmmuDevice } from './smmu-device.js';
 import type { Stage2Config } from './ste.js';
-
-export const DRIVER_NAME = 'smmuv3';
 
 /** Whether SMMUs share a domain (the default), or each domain belongs to one, as in Linux 7.0. */
 export type S2Sharing = 'shared' | 'per-psmmu';

@@ -49,6 +49,9 @@ export const CMDQ_EXCLUSIVE = -0x8000_0000;
 /** A SYNC tells its waiter by writing 0 over its own first word. */
 export const CMDQ_FLAG_MSI = 1 << 0;
 
+/** What the core knows this driver by. */
+export const DRIVER_NAME = 'smmuv3';
+
 export const driverKey = (index: number): string => `smmuv3-driver:${index}`;
 
 /** vDEVICEs a vIOMMU may have. */

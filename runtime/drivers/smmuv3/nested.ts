@@ -17,7 +17,7 @@ import {
 } from '../../../hw/smmuv3/ste.js';
 import { E2BIG, EINVAL, EIO } from '../../../uapi/abi/errno.js';
 import type { NestedDomain } from '../contract.js';
-import { DRIVER_NAME } from './domain.js';
+import { DRIVER_NAME } from './driver-layout.js';
 import { type Entry, maskOf } from './entry-writer.js';
 import { abortSte, nestedSte, type SteFeatures, type StreamTraits, stage2Ste } from './ste.js';
 import type { Smmuv3Viommu } from './viommu.js';

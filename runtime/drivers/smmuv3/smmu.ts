@@ -39,8 +39,8 @@ import type {
 } from '../contract.js';
 import { CD_TABLE_BYTES, cdWriter, clearCd, stage1Cd } from './cd.js';
 import type { CommandQueueOptions } from './cmdq.js';
-import { type DomainResources, DRIVER_NAME, Smmuv3PagingDomain } from './domain.js';
-import { CMDQ_LG2_MAX, DriverLayout, driverKey } from './driver-layout.js';
+import { type DomainResources, Smmuv3PagingDomain } from './domain.js';
+import { CMDQ_LG2_MAX, DRIVER_NAME, DriverLayout, driverKey } from './driver-layout.js';
 import { type Entry, writeEntry } from './entry-writer.js';
 import { EventQueue, FORWARDED_EVENTS } from './events.js';
 import { canNest, probeFeatures, type SmmuFeatures } from './features.js';
@@ -59,7 +59,7 @@ import type { OnAllocateTag } from './tags.js';
 import { Smmuv3Viommu } from './viommu.js';
 import type { ViommuRecords } from './viommu-record.js';
 
-export { DRIVER_NAME, type HostEvent };
+export type { HostEvent };
 
 /** Where Linux lets devices send MSIs: no mapping may use it. Inclusive page numbers. */
 const MSI_WINDOW = { firstPage: 0x8000, lastPage: 0x80ff };

@@ -1,0 +1,38 @@
+/**
+ * What any thread works out from a machine's checked configuration, which travels with the handle: the hardware
+ * behind each IOMMU, and the keys of the regions. Loaded by every worker, so it must not bring the schema along.
+ */
+import { type GranuleLg2, type Smmuv3Config, smmuv3Config } from '../hw/smmuv3/config.js';
+import type { CheckedConfig, ResolvedConfig } from './machine-config.js';
+
+export const THREADS_KEY = 'threads';
+export const FRAMES_KEY = 'frames';
+export const CLOCK_KEY = 'clock';
+export const portKey = (device: number): string => `port:${device}`;
+
+/** The hardware configuration of one of the machine's SMMUs. */
+export function smmuConfigOf(config: CheckedConfig, index: number): Smmuv3Config {
+  const { bugs } = config;
+  const here = bugs.iommu === index;
+  return hardwareOf(config.iommus[index]!, index, {
+    skipTlbi: here && bugs.skipTlbi,
+    earlySync: here && bugs.earlySync,
+  });
+}
+
+const GRANULES: Readonly<Record<string, GranuleLg2>> = { '4KiB': 12, '16KiB': 14, '64KiB': 16 };
+
+/** What the hardware of an IOMMU is; what was not said is the model's default. @throws Smmuv3ConfigError */
+export function hardwareOf(
+  { name: _name, model: _model, granules, ...keys }: ResolvedConfig['iommus'][number],
+  index: number,
+  bugs: Smmuv3Config['bugs'] = {},
+): Smmuv3Config {
+  const given = Object.fromEntries(Object.entries(keys).filter(([, value]) => value !== undefined));
+  return smmuv3Config({
+    ...given,
+    ...(granules && { granules: granules.map((size) => GRANULES[size]!) }),
+    index,
+    bugs,
+  });
+}
