@@ -5,12 +5,14 @@
  *
  *   unmap: clear PTEs -> TLBI_NH_VA ... -> SYNC -> return, and only then are frames and tables reused
  *
- * Not modelled: substreams, ATS, MSI completion; the stream table is linear, or two-level with a split of 8.
+ * Not modelled: MSI completion, page requests; the stream table is linear, or two-level with a split of 8.
  */
 import type { Kernel } from '../../hw/kernel/kernel.js';
 import { bug } from '../../hw/memory/bug.js';
 import { getQuad, setQuad } from '../../hw/smmuv3/bitfield.js';
 import {
+  CMD_ATC,
+  CMD_ATC_INV,
   CMD_TLBI_NH_ASID,
   CMD_TLBI_NH_VA,
   CMD_TLBI_NSNH_ALL,
@@ -41,6 +43,7 @@ import {
   ADDRESS_BITS,
   CONFIG_BYPASS,
   CONFIG_S1_TRANS,
+  EATS_TRANS,
   L1STD,
   L1STD_BYTES,
   STE,
@@ -48,6 +51,7 @@ import {
 } from '../../hw/smmuv3/ste.js';
 import { EEXIST, EINVAL, EIO, ENODEV, ENOENT, ENOMEM, ENOSPC } from '../../uapi/abi/errno.js';
 import { GuestAddressSpace } from './guest-address-space.js';
+import { GuestCdTable } from './guest-cd-table.js';
 import { GuestCommandQueue, GuestEventQueue } from './guest-queues.js';
 import type { GuestRam } from './guest-ram.js';
 import type { SmmuMmio } from './virtual-smmu.js';
@@ -59,6 +63,8 @@ const STES_PER_L2 = 2 ** SPLIT;
 /** More pages than this in one unmap, and the whole ASID is invalidated instead. */
 const MAX_TLBI_PER_UNMAP = 512;
 const MAX_NUM = 32;
+/** Size of an ATC_INV that covers every address. */
+const ATC_ALL_LG2 = 52;
 
 export interface GuestDriverOptions {
   readonly ram: GuestRam;
@@ -87,8 +93,17 @@ const DEFAULTS = {
 } as const;
 
 interface Stream {
-  readonly cdPfn: number;
-  space: GuestAddressSpace;
+  readonly cds: GuestCdTable;
+  /** By SubstreamID; 0 is what traffic without one uses. */
+  readonly spaces: Map<number, GuestAddressSpace>;
+  readonly ats: boolean;
+}
+
+export interface StreamOptions {
+  /** Substreams 0 .. 2^ssidBits - 1; 0 (the default) for none. At most IDR1.SSIDSIZE. */
+  readonly ssidBits?: number;
+  /** Let the device keep translations of its own: what is unmapped is taken out of its ATC as well. */
+  readonly ats?: boolean;
 }
 
 export class GuestDriver {
@@ -106,6 +121,7 @@ export class GuestDriver {
   #tablePfn = -1;
   #tablePages = 0;
   #range = false;
+  #ssidBits = 0;
   #outputBits = 0;
   #lastAsid = 0;
   #maxAsid = 0;
@@ -130,6 +146,7 @@ export class GuestDriver {
     if (IDR0.S1P.get(idr0) === 0 || IDR5.GRAN4K.get(idr5) === 0) return -ENODEV;
     if (this.#options.sidBits > IDR1.SIDSIZE.get(idr1)) return -ENODEV;
     this.#range = this.#options.rangeInvalidate && IDR3.RIL.get(mmio.read32(IDR3.offset)) === 1;
+    this.#ssidBits = IDR1.SSIDSIZE.get(idr1);
     this.#maxAsid = IDR0.ASID16.get(idr0) === 1 ? 0xffff : 0xff;
     this.#outputBits = Math.min(ADDRESS_BITS[IDR5.OAS.get(idr5)] ?? 32, 48);
     mmio.write32(CR0.offset, 0);
@@ -173,7 +190,8 @@ export class GuestDriver {
    * @returns 0 | -EINVAL a stream uses it | -EIO
    */
   destroySpace(space: GuestAddressSpace): number {
-    for (const stream of this.#streams.values()) if (stream.space === space) return -EINVAL;
+    for (const { spaces } of this.#streams.values())
+      for (const used of spaces.values()) if (used === space) return -EINVAL;
     const status = this.invalidateAsid(space);
     space.destroy();
     this.#spaces.delete(space.asid);
@@ -181,21 +199,56 @@ export class GuestDriver {
     return status;
   }
 
-  /** Puts a stream on a space: CD, STE, CFGI_STE, SYNC. @returns 0 | -EEXIST | -EINVAL vSid | -ENOMEM | -EIO */
-  setupStream(vSid: number, space: GuestAddressSpace): number {
+  /**
+   * Puts a stream on a space: CD, STE, CFGI_STE, SYNC. With substreams the space is that of traffic without one.
+   * @returns 0 | -EEXIST | -EINVAL vSid or substreams | -ENOMEM | -EIO
+   */
+  setupStream(vSid: number, space: GuestAddressSpace, options: StreamOptions = {}): number {
+    const { ssidBits = 0, ats = false } = options;
     if (this.#streams.has(vSid)) return -EEXIST;
+    if (ssidBits > this.#ssidBits) return -EINVAL;
     const ste = this.#stePlace(vSid);
     if (ste < 0) return ste;
-    const cdPfn = this.ram.allocZeroed();
-    if (cdPfn < 0) return -ENOMEM;
-    space.writeCd(cdPfn * PAGE);
+    const cds = GuestCdTable.create(this.ram, ssidBits);
+    if (typeof cds === 'number') return cds;
+    const first = cds.place(0);
+    if (typeof first === 'number') {
+      cds.destroy();
+      return first;
+    }
+    space.writeCd(first.ipa);
     const words = new Uint32Array(STE_BYTES / 4);
     STE.V.put(words, 1);
     STE.Config.put(words, CONFIG_S1_TRANS);
-    STE.S1ContextPtr.put(words, cdPfn * PAGE);
+    cds.describe(words);
+    if (ats) STE.EATS.put(words, EATS_TRANS);
     this.#writeSte(ste, words);
-    this.#streams.set(vSid, { cdPfn, space });
+    this.#streams.set(vSid, { cds, spaces: new Map([[0, space]]), ats });
     return this.reloadStream(vSid);
+  }
+
+  /**
+   * Puts a substream on a space, or takes it away: CD, CFGI_CD, SYNC.
+   * @returns 0 | -ENOENT no such stream | -EINVAL no such substream | -ENOMEM | -EIO
+   */
+  setSubstream(vSid: number, ssid: number, space: GuestAddressSpace | null): number {
+    const stream = this.#streams.get(vSid);
+    if (stream === undefined) return -ENOENT;
+    const place = stream.cds.place(ssid);
+    if (typeof place === 'number') return place;
+    if (space === null) {
+      this.ram.store64(place.ipa, 0n);
+      stream.spaces.delete(ssid);
+    } else {
+      space.writeCd(place.ipa);
+      stream.spaces.set(ssid, space);
+    }
+    encodeCfgiCd(this.#command, 0, vSid, ssid, !place.newLeaf);
+    this.#put();
+    const status = this.sync();
+    if (status < 0 || !stream.ats) return status;
+    this.#invalidateAtc(vSid, 0, 2 ** ATC_ALL_LG2);
+    return this.sync();
   }
 
   /** Lets a stream through untranslated (by the guest): its DMA addresses are IPAs. @returns 0 | -errno */
@@ -220,13 +273,7 @@ export class GuestDriver {
 
   /** Moves a stream to another space: the CD is rewritten, CFGI_CD, SYNC. @returns 0 | -ENOENT | -EIO */
   switchTable(vSid: number, space: GuestAddressSpace): number {
-    const stream = this.#streams.get(vSid);
-    if (stream === undefined) return -ENOENT;
-    space.writeCd(stream.cdPfn * PAGE);
-    stream.space = space;
-    encodeCfgiCd(this.#command, 0, vSid, 0, true);
-    this.#put();
-    return this.sync();
+    return this.setSubstream(vSid, 0, space);
   }
 
   /** @param prot  PROT_*. @returns 0 | -EEXIST | -ENOMEM | -ERANGE, as PageTable.map */
@@ -242,7 +289,8 @@ export class GuestDriver {
     const unmapped = space.table.unmap(iovaPage, pages);
     if (unmapped < 0) return unmapped;
     this.#invalidate(space, iovaPage, pages);
-    const status = this.sync();
+    let status = this.sync();
+    if (status === 0) status = this.#invalidateAtcs(space, iovaPage, pages);
     // Not completed: walkers may still read the tables, so they stay where they are.
     if (status < 0) return status;
     space.table.releaseFreed();
@@ -349,8 +397,32 @@ export class GuestDriver {
     const stream = this.#streams.get(vSid);
     if (status < 0 || stream === undefined) return status;
     this.#streams.delete(vSid);
-    this.ram.frames.release(stream.cdPfn);
+    stream.cds.destroy();
     return 0;
+  }
+
+  /** After the SYNC of the TLBIs: ATC_INV for every device that may have kept a translation. @returns 0 | -EIO */
+  #invalidateAtcs(space: GuestAddressSpace, iovaPage: number, pages: number): number {
+    let any = false;
+    for (const [vSid, { spaces, ats }] of this.#streams) {
+      if (!ats || ![...spaces.values()].includes(space)) continue;
+      this.#invalidateAtc(vSid, iovaPage, pages);
+      any = true;
+    }
+    return any ? this.sync() : 0;
+  }
+
+  /** Of all substreams: the smallest aligned power of two of pages around the range. */
+  #invalidateAtc(vSid: number, firstPage: number, pages: number): void {
+    const lastPage = firstPage + pages - 1;
+    let lg2 = 0;
+    while (Math.floor(firstPage / 2 ** lg2) !== Math.floor(lastPage / 2 ** lg2)) lg2++;
+    this.#command.fill(0);
+    this.#command[0] = CMD_ATC_INV;
+    this.#command[1] = vSid;
+    CMD_ATC.Size.put(this.#command, lg2);
+    CMD_ATC.Page.put(this.#command, Math.floor(firstPage / 2 ** lg2) * 2 ** lg2);
+    this.#put();
   }
 
   #invalidate(space: GuestAddressSpace, iovaPage: number, pages: number): void {
