@@ -13,6 +13,7 @@ import { framesLayout } from '../hw/memory/frames-layout.js';
 import { MachineMemory } from '../hw/memory/machine-memory.js';
 import { pageTablesLayout } from '../hw/pagetable/page-table-layout.js';
 import type { DmaPort } from '../hw/pci/dma-port.js';
+import { InterruptLines, type InterruptSource } from '../hw/smmuv3/interrupt-lines.js';
 import { Mmio } from '../hw/smmuv3/mmio.js';
 import type { Smmuv3 } from '../hw/smmuv3/model.js';
 import { smmuv3Regions } from '../hw/smmuv3/regions.js';
@@ -52,6 +53,9 @@ export interface Instruments {
   readonly onHostEvent?: (iommu: number, event: HostEvent) => void;
 }
 
+/** @param iommu  its name */
+export type InterruptListener = (iommu: string, source: InterruptSource) => void;
+
 export interface CreateOptions {
   /** What an operator should read, each message once. Default: dropped. */
   readonly log?: (message: string) => void;
@@ -83,6 +87,8 @@ export class Machine {
   readonly #ports = new Map<number, DmaPort>();
   readonly #fds = new Set<IommufdFd>();
   readonly #vfios = new Set<VfioDevice>();
+  readonly #lines: readonly InterruptLines[];
+  readonly #interrupted = new Set<InterruptListener>();
   /** The models, while they are hosted here; null while workers host them. */
   #models: Smmuv3[] | null = null;
 
@@ -117,6 +123,9 @@ export class Machine {
     this.user = new UserMemory(memory, this.frames);
     this.hostInline(true);
     this.iommus = this.#probe(instruments, log);
+    this.#lines = config.iommus.map(
+      (_, index) => new InterruptLines(this.env, smmuv3Regions(memory, smmuConfigOf(config, index))),
+    );
     const { bugs } = config;
     this.core = new IommufdCore({
       memory,
@@ -191,8 +200,29 @@ export class Machine {
    */
   poll(): boolean {
     let any = this.settle();
+    this.#tellInterrupts();
     for (const { instance } of this.iommus) any = instance.poll() || any;
     return any;
+  }
+
+  /**
+   * Calls `listener` for every wired interrupt that an SMMU raised since it was last told: once for each line,
+   * however often it fired. It is told by poll(), before the driver serves what raised it; a line that fires twice
+   * in between fired once. MSIs are writes into the machine's memory, as on hardware.
+   * @returns takes the listener away again
+   */
+  onInterrupt(listener: InterruptListener): () => void {
+    if (this.#interrupted.size === 0) for (const lines of this.#lines) lines.take();
+    this.#interrupted.add(listener);
+    return () => this.#interrupted.delete(listener);
+  }
+
+  #tellInterrupts(): void {
+    if (this.#interrupted.size === 0) return;
+    this.#lines.forEach((lines, index) => {
+      for (const source of lines.take())
+        for (const listener of [...this.#interrupted]) listener(this.iommus[index]!.name, source);
+    });
   }
 
   /** Steps inline hardware until it has nothing to do. @returns whether it had; false while workers host it */

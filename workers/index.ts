@@ -6,7 +6,7 @@ export { dmaStatusName } from '../hw/pci/dma-status.js';
 export { IommufdFd } from '../runtime/core/fd.js';
 export { ImageError } from '../runtime/image/image-file.js';
 export { type OpenedMachine, type OpenImageOptions, openImage } from '../runtime/image/opened-machine.js';
-export { createMachine, Machine } from '../runtime/machine.js';
+export { createMachine, type InterruptListener, Machine } from '../runtime/machine.js';
 export { type CheckedConfig, ConfigError, type MachineConfig } from '../runtime/machine-config.js';
 export { type MachineHandle, MachineThread } from '../runtime/machine-thread.js';
 export { VfioDevice } from '../runtime/objects/vfio-device.js';

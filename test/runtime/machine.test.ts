@@ -141,3 +141,24 @@ test('machine: the register file is there for a driver of one’s own', (t) => {
   t.is(mmio.read32(IDR0) & 0b11, 0b11);
   t.is(mmio.read32(CR0ACK) & 1, 1);
 });
+
+test('machine: interrupts are told by poll, once for each line, to whoever still listens', (t) => {
+  const machine = twoSmmus();
+  const heard: string[] = [];
+  const stop = machine.onInterrupt((iommu, source) => heard.push(`${iommu} ${source}`));
+  const also: string[] = [];
+  machine.onInterrupt((iommu) => also.push(iommu));
+  machine.dmaPort('0001:01:00.0').write(0x1000n, new Uint8Array(8));
+  machine.dmaPort('0001:01:00.0').write(0x2000n, new Uint8Array(8));
+  t.deepEqual(heard, []);
+  machine.poll();
+  t.deepEqual(heard, ['smmu1 eventq']);
+  machine.poll();
+  t.is(heard.length, 1);
+  stop();
+  machine.dmaPort('0000:01:00.0').write(0x1000n, new Uint8Array(8));
+  machine.poll();
+  t.is(heard.length, 1);
+  t.deepEqual(also, ['smmu1', 'smmu0']);
+  machine.close();
+});
