@@ -4,7 +4,11 @@ import { Command, CommanderError } from 'commander';
 import { addBench } from './commands/bench.js';
 import { addChaos } from './commands/chaos.js';
 import { addFuzz } from './commands/fuzz.js';
+
 import { addInspect } from './commands/inspect.js';
+
+import { addScale } from './commands/scale.js';
+
 import { addSoak } from './commands/soak.js';
 import { addStress } from './commands/stress.js';
 import { addTopology } from './commands/topology.js';
@@ -12,7 +16,6 @@ import { EXIT_CLEAN, EXIT_USAGE, type Surroundings } from './surroundings.js';
 
 /** Commands that have a place and no code: named, so that nobody looks for a typing error. */
 const NOT_YET: Record<string, string> = {
-  scale: 'what N SMMUs, N command queues and one shared stage 2 cost',
   explore: 'one thread at a time, every shared access a schedule point',
   serve: 'an IOMMU behind a socket, for an emulator',
   decode: 'commands, events and table entries in words',
@@ -41,6 +44,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
   addSoak(program, surroundings, done);
   addBench(program, surroundings, done);
   addInspect(program, surroundings, done);
+  addScale(program, surroundings, done);
   for (const [name, text] of Object.entries(NOT_YET))
     program
       .command(name)

@@ -84,7 +84,6 @@ const WRONG: [args: string[], stderr: RegExp][] = [
     ['stress', '--report', '/proc/report.json'],
     /--report: ('\/proc\/report.json' cannot be written: E|there is no directory)/,
   ],
-  [['scale'], /iommufd scale: not there yet/],
   [['explore'], /not there yet/],
   [['serve', 'socket'], /not there yet/],
   [['decode'], /not there yet/],
