@@ -17,6 +17,7 @@ import { InterruptLines, type InterruptSource } from '../hw/smmuv3/interrupt-lin
 import { Mmio } from '../hw/smmuv3/mmio.js';
 import type { Smmuv3 } from '../hw/smmuv3/model.js';
 import { smmuv3Regions } from '../hw/smmuv3/regions.js';
+import { ResetLine } from '../hw/smmuv3/reset.js';
 import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
 import type { Clock, SyncEnv } from '../hw/sync/thread.js';
 import { ENOMEM, errnoName } from '../uapi/abi/errno.js';
@@ -42,6 +43,8 @@ import { UserMemory } from './user-memory.js';
 /** Paging domains that can exist at once. */
 const PAGE_TABLES = 1024;
 const PAGE_TABLES_KEY = 'page-tables';
+/** An SMMU that takes longer is gone. */
+const RESET_DEADLINE_NS = 5e9;
 /** Turns of the inline hardware that one settle() may take before the machine is called stuck. */
 const MAX_SETTLE_STEPS = 100_000;
 
@@ -203,6 +206,28 @@ export class Machine {
     this.#tellInterrupts();
     for (const { instance } of this.iommus) any = instance.poll() || any;
     return any;
+  }
+
+  /**
+   * Resets SMMUs and programs them again, as a driver does after power came back. Stream tables, CDs and page tables
+   * lie in RAM and stay: what was attached is attached, mapped is mapped, and files and objects know nothing of it.
+   * Lost are every cache, unread events and page requests, commands not consumed; stalled transactions end. In
+   * between traffic gets what GBPA resets to (bypass), then aborts, as on hardware.
+   * @param name  of one IOMMU; all of them when left out
+   * @throws Error workers host the machine, whose threads may be in the middle of a command queue; or an SMMU that
+   *         does not come back | RangeError no such IOMMU
+   */
+  reset(name?: string): void {
+    if (!this.inline) throw new Error('machine: workers host it; `await host.stop()` first, then reset()');
+    const { env, memory, config } = this;
+    for (const { name: label, index, instance } of name === undefined ? this.iommus : [this.iommu(name)]) {
+      const line = new ResetLine(env, smmuv3Regions(memory, smmuConfigOf(config, index)));
+      const deadline = env.clock.nowNs() + RESET_DEADLINE_NS;
+      const waited = line.wait(line.request(), deadline);
+      const status = waited < 0 ? waited : instance.reset();
+      if (status < 0)
+        throw new Error(`machine: ${label} did not come back from its reset: ${errnoName(-status)}`);
+    }
   }
 
   /**

@@ -173,6 +173,7 @@ function forgetThreads(memory: MachineMemory, config: CheckedConfig): void {
     const smmu = memory.region(Smmuv3Layout, `smmuv3:${index}`).base;
     words.store(smmu + Smmuv3Layout.at.irqParked, 0);
     words.store(smmu + Smmuv3Layout.at.consParked, 0);
+    words.store(smmu + Smmuv3Layout.at.resetParked, 0);
   });
   config.devices.forEach((_, device) => {
     const port = memory.region(PortLayout, portKey(device)).base;
