@@ -45,20 +45,20 @@ export const MODELLED: {
   readonly ats: boolean;
   readonly pri: boolean;
   readonly hyp: boolean;
-  /** Instruction and privileged accesses: IDR1.ATTR_PERMS_OVR, IDR3.HAD, XNX and E0PD. */
+  /** Instruction and privileged accesses: IDR1.ATTR_PERMS_OVR, IDR3.HAD and E0PD. */
   readonly permissions: boolean;
   /** CD.A = 0 terminates as RAZ/WI (IDR0.TERM_MODEL = 0). */
   readonly razWi: boolean;
 } = {
-  granules: [12],
-  oasBits: 48,
-  httu: ['none'],
+  granules: [12, 14, 16],
+  oasBits: 52,
+  httu: ['none', 'access', 'dirty'],
   ssidBits: 20,
   stalls: ['none'],
   ats: false,
   pri: false,
   hyp: false,
-  permissions: false,
+  permissions: true,
   razWi: false,
 };
 
@@ -246,7 +246,6 @@ export function identification(config: Smmuv3Config): Identification {
 
   let idr3 = 0;
   idr3 = IDR3.HAD.put(idr3, MODELLED.permissions && config.stages !== 's2' ? 1 : 0);
-  idr3 = IDR3.XNX.put(idr3, MODELLED.permissions && config.stages !== 's1' ? 1 : 0);
   idr3 = IDR3.E0PD.put(idr3, MODELLED.permissions && config.stages !== 's2' ? 1 : 0);
   idr3 = IDR3.FWB.put(idr3, 1);
   idr3 = IDR3.RIL.put(idr3, 1);

@@ -34,7 +34,7 @@ test('idr: an SMMU with as little as possible', (t) => {
   const fixed = 3 | (2 << 2) | (1 << 4) | (3 << 13) | (2 << 21) | (1 << 24) | (1 << 27);
   t.is(idr0, fixed | (MODELLED.razWi ? 0 : 1 << 26));
   t.is(idr1! & ~(1 << 26), 1 | (1 << 16) | (1 << 21));
-  t.is(idr3! & ~((1 << 2) | (1 << 4) | (1 << 13)), (1 << 8) | (1 << 10) | (2 << 11), 'FWB, RIL, BBML 2');
+  t.is(idr3! & ~((1 << 2) | (1 << 13)), (1 << 8) | (1 << 10) | (2 << 11), 'FWB, RIL, BBML 2');
   t.is(idr5, 1 << 4);
 });
 
@@ -93,8 +93,8 @@ test('idr: what is never modelled reads 0', (t) => {
   // TTF[0], BTM, DORMHINT, NS1ATS, ATOS, VMW, VATOS, ATSRECERR.
   for (const bit of [2, 5, 8, 11, 15, 17, 20, 23]) t.is((idr0! >>> bit) & 1, 0, `IDR0[${bit}]`);
   for (const bit of [27, 28, 29, 30, 31]) t.is((idr1! >>> bit) & 1, 0, `IDR1[${bit}]`);
-  // PBHA, PPS, MPAM, STT, PTWNNC and all above.
-  for (const bit of [3, 5, 7, 9, 14, 15, 16, 17, 18, 19, 20]) t.is((idr3! >>> bit) & 1, 0, `IDR3[${bit}]`);
+  // PBHA, XNX, PPS, MPAM, STT, PTWNNC and all above.
+  for (const bit of [3, 4, 5, 7, 9, 14, 15, 16, 17, 18, 19, 20]) t.is((idr3! >>> bit) & 1, 0, `IDR3[${bit}]`);
   // DS, D128.
   for (const bit of [7, 8, 9]) t.is((idr5! >>> bit) & 1, 0, `IDR5[${bit}]`);
 });
