@@ -20,6 +20,12 @@ const FOLDER = fileURLToPath(new URL('../../../perf/bench/baseline/', import.met
 /** What the image is written in: pieces without a byte set are left out. */
 const CHUNK_BYTES = 65536;
 
+/** Of layout.h: what the C sources need, and nothing that a system header may have another idea of. */
+const LAYOUT_NAME = /^(XLAT|CONTEXT|UNIT|PORT|IOTLB|MICRO|PAGE_TABLE|LEAF_SIZES|F|NO)_[A-Z0-9_]+$/;
+
+export const NO_CC = 'no C compiler';
+export const CC_FAILED = 'the C compiler failed';
+
 export interface Compiled {
   readonly program: string;
   /** Where it lies, with the images; removed by `remove`. */
@@ -30,7 +36,7 @@ export interface Compiled {
 /** @returns the program, or why there is none */
 export function compileBaseline(kernel: Kernel): Compiled | string {
   const cc = process.env['CC'] ?? 'cc';
-  if (spawnSync(cc, ['--version'], { stdio: 'ignore' }).status !== 0) return 'no C compiler';
+  if (spawnSync(cc, ['--version'], { stdio: 'ignore' }).status !== 0) return NO_CC;
   const folder = mkdtempSync(join(tmpdir(), 'iommufd-baseline-'));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
   writeFileSync(join(folder, 'layout.h'), layoutHeader(kernel));
@@ -38,18 +44,17 @@ export function compileBaseline(kernel: Kernel): Compiled | string {
   const sources = SOURCES.map((name) => join(FOLDER, name));
   const flags = ['-O2', '-std=gnu11', '-Wall', '-Wextra', '-I', folder, '-I', FOLDER];
   const { status, stderr } = spawnSync(cc, [...flags, '-o', program, ...sources], { encoding: 'utf8' });
-  if (status === 0 && stderr === '') return { program, folder, remove };
+  if (status === 0) return { program, folder, remove };
   remove();
-  return `the C compiler failed: ${stderr.split('\n', 1)[0]}`;
+  process.stderr.write(`bench: ${cc} ${flags.join(' ')}:\n${stderr}`);
+  return CC_FAILED;
 }
 
 /** The layouts' numbers, as the compiled kernel has them. */
 function layoutHeader(kernel: Kernel): string {
   const lines = Object.entries(kernel.exports).flatMap(([name, value]) => {
     const number = (value as { value?: unknown }).value;
-    return /^[A-Z][A-Z0-9_]*$/.test(name) && typeof number === 'number'
-      ? [`#define ${name} ${number >>> 0}u`]
-      : [];
+    return LAYOUT_NAME.test(name) && typeof number === 'number' ? [`#define ${name} ${number >>> 0}u`] : [];
   });
   return `${lines.join('\n')}\n`;
 }

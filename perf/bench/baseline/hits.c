@@ -18,7 +18,8 @@ static u8 *micro_of(u8 *micros, u64 page) {
 
 static u64 differs(const u8 *entry, u64 guess) { return (get64(entry, IOTLB_ENTRY_TAG) ^ guess) & GUESS_MASK; }
 
-static u32 run_hits(u8 *port, u32 n, u8 *micros, u8 *iotlb, u32 sid, u32 tag, u64 stages, u64 ipa_mask) {
+static u32 run_hits(u8 *port, u32 n, u8 *micros, u8 *iotlb, u32 sid, u32 ssid, u32 tag, u64 stages,
+                    u64 ipa_mask) {
   u8 *sets = iotlb + IOTLB_ENTRIES;
   u32 mask = get32(iotlb, IOTLB_SETS) - 1;
   const u32 size_lg2 = 12;
@@ -27,9 +28,11 @@ static u32 run_hits(u8 *port, u32 n, u8 *micros, u8 *iotlb, u32 sid, u32 tag, u6
   u64 key_low = ((u64)size_lg2 << 6) | stages | 1;
   u32 from_micro = 0, hits = 0;
   for (u8 *xlat = port + PORT_BATCH; hits < n; xlat += XLAT_BYTES, hits++) {
-    if (((get32(xlat, XLAT_SID) ^ sid) | ~get32(xlat, XLAT_SSID)) != 0) break;
+    u32 flags = get32(xlat, XLAT_FLAGS);
+    /* Only plain reads and writes are cached. */
+    if (((get32(xlat, XLAT_SID) ^ sid) | (get32(xlat, XLAT_SSID) ^ ssid) | (flags & ~XLAT_FLAG_WRITE)) != 0) break;
     u64 iova = get64(xlat, XLAT_IOVA);
-    u32 need = READ + ((get32(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE) << 1);
+    u32 need = (u32)READ << flags;
     u8 *micro = micro_of(micros, iova >> 12);
     u64 known = get64(micro, 0);
     if (((known ^ iova) >> 12) == 0 && ((u32)known & need) != 0) {
@@ -102,7 +105,7 @@ u32 dma_begin(u8 *port, u32 slots) {
   u64 stages = (kind != CONTEXT_S2 ? 16 : 0) | (kind != CONTEXT_S1 ? 32 : 0);
   u64 ipa_mask = kind == CONTEXT_S1 ? 0 : ~(u64)0;
   put32(port, PORT_BATCH_SEQ, (get32(port, PORT_BATCH_SEQ) + 1) & ((1u << 26) - 1));
-  return run_hits(port, slots, micros, iotlb, sid, tag, stages, ipa_mask);
+  return run_hits(port, slots, micros, iotlb, sid, NO_SSID, tag, stages, ipa_mask);
 }
 
 void dma_end(u8 *port) {

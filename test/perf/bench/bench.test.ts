@@ -1,7 +1,7 @@
 import test from 'ava';
 import { Kernel } from '../../../hw/kernel/kernel.js';
 import { MachineMemory } from '../../../hw/memory/machine-memory.js';
-import { compileBaseline } from '../../../perf/bench/baseline.js';
+import { compileBaseline, NO_CC } from '../../../perf/bench/baseline.js';
 import { digits, figureOf, passed, percentile } from '../../../perf/bench/figures.js';
 import { type Case, runRounds, type Scale } from '../../../perf/bench/rounds.js';
 import { rowOf } from '../../../perf/bench/row.js';
@@ -109,6 +109,11 @@ test('rounds: a signal ends them with what there is', async (t) => {
 const compiled = compileBaseline(Kernel.load(MachineMemory.create({ ramBytes: 2 ** 21 })));
 test.after.always(() => {
   if (typeof compiled !== 'string') compiled.remove();
+});
+
+test('bench: the yardstick compiles where there is a C compiler', (t) => {
+  if (compiled === NO_CC) t.log('not tried: no C compiler');
+  t.true(typeof compiled === 'object' || compiled === NO_CC, String(compiled));
 });
 
 for (const { name: section, rows, set } of SECTIONS)
