@@ -1,6 +1,6 @@
 /**
  * A guest's invalidations, on whatever thread makes them: each command is checked, gets the vIOMMU's VMID or
- * the device's physical StreamID, and goes on that SMMU's queue, in batches with one SYNC each.
+ * the device's physical StreamID, and goes on that SMMU's queue, in batches with a SYNC behind the last.
  *
  *   guest                        becomes
  *   TLBI_NSNH_ALL                TLBI_NH_ALL of the VMID
@@ -9,7 +9,8 @@
  *   anything else                -EIO
  *
  * When a command is refused, those before it are issued first, as hardware would have; `handled` counts what
- * completed, no more. (Linux 7.0 can count commands of the last batch that it never issued.)
+ * completed, no more. (Linux 7.0 can count commands of the last batch that it never issued, and puts a SYNC behind
+ * every batch; here one in four has one, and the last.)
  *
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3-iommufd.c arm_vsmmu_cache_invalidate
  */
@@ -37,8 +38,10 @@ import { CommandQueue, type CommandQueueOptions } from './cmdq.js';
 import { smmuAccess } from './queue-host.js';
 import { ViommuTable } from './viommu-record.js';
 
-/** Commands between two SYNCs: one less than a batch, to leave room for it. */
-const PER_SYNC = BATCH_ENTRIES - 1;
+/** Commands of one trip to the queue: one less than a batch, to leave room for a SYNC. */
+const PER_TRIP = BATCH_ENTRIES - 1;
+/** Commands after which one is awaited all the same: a guest must not fill the host's queue with a single call. */
+const PER_SYNC = 4 * PER_TRIP;
 
 export class Smmuv3Invalidator implements SharedInvalidator {
   readonly #memory: MachineMemory;
@@ -46,7 +49,7 @@ export class Smmuv3Invalidator implements SharedInvalidator {
   readonly #log: Log;
   readonly #options: CommandQueueOptions;
   readonly #queues = new Map<number, CommandQueue>();
-  readonly #cmds = new Uint32Array(PER_SYNC * COMMAND_WORDS);
+  readonly #cmds = new Uint32Array(PER_TRIP * COMMAND_WORDS);
 
   constructor(
     memory: MachineMemory,
@@ -83,17 +86,21 @@ export class Smmuv3Invalidator implements SharedInvalidator {
       let status = table.enter();
       if (status < 0) return status;
       let n = 0;
-      while (status === 0 && n < PER_SYNC && next + n < count) {
+      while (status === 0 && n < PER_TRIP && next + n < count) {
         for (let i = 0; i < COMMAND_WORDS; i++)
           this.#cmds[n * COMMAND_WORDS + i] = view.getUint32((next + n) * stride + i * 4, true);
         status = convert(this.#cmds, n * COMMAND_WORDS, vmid, table);
         if (status === 0) n++;
       }
-      const ticket = n > 0 ? queue.submit(this.#cmds, n, true) : 0;
-      table.leave();
-      const done = n > 0 && ticket >= 0 ? queue.wait(ticket) : ticket;
-      if (done < 0) return done;
       next += n;
+      const last = next === count || status < 0;
+      const sync = last || next - handled[0]! >= PER_SYNC;
+      const ticket = next > handled[0]! ? queue.submit(this.#cmds, n, sync) : 0;
+      table.leave();
+      if (ticket < 0) return ticket;
+      if (!sync) continue;
+      const done = next > handled[0]! ? queue.wait(ticket) : 0;
+      if (done < 0) return done;
       handled[0] = next;
       if (status < 0) return status;
     }

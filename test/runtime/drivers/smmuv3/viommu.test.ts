@@ -362,17 +362,23 @@ test('guest invalidation: a bad command ends it; those before are issued and cou
   t.deepEqual(invalidate(f, viommus[0]!), { status: 0, handled: 0 });
 });
 
-test('guest invalidation: one SYNC for every 63 commands', (t) => {
+test('guest invalidation: a SYNC behind the last command, and behind every 252', (t) => {
   const f = new DriverFixture();
   const { viommus } = nestedSetup(f);
-  const from = f.commandCount(0);
-  const many = Array.from({ length: 130 }, () => [TLBI_NH_ASID, 0, 0, 0]);
-  t.deepEqual(invalidate(f, viommus[0]!, ...many), { status: 0, handled: 130 });
-  const opcodes = f.commands(0, from).map((c) => c.opcode);
-  t.deepEqual(
-    opcodes.flatMap((op, i) => (op === CMD_SYNC ? [i] : [])),
-    [63, 127, 132],
-  );
+  const ok = [TLBI_NH_ASID, 0, 0, 0];
+  const syncs = (n: number, then: readonly number[][] = []) => {
+    const from = f.commandCount(0);
+    const { status, handled } = invalidate(f, viommus[0]!, ...Array.from({ length: n }, () => ok), ...then);
+    const opcodes = f.commands(0, from).map((c) => c.opcode);
+    return { status, handled, at: opcodes.flatMap((op, i) => (op === CMD_SYNC ? [i] : [])) };
+  };
+  t.deepEqual(syncs(64), { status: 0, handled: 64, at: [64] });
+  t.deepEqual(syncs(130), { status: 0, handled: 130, at: [130] });
+  t.deepEqual(syncs(252), { status: 0, handled: 252, at: [252] });
+  t.deepEqual(syncs(300), { status: 0, handled: 300, at: [252, 301] });
+  const bad = [[CMD_SYNC, 0, 0, 0]];
+  t.deepEqual(syncs(63, bad), { status: -EIO, handled: 63, at: [63] }, 'the first command of a batch');
+  t.deepEqual(syncs(252, bad), { status: -EIO, handled: 252, at: [252] });
 });
 
 test('guest invalidation: a command that the SMMU refuses hangs nobody', (t) => {
