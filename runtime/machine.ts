@@ -15,7 +15,6 @@ import { pageTablesLayout } from '../hw/pagetable/page-table-layout.js';
 import type { DmaPort } from '../hw/pci/dma-port.js';
 import { InterruptLines, type InterruptSource } from '../hw/smmuv3/interrupt-lines.js';
 import { Mmio } from '../hw/smmuv3/mmio.js';
-import type { Smmuv3 } from '../hw/smmuv3/model.js';
 import { smmuv3Regions } from '../hw/smmuv3/regions.js';
 import { ResetLine } from '../hw/smmuv3/reset.js';
 import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
@@ -33,6 +32,7 @@ import type { OnAllocateTag } from './drivers/smmuv3/tags.js';
 import { ViommuRecords } from './drivers/smmuv3/viommu-record.js';
 import { encodeImage } from './image/image-file.js';
 import { inputOf } from './image/opened-machine.js';
+import { InlineModels } from './inline-models.js';
 import { type CheckedConfig, ConfigError, checkConfig, type MachineConfig } from './machine-config.js';
 import { CLOCK_KEY, FRAMES_KEY, smmuConfigOf } from './machine-hardware.js';
 import { allocBaseRegions, allocMachineRegions, controlBytes } from './machine-regions.js';
@@ -93,7 +93,7 @@ export class Machine {
   readonly #lines: readonly InterruptLines[];
   readonly #interrupted = new Set<InterruptListener>();
   /** The models, while they are hosted here; null while workers host them. */
-  #models: Smmuv3[] | null = null;
+  #models: InlineModels | null = null;
 
   /** Use createMachine. */
   constructor(config: CheckedConfig, options: CreateOptions) {
@@ -264,7 +264,8 @@ export class Machine {
 
   /** Whether this thread steps the models: true until workers take them over, and again after. */
   hostInline(inline: boolean): void {
-    this.#models = inline ? this.config.iommus.map((_, index) => this.#thread.smmuModel(index)) : null;
+    const models = () => this.config.iommus.map((_, index) => this.#thread.smmuModel(index));
+    this.#models = inline ? new InlineModels(models()) : null;
     this.env.relax = inline ? () => this.#step() : undefined;
   }
 
@@ -298,10 +299,7 @@ export class Machine {
   }
 
   #step(): boolean {
-    if (this.#models === null) return false;
-    let any = false;
-    for (const model of this.#models) any = model.step() || any;
-    return any;
+    return this.#models?.step() ?? false;
   }
 
   #probe(instruments: Instruments, log: (message: string) => void): MachineIommu[] {

@@ -84,6 +84,8 @@ interface Running {
 /** How long calls are served before timers and signals get a turn. */
 const TURN_MS = 2;
 const IDLE_SPIN_MS = 0.02;
+/** Longest time between two looks at the SMMUs' interrupts while calls come in. */
+const POLL_MS = 0.05;
 const IDLE_SLEEP_MS = 10;
 const SCRATCH_BYTES = 16384;
 
@@ -320,10 +322,14 @@ export class WorkerHost {
       const began = performance.now();
       let now = began;
       let lastWork = began;
+      let pollAt = began;
       do {
         // One at a time: a call may wait seconds for an SMMU that does not answer, and timers must run between.
         const answered = this.#mailbox.serve(1);
-        const polled = machine.poll();
+        // Polling looks at every SMMU: not after each call, or calls would cost more the more of them there are.
+        const look = answered === 0 || now >= pollAt;
+        const polled = look && machine.poll();
+        if (look) pollAt = now + POLL_MS;
         now = performance.now();
         if (answered > 0 || polled) lastWork = now;
       } while (now - began < TURN_MS && now - lastWork < IDLE_SPIN_MS);
