@@ -31,7 +31,12 @@ import {
 import { type ReplaceKind, Replacement, stepper } from './replacement.js';
 
 export { rootBytes } from './geometry.js';
-export { PROT_DBM, PROT_NO_AF, PROT_READ, PROT_WRITE } from './page-table-layout.js';
+export {
+  LEAF_DBM as PROT_DBM,
+  LEAF_NO_AF as PROT_NO_AF,
+  LEAF_READ as PROT_READ,
+  LEAF_WRITE as PROT_WRITE,
+} from './page-table-layout.js';
 
 const ENOMEM = 12;
 const EFAULT = 14;
@@ -199,7 +204,7 @@ export class PageTable {
     return this.#get32(PageTableLayout.at.foundLevel);
   }
 
-  /** PROT_* and LEAF_* of that leaf. */
+  /** LEAF_* of that leaf. */
   get foundProt(): number {
     return this.#get32(PageTableLayout.at.foundProt);
   }

@@ -42,7 +42,7 @@ export const PageTableLayout = layout('page-table', 2, {
   contiguous: u32(),
   /** Out of map, unmap and replace: REASON_*. */
   reason: u32(),
-  /** Out of lookup: log2 of the leaf's size, its level, PROT_* and LEAF_*. */
+  /** Out of lookup: log2 of the leaf's size, its level, LEAF_*. */
   foundLg2: u32(),
   foundLevel: u32(),
   foundProt: u32(),
@@ -65,12 +65,12 @@ export const pageTablesLayout = (count: number): Layout<{ tables: ReturnType<typ
   layout('page-tables', 2, { tables: raw(PAGE_TABLE_BYTES * count) });
 
 /** What a leaf permits. The numbers of the first two are IOMMU_READ's and IOMMU_WRITE's. */
-export const PROT_READ = 1;
-export const PROT_WRITE = 2;
-/** With PROT_WRITE: dirty tracking by hardware (DBM); the leaf starts writable-clean. */
-export const PROT_DBM = 1 << 8;
+export const LEAF_READ = 1;
+export const LEAF_WRITE = 2;
+/** With LEAF_WRITE: dirty tracking by hardware (DBM); the leaf starts writable-clean. */
+export const LEAF_DBM = 1 << 8;
 /** The access flag starts clear. */
-export const PROT_NO_AF = 1 << 9;
+export const LEAF_NO_AF = 1 << 9;
 /** Only out of lookup: written since it was last made clean; member of a contiguous group. */
 export const LEAF_DIRTY = 1 << 10;
 export const LEAF_CONTIGUOUS = 1 << 11;

@@ -9,7 +9,11 @@
  */
 import {
   LEAF_CONTIGUOUS,
+  LEAF_DBM,
   LEAF_DIRTY,
+  LEAF_NO_AF,
+  LEAF_READ,
+  LEAF_WRITE,
   PAGE_TABLE_GRANULE_LG2,
   PAGE_TABLE_INPUT_BITS,
   PAGE_TABLE_OUTPUT_BITS,
@@ -20,10 +24,6 @@ import {
   PAGE_TABLE_WINDOW_BASE,
   PAGE_TABLE_WINDOW_BYTES,
   PAGE_TABLE_WINDOW_LINEAR,
-  PROT_DBM,
-  PROT_NO_AF,
-  PROT_READ,
-  PROT_WRITE,
 } from './layout';
 
 export const VALID: u64 = 1;
@@ -117,20 +117,20 @@ export function addressOf(descriptor: u64): u64 {
   return granule == 16 ? low | ((descriptor & 0xf000) << HIGH_SHIFT) : low;
 }
 
-/** All of a leaf but its address and type, for PROT_* as hw/pagetable/page-table-layout.ts has them. */
+/** All of a leaf but its address and type, for LEAF_* as hw/pagetable/page-table-layout.ts has them. */
 export function leafBits(prot: u32): u64 {
-  const accessed = select<u64>(0, AF, (prot & PROT_NO_AF) != 0) | INNER_SHAREABLE;
-  const writable = (prot & PROT_WRITE) != 0;
-  const tracked = writable && (prot & PROT_DBM) != 0;
+  const accessed = select<u64>(0, AF, (prot & LEAF_NO_AF) != 0) | INNER_SHAREABLE;
+  const writable = (prot & LEAF_WRITE) != 0;
+  const tracked = writable && (prot & LEAF_DBM) != 0;
   const dbm = select<u64>(DBM, 0, tracked) | accessed;
   if (stage == 2)
     return (
       dbm |
       MEMATTR_WB |
-      select<u64>(S2AP_READ, 0, (prot & PROT_READ) != 0) |
+      select<u64>(S2AP_READ, 0, (prot & LEAF_READ) != 0) |
       select<u64>(S2AP_WRITE, 0, writable && !tracked)
     );
-  const reach = select<u64>(UNPRIVILEGED, 0, (prot & (PROT_READ | PROT_WRITE)) != 0);
+  const reach = select<u64>(UNPRIVILEGED, 0, (prot & (LEAF_READ | LEAF_WRITE)) != 0);
   return dbm | NG | reach | select<u64>(0, READ_ONLY, writable && !tracked);
 }
 
@@ -148,14 +148,14 @@ export function dirtied(descriptor: u64): u64 {
   return stage == 2 ? descriptor | DIRTY_STATE : descriptor & ~DIRTY_STATE;
 }
 
-/** PROT_* and LEAF_* of a leaf. */
+/** LEAF_* of a leaf. */
 export function protOf(descriptor: u64): u32 {
   let prot: u32;
-  if (stage == 2) prot = u32(descriptor >> 6) & (PROT_READ | PROT_WRITE);
+  if (stage == 2) prot = u32(descriptor >> 6) & (LEAF_READ | LEAF_WRITE);
   else if ((descriptor & UNPRIVILEGED) == 0) return 0;
-  else prot = (descriptor & READ_ONLY) != 0 ? PROT_READ : PROT_READ | PROT_WRITE;
-  if ((descriptor & DBM) != 0) prot |= PROT_WRITE | PROT_DBM;
-  if ((descriptor & AF) == 0) prot |= PROT_NO_AF;
+  else prot = (descriptor & READ_ONLY) != 0 ? LEAF_READ : LEAF_READ | LEAF_WRITE;
+  if ((descriptor & DBM) != 0) prot |= LEAF_WRITE | LEAF_DBM;
+  if ((descriptor & AF) == 0) prot |= LEAF_NO_AF;
   if (isDirty(descriptor)) prot |= LEAF_DIRTY;
   if ((descriptor & CONTIGUOUS) != 0) prot |= LEAF_CONTIGUOUS;
   return prot;
