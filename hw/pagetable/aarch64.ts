@@ -94,6 +94,7 @@ export class PageTable {
   readonly #at: number;
   readonly #frames: TableFrames;
   readonly #granuleLg2: GranuleLg2;
+  readonly #granulePages: number;
   readonly #inputPages: number;
   readonly #outputPages: number;
   /** Unlinked tables, waiting for their invalidation. */
@@ -124,6 +125,7 @@ export class PageTable {
     this.#at = descriptor;
     this.#frames = frames;
     this.#granuleLg2 = granuleLg2;
+    this.#granulePages = 2 ** (granuleLg2 - PAGE_LG2);
     this.#inputPages = 2 ** (inputBits - PAGE_LG2);
     this.#outputPages = 2 ** (outputBits - PAGE_LG2);
     const { u32 } = memory;
@@ -343,8 +345,8 @@ export class PageTable {
   }
 
   #aligned(page: number, pages: number): boolean {
-    const unit = 2 ** (this.#granuleLg2 - PAGE_LG2);
-    return page % unit === 0 && pages % unit === 0;
+    const unit = this.#granulePages;
+    return unit === 1 || (page % unit === 0 && pages % unit === 0);
   }
 
   /** @returns whether at least one frame came */

@@ -161,7 +161,7 @@ export function protOf(descriptor: u64): u32 {
   return prot;
 }
 
-/** Level of the leaf that leafOf() found, and log2 of the pages it spans, its contiguous group as one. */
+/** Level at which leafOf() ended, and log2 of the pages that the leaf spans, its contiguous group as one. */
 export let foundLevel: u32 = 0;
 export let foundBits: u64 = 0;
 
@@ -170,13 +170,14 @@ export function leafOf(pt: usize, page: u64): u64 {
   let level = startLevel;
   let table = rootAt(pt);
   let index = page >> spanBits(level);
+  foundLevel = level;
   if (index >= rootEntries) return 0;
   while (table != 0) {
+    foundLevel = level;
     const descriptor = atomic.load<u64>(table + usize(index << 3));
     if ((descriptor & VALID) == 0) return 0;
     if (level == 3 || (descriptor & TYPE_MASK) == BLOCK) {
       if (!isLeaf(descriptor, level)) return 0;
-      foundLevel = level;
       foundBits = spanBits(level);
       if ((descriptor & CONTIGUOUS) != 0) foundBits += groupBits(level);
       return descriptor;

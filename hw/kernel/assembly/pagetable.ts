@@ -379,7 +379,11 @@ export function ptUnmap(pt: usize, firstPage: f64, lastPage: f64, from: f64): f6
   unmapped = 0;
   store<u64>(pt, 0, PAGE_TABLE_UNMAPPED);
   stop(pt, REASON_DONE);
-  if (cuts(pt, rangeFirst, 0) || cuts(pt, rangeLast, 1)) {
+  let cut = cuts(pt, rangeFirst, 0);
+  // Within one last-level table without groups there is nothing more to cut.
+  const within = foundLevel == 3 && (rangeFirst ^ rangeLast) >> spanBits(2) == 0;
+  if (!within || load<u32>(pt, PAGE_TABLE_CONTIGUOUS) != 0) cut = cut || cuts(pt, rangeLast, 1);
+  if (cut) {
     stop(pt, REASON_SPLIT);
     return f64(cursor);
   }
