@@ -182,6 +182,7 @@ test('readAndClearDirty: against a walker that writes, each time a page becomes 
     await once(worker, 'exit');
     const counted = Array.from({ length: PAGES }, (_, i) => memory.words.load(scratch + i * 4));
     t.deepEqual([...told], counted);
+    t.is(memory.words.load(control + 4), 0);
     t.is(
       counted.reduce((a, b) => a + b),
       30_000,
