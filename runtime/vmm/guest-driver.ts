@@ -9,6 +9,7 @@
  */
 import type { Kernel } from '../../hw/kernel/kernel.js';
 import { bug } from '../../hw/memory/bug.js';
+import type { GranuleLg2 } from '../../hw/pagetable/geometry.js';
 import { getQuad, setQuad } from '../../hw/smmuv3/bitfield.js';
 import {
   CMD_ATC,
@@ -25,6 +26,8 @@ import {
   encodeTlbiAddress,
   SYNC_CS_NONE,
   TG_4K,
+  TG_16K,
+  TG_64K,
 } from '../../hw/smmuv3/command.js';
 import type { EventRecord } from '../../hw/smmuv3/event.js';
 import {
@@ -57,6 +60,12 @@ import type { GuestRam } from './guest-ram.js';
 import type { SmmuMmio } from './virtual-smmu.js';
 
 const PAGE = 4096;
+/** By granule: its bit of IDR5, and its code in a TLBI. */
+const GRANULES = {
+  12: { supported: IDR5.GRAN4K, tg: TG_4K },
+  14: { supported: IDR5.GRAN16K, tg: TG_16K },
+  16: { supported: IDR5.GRAN64K, tg: TG_64K },
+} as const;
 const QUAD_BYTES = 8;
 const SPLIT = 8;
 const STES_PER_L2 = 2 ** SPLIT;
@@ -79,6 +88,8 @@ export interface GuestDriverOptions {
   readonly eventQueueLg2?: number;
   /** Input bits of stage 1: 39 or 48. */
   readonly inputBits?: 39 | 48;
+  /** Log2 of the granule of its tables: 12 (4 KiB, the default), 14 or 16. map and unmap then take whole granules. */
+  readonly granuleLg2?: GranuleLg2;
   /** Use range invalidations where IDR3.RIL allows. */
   readonly rangeInvalidate?: boolean;
 }
@@ -89,6 +100,7 @@ const DEFAULTS = {
   commandQueueLg2: 8,
   eventQueueLg2: 7,
   inputBits: 48,
+  granuleLg2: 12,
   rangeInvalidate: true,
 } as const;
 
@@ -136,14 +148,15 @@ export class GuestDriver {
 
   /**
    * Probes and enables the SMMU, with an empty stream table: every stream aborts.
-   * @returns 0 | -ENODEV it cannot do stage 1 with 4 KiB pages | -ENOMEM | -EIO
+   * @returns 0 | -ENODEV it cannot do stage 1 with that granule | -ENOMEM | -EIO
    */
   start(): number {
     const mmio = this.#mmio;
     const idr0 = mmio.read32(IDR0.offset);
     const idr1 = mmio.read32(IDR1.offset);
     const idr5 = mmio.read32(IDR5.offset);
-    if (IDR0.S1P.get(idr0) === 0 || IDR5.GRAN4K.get(idr5) === 0) return -ENODEV;
+    const { supported } = GRANULES[this.#options.granuleLg2];
+    if (IDR0.S1P.get(idr0) === 0 || supported.get(idr5) === 0) return -ENODEV;
     if (this.#options.sidBits > IDR1.SIDSIZE.get(idr1)) return -ENODEV;
     this.#range = this.#options.rangeInvalidate && IDR3.RIL.get(mmio.read32(IDR3.offset)) === 1;
     this.#ssidBits = IDR1.SSIDSIZE.get(idr1);
@@ -177,9 +190,9 @@ export class GuestDriver {
       if (descriptor !== undefined) this.#descriptors.push(descriptor);
       return -ENOSPC;
     }
-    const { inputBits } = this.#options;
-    const { ram } = this;
-    const made = GuestAddressSpace.create(ram, this.#kernel, asid, descriptor, inputBits, this.#outputBits);
+    const { inputBits, granuleLg2 } = this.#options;
+    const format = { granuleLg2, inputBits, outputBits: this.#outputBits };
+    const made = GuestAddressSpace.create(this.ram, this.#kernel, asid, descriptor, format);
     if (typeof made === 'number') this.#descriptors.push(descriptor);
     else this.#spaces.set(asid, made);
     return made;
@@ -276,14 +289,14 @@ export class GuestDriver {
     return this.setSubstream(vSid, 0, space);
   }
 
-  /** @param prot  PROT_*. @returns 0 | -EEXIST | -ENOMEM | -ERANGE, as PageTable.map */
+  /** @param prot  PROT_*. @returns 0 | -EEXIST | -ENOMEM | -ERANGE | -EINVAL, as PageTable.map */
   map(space: GuestAddressSpace, iovaPage: number, ipaPage: number, pages: number, prot: number): number {
     return space.table.map(iovaPage, ipaPage, pages, prot);
   }
 
   /**
    * Unmaps, and returns only when no DMA can use the translations any more.
-   * @returns pages unmapped | -EINVAL the range cuts a block | -ERANGE | -EIO
+   * @returns pages unmapped | -EINVAL the range cuts a block or a granule | -ERANGE | -EIO
    */
   unmap(space: GuestAddressSpace, iovaPage: number, pages: number): number {
     const unmapped = space.table.unmap(iovaPage, pages);
@@ -433,12 +446,12 @@ export class GuestDriver {
       this.#invalidateRange(asid, iovaPage, pages, leaf);
       return;
     }
-    if (pages > MAX_TLBI_PER_UNMAP) {
+    if (pages / this.#granulePages > MAX_TLBI_PER_UNMAP) {
       encodeTlbi(this.#command, 0, CMD_TLBI_NH_ASID, 0, asid);
       this.#put();
       return;
     }
-    for (let page = iovaPage; page < iovaPage + pages; page++) {
+    for (let page = iovaPage; page < iovaPage + pages; page += this.#granulePages) {
       encodeTlbiAddress(this.#command, 0, CMD_TLBI_NH_VA, 0, asid, page, leaf);
       this.#put();
     }
@@ -447,18 +460,24 @@ export class GuestDriver {
   /** Cuts a range into (NUM + 1) << SCALE pieces, the lowest set bits of the length first. [IHI0070] 4.4.1 */
   #invalidateRange(asid: number, iovaPage: number, pages: number, leaf: boolean): void {
     let page = iovaPage;
-    let left = pages;
+    let left = pages / this.#granulePages;
     while (left > 0) {
       let scale = 0;
       while (left % 2 ** (scale + 1) === 0 && scale < 31) scale++;
       const blocks = Math.min(Math.floor(left / 2 ** scale) % MAX_NUM || MAX_NUM, MAX_NUM);
-      // NUM, SCALE and TTL all 0 is reserved: a single page is the plain form.
-      const range = blocks * 2 ** scale === 1 ? undefined : { num: blocks - 1, scale, tg: TG_4K, ttl: 0 };
+      // NUM, SCALE and TTL all 0 is reserved: a single granule is the plain form.
+      const { tg } = GRANULES[this.#options.granuleLg2];
+      const range = blocks * 2 ** scale === 1 ? undefined : { num: blocks - 1, scale, tg, ttl: 0 };
       encodeTlbiAddress(this.#command, 0, CMD_TLBI_NH_VA, 0, asid, page, leaf, range);
       this.#put();
-      page += blocks * 2 ** scale;
+      page += blocks * 2 ** scale * this.#granulePages;
       left -= blocks * 2 ** scale;
     }
+  }
+
+  /** 4 KiB pages in a granule. */
+  get #granulePages(): number {
+    return 2 ** this.#options.granuleLg2 / PAGE;
   }
 
   #allocAsid(): number {

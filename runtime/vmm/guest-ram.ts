@@ -113,11 +113,11 @@ export class GuestRam {
     return pfn;
   }
 
-  /** Where a guest's page tables get their frames. */
-  tableFrames(): TableFrames {
+  /** Where a guest's page tables get their frames. @param pages  of a table */
+  tableFrames(pages = 1): TableFrames {
     return {
-      alloc: () => this.allocZeroed(),
-      free: (pfn) => this.frames.release(pfn),
+      alloc: () => this.allocZeroed(pages, pages),
+      free: (pfn) => this.frames.release(pfn, pages),
     };
   }
 }

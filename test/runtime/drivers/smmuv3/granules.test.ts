@@ -1,5 +1,6 @@
 /** Domains whose tables have larger granules than the host's pages, by what devices see and what the SMMU is told. */
 import test from 'ava';
+import { createMachine } from '../../../../runtime/machine.js';
 import { DriverFixture, newGather } from '../../../kit/smmu-driver-fixture.js';
 
 const EINVAL = 22;
@@ -77,4 +78,18 @@ test('domain: blocks of every granule, and what tables they took comes back', (t
     domain.free();
     t.true(f.frames.freePages() >= free);
   }
+});
+
+test('attach: an SMMU without 4 KiB pages is EINVAL for an IOAS, whose pages are the CPU’s', (t) => {
+  const machine = createMachine({
+    memory: '16MiB',
+    iommus: [{ name: 'smmu0', model: 'smmuv3', granules: ['16KiB', '64KiB'] }],
+    devices: [{ bdf: '0000:00:00.0', iommu: 'smmu0' }],
+  });
+  const fd = machine.openIommufd();
+  const { ioasId } = fd.ioasAlloc();
+  const vfio = machine.openVfio('0000:00:00.0');
+  vfio.bindIommufd(fd);
+  t.throws(() => vfio.attach(ioasId), { message: /EINVAL/ });
+  machine.close();
 });
