@@ -15,6 +15,8 @@ import {
   ThreadTable,
   ThreadTableLayout,
 } from '../hw/sync/thread.js';
+import { Timeline } from '../hw/timeline/timeline.js';
+import { smmuTrack } from '../hw/timeline/timeline-layout.js';
 import type { CheckedConfig } from './machine-config.js';
 import { smmuConfigOf, THREADS_KEY } from './machine-hardware.js';
 
@@ -63,7 +65,10 @@ export class HardwareThread {
     if (this.config.iommus[index] === undefined) throw new RangeError(`there is no IOMMU number ${index}`);
     const config = smmuConfigOf(this.config, index);
     const regions = smmuv3Regions(this.memory, config);
-    return new Smmuv3(this.env, this.memory, this.kernel, regions, config, { log: this.#log });
+    return new Smmuv3(this.env, this.memory, this.kernel, regions, config, {
+      log: this.#log,
+      timeline: Timeline.attach(this.memory, smmuTrack(index), this.env.clock),
+    });
   }
 
   /** Leaves in good order, holding nothing. */

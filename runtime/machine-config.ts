@@ -101,6 +101,13 @@ const schema = keyed({
   s2Sharing: z.enum(['shared', 'per-psmmu']).default('shared'),
   /** Keep walk and command logs, for reports. */
   trace: z.boolean().default(false),
+  /** Room for regions that an instrument of createMachine makes, bytes, besides what there is anyway. */
+  instrumentBytes: z
+    .number()
+    .int()
+    .min(0)
+    .max(2 ** 30)
+    .default(0),
   /** Check lock ranks (lock-order.ts) on every thread: an inversion throws. Costs a little at each lock. */
   debugLocks: z.boolean().default(false),
   /** Deliberate defects, each on one IOMMU: the proof that a checker fires. */

@@ -24,7 +24,8 @@ export function controlBytes(config: CheckedConfig): number {
   return (
     CONTROL_BASE_BYTES +
     config.iommus.length * CONTROL_PER_IOMMU +
-    Math.ceil(config.memory * CONTROL_PER_RAM_BYTE)
+    Math.ceil(config.memory * CONTROL_PER_RAM_BYTE) +
+    config.instrumentBytes
   );
 }
 

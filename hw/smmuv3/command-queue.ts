@@ -128,12 +128,13 @@ export class CommandQueue {
       // Plain reads: commands below PROD, which was read atomically, belong to the SMMU.
       const word = from >>> 2;
       for (let i = 0; i < C.COMMAND_WORDS; i++) this.#command[i] = this.#bus.memory.u32[word + i]!;
+      const began = this.#trace.nowNs();
       const result = this.#execute();
       if (result > 0) {
         this.#stop(cons, result);
         return true;
       }
-      this.#trace.command(this.#command, cons);
+      this.#trace.command(this.#command, cons, began);
       consumed++;
       if (result === BEGUN) {
         // A SYNC that nobody is in the way of completes at once, and advances CMDQ_CONS.

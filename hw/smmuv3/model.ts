@@ -13,6 +13,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { SyncEnv } from '../sync/thread.js';
 import type { Words } from '../sync/words.js';
+import type { Timeline } from '../timeline/timeline.js';
 import { Bus } from './bus.js';
 import { CommandQueue } from './command-queue.js';
 import type { Smmuv3Config } from './config.js';
@@ -39,6 +40,8 @@ export interface Smmuv3Hooks {
   readonly log?: Log;
   /** A wired interrupt fired: called inside step(), on the thread that steps. */
   readonly onInterrupt?: (source: InterruptSource) => void;
+  /** To say when things were done, where there is a trace. */
+  readonly timeline?: Timeline | null;
 }
 
 export class Smmuv3 {
@@ -66,7 +69,7 @@ export class Smmuv3 {
     const log = hooks.log ?? (() => undefined);
     const bus = new Bus(memory);
     this.config = config;
-    this.trace = new Trace(memory, regions);
+    this.trace = new Trace(memory, regions, hooks.timeline);
     this.#words = env.words;
     this.#base = regions.smmu;
     this.#cr0Mask = cr0Mask(env.words.load(regions.smmu + at.idr0));

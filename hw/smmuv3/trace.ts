@@ -2,7 +2,15 @@
  * Writer and readers of the trace region (trace-layout.ts). Without a region the writer costs one test.
  */
 import { Xlat } from '../iotlb/port-layout.js';
+import { StreamContext } from '../iotlb/unit-layout.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
+import type { Timeline } from '../timeline/timeline.js';
+import {
+  TIMELINE_COMMAND,
+  TIMELINE_SERVE,
+  TIMELINE_SYNC,
+  TIMELINE_WALK,
+} from '../timeline/timeline-layout.js';
 import type { Smmuv3Regions } from './regions.js';
 import {
   ClockLayout,
@@ -43,8 +51,15 @@ export class Trace {
   readonly #memory: MachineMemory;
   readonly #trace: number;
   readonly #clock: number;
+  readonly #timeline: Timeline | null;
 
-  constructor(memory: MachineMemory, regions: Pick<Smmuv3Regions, 'trace' | 'clock'>) {
+  /** @param timeline  of the pIOMMU, to say when as well */
+  constructor(
+    memory: MachineMemory,
+    regions: Pick<Smmuv3Regions, 'trace' | 'clock'>,
+    timeline: Timeline | null = null,
+  ) {
+    this.#timeline = timeline;
     this.#memory = memory;
     this.#trace = regions.trace;
     this.#clock = regions.clock;
@@ -60,6 +75,39 @@ export class Trace {
   }
 
   // ---- writer: the pIOMMU ----
+
+  /** When something begins that `walk`, `served` or `command` will tell of; 0 without a timeline. */
+  nowNs(): number {
+    return this.#timeline === null ? 0 : this.#timeline.nowNs();
+  }
+
+  /** Requests of a stream have been translated; its walks have been told. */
+  served(beganNs: number, requests: number, walks: number, faults: number, sid: number): void {
+    this.#timeline?.record(TIMELINE_SERVE, beganNs, requests, walks, faults, sid);
+  }
+
+  /** @param context  StreamContext that it was walked with */
+  walkAt(beganNs: number, xlat: number, context: number): void {
+    if (this.#timeline === null) return;
+    const u32 = this.#memory.u32;
+    const x = xlat >>> 2;
+    const page = (field: number) => (u32[x + field]! >>> 12) | (u32[x + field + 1]! << 20);
+    const high = (field: number) => u32[x + field + 1]! >>> 12;
+    const kind = u32[(context + StreamContext.at.kind) >>> 2]!;
+    this.#timeline.recordPast(
+      TIMELINE_WALK,
+      beganNs,
+      0,
+      u32[x + (Xlat.at.fillSeq >> 2)]!,
+      u32[x + (Xlat.at.sid >> 2)]!,
+      page(Xlat.at.iova >> 2),
+      high(Xlat.at.iova >> 2),
+      page(Xlat.at.ipa >> 2),
+      high(Xlat.at.ipa >> 2),
+      u32[(context + StreamContext.at.tag) >>> 2]!,
+      u32[x + (Xlat.at.sizeLg2 >> 2)]! | (kind << 8),
+    );
+  }
 
   /** Records a walk that succeeded, as its Xlat describes it. */
   walk(xlat: number, tick: number): void {
@@ -81,8 +129,17 @@ export class Trace {
     this.#memory.words.store(base, seq);
   }
 
-  command(command: Uint32Array, index: number): void {
+  command(command: Uint32Array, index: number, beganNs = 0): void {
     if (this.#trace === 0) return;
+    this.#timeline?.record(
+      TIMELINE_COMMAND,
+      beganNs,
+      command[0]!,
+      command[1]!,
+      command[2]!,
+      command[3]!,
+      index,
+    );
     const { words, u32 } = this.#memory;
     const counter = this.#trace + TraceLayout.at.commandSeq;
     const seq = (words.load(counter) + 1) >>> 0;
@@ -99,6 +156,7 @@ export class Trace {
   /** @param seq  syncSeq after this SYNC */
   sync(seq: number, index: number, gen: number): void {
     if (this.#trace === 0) return;
+    this.#timeline?.record(TIMELINE_SYNC, this.#timeline.nowNs(), seq, index, gen);
     const { words, u32 } = this.#memory;
     const base = this.#trace + TraceLayout.at.syncs + (((seq - 1) >>> 0) % SYNC_RECORDS) * SyncRecord.size;
     words.store(base, 0);

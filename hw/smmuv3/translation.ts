@@ -161,18 +161,25 @@ export class Translation {
     if (n === 0) return;
     const kind = u32[(context + StreamContext.at.kind) >> 2]!;
     const flags = u32[(context + StreamContext.at.flags) >> 2]!;
+    const began = this.#trace.nowNs();
     const faults = this.#kernel.translateBatch(unit, context, iotlb, xlats, n);
     if (faults === 0 && !this.#trace.enabled) return;
     const tick = this.#trace.tick(n);
+    let walks = 0;
     for (let i = 0; i < n; i++) {
       const xlat = xlats + i * XLAT_BYTES;
       const status = u32[(xlat >>> 2) + STATUS]!;
       if (status === XLAT_OK) {
-        if (u32[(xlat >>> 2) + SOURCE] === XLAT_FROM_WALK) this.#trace.walk(xlat, tick + i);
+        if (u32[(xlat >>> 2) + SOURCE] !== XLAT_FROM_WALK) continue;
+        this.#trace.walk(xlat, tick + i);
+        if (began === 0) continue;
+        this.#trace.walkAt(began, xlat, context);
+        walks++;
       } else if (status !== XLAT_ABORT) {
         this.#walkFault(xlat, status, flags, kind);
       }
     }
+    if (began !== 0) this.#trace.served(began, n, walks, faults, sid);
   }
 
   /** 6.3.14: SMMUEN = 0. An address beyond the output size is aborted without a record. */

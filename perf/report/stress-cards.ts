@@ -156,7 +156,7 @@ export function deviceTable({ devices, final }: StressResult): Markup {
   )}</details>`;
 }
 
-export function optionCards({ options, versions }: StressResult): Markup {
+export function optionCards({ options, versions, trace }: StressResult): Markup {
   return html`<div class="card"><h3>Options</h3>${pairs([
     ['topology', options.topologyName],
     ['duration', `${options.durationS} s`],
@@ -169,6 +169,7 @@ export function optionCards({ options, versions }: StressResult): Markup {
     ['memory', bytes(options.memoryBytes)],
     ['injected bug', options.inject ?? 'none'],
     ['killed', options.kill === null ? 'nobody' : `a ${options.kill.kind} after ${options.kill.afterMs} ms`],
+    ...(trace ? [['trace', `${trace.file}, the last ${(trace.windowMs / 1000).toFixed(2)} s`] as const] : []),
     [
       'not modelled',
       options.unsupported.length === 0 ? 'nothing' : options.unsupported.map((part) => html`${part}<br>`),

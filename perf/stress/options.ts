@@ -42,6 +42,8 @@ export interface StressInput {
   readonly kill?: string | undefined;
   /** Percent. */
   readonly hostile?: string | number | undefined;
+  /** A file for the timelines. */
+  readonly trace?: string | undefined;
   /** `256MiB`, or bytes. */
   readonly memory?: string | number | undefined;
 }
@@ -86,6 +88,7 @@ const schema = z.strictObject({
     })
     .optional(),
   s2Sharing: z.enum(['shared', 'per-psmmu'], "must be 'shared' or 'per-psmmu'").default(DEFAULTS.s2Sharing),
+  trace: z.string().min(1, 'needs a file name').optional(),
   inject: z.enum(INJECTIONS, `must be one of ${INJECTIONS.join(', ')}`).optional(),
   kill: z
     .string()
@@ -179,6 +182,7 @@ export function stressOptions(
     hostilePercent: data.hostile,
     s2Sharing,
     inject: data.inject ?? null,
+    ...(data.trace === undefined ? {} : { trace: data.trace }),
     kill: data.kill ?? null,
     memoryBytes,
   };

@@ -18,6 +18,8 @@ import { SampleSeries } from './sample-series.js';
 import { guestLatency, Sampler } from './sampler.js';
 import { setUp } from './setup.js';
 import { StressLayout } from './stress-layout.js';
+import { allocTimelines, planTimelines, timedTarget } from './timeline.js';
+import { writeTimelines } from './timeline-file.js';
 import { machineConfigOf } from './topology.js';
 import type {
   Injection,
@@ -81,8 +83,7 @@ export async function runStress(
     host.requestStop();
   };
   host.onDeath(({ name, reason }) => die(name, reason));
-  host.expose(fd);
-  for (const vfio of vfios) host.expose(vfio);
+  for (const file of [fd, ...vfios]) host.expose(timedTarget(machine, file));
   listener.started({ machineMs, workersMs, iommus: iommuNames, devices: tasks.map(({ name }) => name) });
 
   const trafficBegan = performance.now();
@@ -147,6 +148,8 @@ export async function runStress(
     tell(audit);
   }
   tell(stories.take());
+  // After a death as well: what led to it is what somebody wants to see.
+  const trace = options.trace ? writeTimelines(options.trace, machine, plan.guests.length) : null;
   if (deaths.length === 0) machine.close();
   const final = sample();
   const { topology, ...rest } = options;
@@ -160,6 +163,7 @@ export async function runStress(
     latencies: sampler.distributions(),
     faults: sampler.faults(),
     devices: devicesOf(plan, machine.config.devices),
+    trace,
     checksByRule: sampler.checks(),
     violations: told,
     deaths,
@@ -180,7 +184,14 @@ interface Parts {
 function build(options: StressOptions): Parts {
   const { topology, devices, memoryBytes, s2Sharing, inject } = options;
   const iommus = topology.iommus.length;
-  const plain = machineConfigOf(topology, { devices, memoryBytes, s2Sharing, trace: true });
+  const timelines = options.trace ? planTimelines(iommus, devices, options.guests) : null;
+  const plain = machineConfigOf(topology, {
+    devices,
+    memoryBytes,
+    s2Sharing,
+    trace: true,
+    instrumentBytes: timelines?.bytes ?? 0,
+  });
   const config = { ...plain, bugs: bugsOf(inject, plain) };
   const ledger = new EventLedger(iommus);
   let checker: Checker | undefined;
@@ -191,6 +202,7 @@ function build(options: StressOptions): Parts {
     instrument: (memory, kernel, checked) => {
       Shadow.allocRegions(memory);
       memory.allocRegion(StressLayout, 'stress');
+      if (timelines !== null) allocTimelines(memory, timelines);
       shadow = new Shadow(memory);
       checker = new Checker(
         memory,

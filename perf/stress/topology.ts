@@ -23,6 +23,8 @@ export interface MachineChoices {
   readonly memoryBytes: number;
   readonly s2Sharing: 'shared' | 'per-psmmu';
   readonly trace: boolean;
+  /** Room for regions of an instrument. */
+  readonly instrumentBytes?: number;
   readonly bugs?: MachineConfig['bugs'];
 }
 
@@ -42,6 +44,7 @@ export function machineConfigOf(description: MachineDescription, choices: Machin
     devices: placeDevices(description, choices.devices),
     s2Sharing: choices.s2Sharing,
     trace: choices.trace,
+    instrumentBytes: choices.instrumentBytes ?? 0,
     ...(choices.bugs === undefined ? {} : { bugs: choices.bugs }),
   };
 }

@@ -32,6 +32,8 @@ export interface StressOptions {
   readonly inject: Injection | null;
   /** One thread that is ended in the middle of its work, to see that the run survives it. */
   readonly kill: Kill | null;
+  /** A file for the timelines, for Perfetto; absent: none are kept. */
+  readonly trace?: string;
   /** RAM of the machine, bytes. */
   readonly memoryBytes: number;
 }
@@ -112,6 +114,19 @@ export interface StressDevice {
   readonly space: number | null;
 }
 
+/** What a file of timelines has. */
+export interface TraceSummary {
+  readonly file: string;
+  readonly bytes: number;
+  readonly events: number;
+  /** Chains from a DMA to the SYNC that ended what it used. */
+  readonly flows: number;
+  /** The last so many milliseconds of the run: since when every thread's ring has everything. */
+  readonly windowMs: number;
+  /** Why there is no such file; null when there is. */
+  readonly problem: string | null;
+}
+
 /** What a figure depends on besides the options. */
 export interface RunVersions {
   readonly iommufd: string;
@@ -162,6 +177,7 @@ export interface StressResult {
   /** By SMMU. */
   readonly faults: readonly FaultBreakdown[];
   readonly devices: readonly StressDevice[];
+  readonly trace?: TraceSummary | null;
   /** Number of checks made, by rule. */
   readonly checksByRule: Readonly<Record<string, number>>;
   readonly violations: readonly ViolationStory[];

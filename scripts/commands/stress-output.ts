@@ -92,7 +92,14 @@ export function textOutput(stdout: Output): StressOutput {
         death: ({ worker, reason }) => progress.say(paint.red(`worker ${worker} died: ${reason}`)),
         ended(result) {
           progress.end();
-          if (result !== null) say(`\n${renderSummary(result, stdout.columns)}\n`);
+          if (result === null) return;
+          say(`\n${renderSummary(result, stdout.columns)}\n`);
+          const { trace } = result;
+          if (trace && trace.problem === null)
+            say(
+              `trace: ${trace.file} (last ${(trace.windowMs / 1000).toFixed(2)} s, ` +
+                `${plural(trace.events, 'event')}, for ui.perfetto.dev)\n`,
+            );
         },
       };
     },

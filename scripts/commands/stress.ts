@@ -3,6 +3,7 @@
  * report and one tally for all. Everything is checked before the first thread starts.
  */
 import { writeFileSync } from 'node:fs';
+import { join, parse } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { reportProblem, writeReport, writeWhole } from '../../perf/report/report-json.js';
 import { renderStressHtml } from '../../perf/report/stress-page.js';
@@ -64,6 +65,10 @@ export function addStress(program: Command, around: Surroundings, done: (code: n
       'end at the first violation and write the machine there, for iommufd inspect',
       nonEmpty,
     )
+    .option(
+      '--trace <file>',
+      'what each thread did last, for ui.perfetto.dev; numbered for several topologies',
+    )
     .option('--json', 'one JSON object a line on stdout, the last one the result')
     .addHelpText(
       'after',
@@ -95,9 +100,13 @@ function pageFile({ report, html }: Flags): string | false {
 async function stress(flags: Flags, around: Surroundings): Promise<number> {
   const runs = allOptions(flags);
   const files = { report: flags.report, html: pageFile(flags) };
-  for (const option of ['report', 'html'] as const) {
-    const file = files[option];
-    const problem = file === false ? null : reportProblem(file);
+  const wanted = [
+    ['report', files.report],
+    ['html', files.html],
+    ...runs.map(({ trace }) => ['trace', trace] as const),
+  ] as const;
+  for (const [option, file] of wanted) {
+    const problem = file ? reportProblem(file) : null;
     if (problem !== null) throw new OptionError(option, problem);
   }
   if (flags.keep !== undefined) {
@@ -122,6 +131,11 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
     if (options.inject !== null && seen.violations === 0) missed++;
   }
   let unwritten = false;
+  for (const { trace } of results)
+    if (trace?.problem) {
+      around.stderr.write(`iommufd stress: --trace: '${trace.file}' not written: ${trace.problem}\n`);
+      unwritten = true;
+    }
   const write = (option: 'report' | 'html', writeTo: (file: string) => string): string | null => {
     const file = files[option];
     if (file === false || results.length === 0) return null;
@@ -160,11 +174,19 @@ function allOptions({
   ...rest
 }: Flags): StressOptions[] {
   const names = topology ?? PRESET_NAMES;
-  const first = stressOptions({ ...rest, topology: names[0]! });
-  return [
-    first,
-    ...names.slice(1).map((name) => stressOptions({ ...rest, topology: name }, () => first.seed)),
-  ];
+  const input = (name: string, n: number) => ({
+    ...rest,
+    topology: name,
+    trace: rest.trace && names.length > 1 ? numbered(rest.trace, n + 1) : rest.trace,
+  });
+  const first = stressOptions(input(names[0]!, 0));
+  return [first, ...names.slice(1).map((name, n) => stressOptions(input(name, n + 1), () => first.seed))];
+}
+
+/** `trace.json` is `trace-2.json` for the second run. */
+function numbered(file: string, n: number): string {
+  const { dir, name, ext } = parse(file);
+  return join(dir, `${name}-${n}${ext}`);
 }
 
 interface Seen {

@@ -72,6 +72,8 @@ const WRONG: [args: string[], stderr: RegExp][] = [
   [['stress', '--report', '/nonexistent/report.json'], /--report: there is no directory '\/nonexistent'/],
   [['stress', '--report', ''], /--report/],
   [['stress', '--html', '/nonexistent/report.html'], /--html: there is no directory '\/nonexistent'/],
+  [['stress', '--trace', '/nonexistent/t.json'], /--trace: there is no directory '\/nonexistent'/],
+  [['stress', '--trace', ''], /--trace/],
   [['stress', '--no-report', '--html', '/'], /--html: '\/' is a directory/],
   [['stress', '--colour'], /unknown option '--colour'/],
   [['stress', '--duration'], /option '--duration <s>' argument missing/],
@@ -134,7 +136,7 @@ test('cli: the help of stress names every option of the main job', async (t) => 
   const { stdout } = await iommufd(['stress', '--help']);
   const options =
     'topology duration devices guests seed mix s2-sharing inject kill hostile memory report no-report html no-html ' +
-    'json help';
+    'trace json help';
   for (const option of options.split(' ')) t.true(stdout.includes(`--${option}`), option);
 });
 
@@ -292,6 +294,33 @@ test('stress: the page is written beside the report, where --html says, or not a
   const other = join(place, 'other.html');
   await iommufd(['stress', '--no-report', '--html', other], fakeRun());
   t.true(existsSync(other));
+});
+
+test('stress: each topology has a trace file of its own; one that cannot be written fails the command', async (t) => {
+  const place = folder(t);
+  const traces: (string | undefined)[] = [];
+  const run =
+    (problem: string | null): RunStress =>
+    async (options, listener, signal) => {
+      traces.push(options.trace);
+      const trace = { file: options.trace!, bytes: 9, events: 1234, flows: 1, windowMs: 2500, problem };
+      return { ...(await fakeRun()(options, listener, signal)), trace };
+    };
+  const args = ['stress', '--no-report', '--trace', join(place, 't.json')];
+  const good = await iommufd(args, run(null));
+  t.is(good.code, 0);
+  t.true(
+    good.stdout.includes(`trace: ${join(place, 't-1.json')} (last 2.50 s, 1234 events, for ui.perfetto.dev)`),
+  );
+  await iommufd([...args, '--topology', 'cix-p1'], run(null));
+  t.deepEqual(
+    traces,
+    ['t-1.json', 't-2.json', 't.json'].map((name) => join(place, name)),
+  );
+  const bad = await iommufd([...args, '--topology', 'cix-p1'], run('ENOSPC'));
+  t.is(bad.code, 1);
+  t.regex(bad.stderr, /--trace: '.*t\.json' not written: ENOSPC/);
+  t.notRegex(bad.stdout, /trace: /);
 });
 
 test('stress: --no-report writes none', async (t) => {

@@ -18,6 +18,7 @@ import type { DmaPort } from '../../../hw/pci/dma-port.js';
 import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../../hw/smmuv3/event.js';
 import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
+import { Timeline } from '../../../hw/timeline/timeline.js';
 import { portKey } from '../../../runtime/machine-hardware.js';
 import { Histogram } from '../../report/histogram.js';
 import { canaryOf, type Shadow } from '../checker/shadow.js';
@@ -41,6 +42,7 @@ import {
 import { bump } from '../counters.js';
 import type { Random } from '../random.js';
 import { DeviceStats } from '../stress-layout.js';
+import { deviceTrack, TIMELINE_DMA } from '../timeline.js';
 
 /** What must come of a transaction. */
 export const EXPECT_OK = 0;
@@ -75,6 +77,7 @@ export class DmaBatch {
   /** Word index of the port's count of misses. */
   readonly #misses: number;
   readonly #missLatency: Histogram;
+  readonly #timeline: Timeline | null;
   readonly #expect = new Int32Array(PORT_BATCH);
   readonly #pageLow = new Uint32Array(PORT_BATCH);
   readonly #pageHigh = new Uint32Array(PORT_BATCH);
@@ -103,6 +106,7 @@ export class DmaBatch {
     this.#stats = stats;
     this.#clock = memory.region(ClockLayout, 'clock').base + ClockLayout.at.tick;
     this.#misses = (memory.region(PortLayout, portKey(who.device)).base + PortLayout.at.misses) >>> 2;
+    this.#timeline = Timeline.attach(memory, deviceTrack(who.device), env.clock);
     this.#missLatency = new Histogram(memory.u32, stats + DeviceStats.at.missLatency);
   }
 
@@ -131,6 +135,7 @@ export class DmaBatch {
     const { words } = this.#memory;
     this.#began = words.add(this.#clock, 1);
     const { u32 } = this.#memory;
+    const began = this.#timeline?.nowNs() ?? 0;
     const missed = u32[this.#misses]!;
     const sentNs = this.#env.clock.nowNs();
     this.#port.translate(count);
@@ -146,6 +151,15 @@ export class DmaBatch {
       } else this.#faulted(slot, status);
     }
     this.#port.end();
+    this.#timeline?.record(
+      TIMELINE_DMA,
+      began,
+      count,
+      translated,
+      count - translated,
+      u32[this.#misses]! - missed,
+      this.#port.streamId,
+    );
     bump(this.#memory, this.#stats + DeviceStats.at.dmas, count);
     bump(this.#memory, this.#stats + DeviceStats.at.checks, translated);
     return translated;

@@ -11,6 +11,7 @@
 import { PROT_READ, PROT_WRITE } from '../../../hw/pagetable/aarch64.js';
 import { PAGE_TABLE_BYTES } from '../../../hw/pagetable/page-table-layout.js';
 import { rest } from '../../../hw/sync/wait.js';
+import { Timeline } from '../../../hw/timeline/timeline.js';
 import type { GuestAddressSpace } from '../../../runtime/vmm/guest-address-space.js';
 import { GuestDriver } from '../../../runtime/vmm/guest-driver.js';
 import { GuestRam } from '../../../runtime/vmm/guest-ram.js';
@@ -31,6 +32,7 @@ import {
   SLOT_UNMAPPED,
   StressLayout,
 } from '../stress-layout.js';
+import { guestTrack, TIMELINE_GUEST_BALLOON, TIMELINE_GUEST_MAP, TIMELINE_GUEST_UNMAP } from '../timeline.js';
 import { GuestPages } from './guest-pages.js';
 import { Pace } from './pace.js';
 
@@ -112,6 +114,7 @@ class Life {
   readonly #stats: number;
   readonly #random: Random;
   readonly #latency: Histogram;
+  readonly #timeline: Timeline | null;
   readonly #vm: Vm;
   readonly #drivers = new Map<VirtualSmmu, GuestDriver>();
   readonly #devices: Driven[] = [];
@@ -131,6 +134,7 @@ class Life {
     this.#base = base;
     this.#stats = stats;
     this.#random = random;
+    this.#timeline = Timeline.attach(memory, guestTrack(args.vm), context.thread.env.clock);
     const transport = context.transport!;
     this.#latency = new Histogram(memory.u32, stats + GuestStats.at.latency);
     const ram = new GuestRam(memory, user, { userVa: args.ramVa, bytes: args.ramBytes });
@@ -231,7 +235,9 @@ class Life {
     const ipaPage = this.#pages.take(this.#random, device.index, iovaPage);
     if (ipaPage < 0) return;
     device.ipaPages[slot] = ipaPage;
+    const began = this.#timeline?.nowNs() ?? 0;
     must('map', device.driver.map(device.space, iovaPage, ipaPage, 1, PROT_READ | PROT_WRITE));
+    this.#timeline?.record(TIMELINE_GUEST_MAP, began, device.index, iovaPage, 1);
     this.#context.thread.memory.u8[device.states + slot] = SLOT_MAPPED;
     bump(this.#context.thread.memory, this.#stats + GuestStats.at.maps);
   }
@@ -242,9 +248,11 @@ class Life {
     memory.u8.fill(SLOT_CHANGING, device.states + first, device.states + first + slots);
     const iovaPage = this.#args.firstPage + first;
     const tickIssued = this.#pages.tick();
+    const sentNs = this.#timeline?.nowNs() ?? 0;
     const began = env.clock.nowNs();
     must('unmap', device.driver.unmap(device.space, iovaPage, slots));
     this.#latency.record(env.clock.nowNs() - began);
+    this.#timeline?.record(TIMELINE_GUEST_UNMAP, sentNs, device.index, iovaPage, slots);
     const tickDone = this.#pages.tick();
     const number = this.#shadow.logGuestInvalidation(
       this.#args.vm,
@@ -269,8 +277,10 @@ class Life {
   #balloon(): void {
     const { gpa, ram } = this.#vm;
     const slice = this.#firstSlice + this.#random.below(this.#slices);
+    const began = this.#timeline?.nowNs() ?? 0;
     must('ballooning out', gpa.unmapSlice(slice));
     must('ballooning in', gpa.mapSlice(slice));
+    this.#timeline?.record(TIMELINE_GUEST_BALLOON, began, slice);
     this.#pages.replant(ram.ipaBase / 4096 + slice * SLICE_PAGES, SLICE_PAGES);
     bump(this.#context.thread.memory, this.#stats + GuestStats.at.balloons);
   }
