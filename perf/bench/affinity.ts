@@ -49,8 +49,16 @@ export function unpin(thread: number): void {
   if (canPin()) taskset(thread, ALL);
 }
 
-/** Nanoseconds that a thread of this process has had a processor; NaN when it is gone or not to be known. */
+/** How old the kernel's account of a thread that runs on another processor may be: a tick at 250 Hz. */
+export const TICK_NS = 4e6;
+
+/**
+ * Nanoseconds that a thread of this process has had a processor: exact of the calling thread, a tick old of
+ * others. NaN when it is gone or not to be known.
+ */
 export function ranNs(thread: number): number {
+  // Asking for the process's usage makes the kernel bring the caller's account up to date; reading it does not.
+  if (thread === currentThread()) process.cpuUsage();
   try {
     return Number(readFileSync(`${TASKS}/${thread}/schedstat`, 'utf8').split(' ', 1)[0]);
   } catch {

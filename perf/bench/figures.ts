@@ -43,6 +43,8 @@ export interface Figure extends FigureName {
   readonly n: number;
   /** Rounds that did not, because others used the processors. */
   readonly dropped: number;
+  /** Rounds that count although others used the processors, because there were hardly any other. */
+  readonly disturbed: number;
 }
 
 /**
@@ -65,7 +67,11 @@ const quartiles = (samples: readonly number[]): readonly [number, number] => [
   percentile(samples, 0.75),
 ];
 
-export function figureOf(name: FigureName, samples: readonly Sample[], dropped = 0): Figure {
+export function figureOf(
+  name: FigureName,
+  samples: readonly Sample[],
+  { dropped = 0, disturbed = 0 } = {},
+): Figure {
   const values = samples.map(({ value }) => value);
   const ratios = samples.flatMap(({ ratio }) => (ratio === null ? [] : [ratio]));
   const median = percentile(values, 0.5);
@@ -82,6 +88,7 @@ export function figureOf(name: FigureName, samples: readonly Sample[], dropped =
     ratioSpread: ratios.length > 0 ? quartiles(ratios) : null,
     n: samples.length,
     dropped,
+    disturbed,
   };
 }
 

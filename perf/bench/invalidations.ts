@@ -17,14 +17,14 @@ import { type Goal, percentile } from './figures.js';
 import { FIRST_PAGE, type GuestTarget, guestTarget } from './machines.js';
 import { type Case, type Group, must, repetitions, type Scale, timed } from './rounds.js';
 
-const ROUND_TRIPS = 400;
+const ROUND_TRIPS = 16000;
 const FEW = 12;
 /** Longer than the worker spins before it parks. */
 const PAUSE_MS = 2;
 const ASID = 1;
 /** Commands of a batch, and batches behind which one SYNC waits. */
 const BATCH = 63;
-const BATCHES = 64;
+const BATCHES = 2000;
 
 export const INVALIDATION_ROWS = [
   'TLBI + SYNC round trip, spinning, p50',
@@ -127,7 +127,7 @@ export async function invalidations(scale: Scale): Promise<Group> {
       batches(queue, repetitions(BATCHES, scale)),
       latencies('TLBI + SYNC round trip, worker parked', repetitions(FEW, scale), roundTrip, { pause: nap }),
       guestCase(target, 1, n),
-      guestCase(target, 64, repetitions(ROUND_TRIPS / 4, scale)),
+      guestCase(target, 64, repetitions(ROUND_TRIPS / 8, scale)),
     ],
     close: async () => {
       await host.stop();

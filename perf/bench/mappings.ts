@@ -18,7 +18,7 @@ import { type Case, type Group, must, repetitions, type Scale, timed } from './r
 
 const PAGE = 4096;
 const GIB = 2 ** 30;
-const PAIRS = 400;
+const PAIRS = 8000;
 /** What the IOVA is off the frames' own alignment by decides the largest page that fits. */
 const LEAVES = [
   { lg2: 12, leaf: '4 KiB', off: PAGE, mapMs: 8 },

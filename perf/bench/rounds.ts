@@ -3,7 +3,7 @@
  * takes the processor away takes it from all alike. Threads that are busy in a round are pinned, one to a
  * processor; a round in which one of them did not have its own is dropped.
  */
-import { currentThread, pin, ranNs, threads, unpin } from './affinity.js';
+import { currentThread, pin, ranNs, TICK_NS, threads, unpin } from './affinity.js';
 import { type Figure, type FigureName, figureOf, type Sample } from './figures.js';
 
 /** One thing to measure. */
@@ -88,12 +88,13 @@ export async function runRounds(
     const ours = taken[i]!.filter((round) => round.ours);
     const kept = ours.length * 2 >= scale.rounds ? ours : taken[i]!;
     const dropped = taken[i]!.length - kept.length;
+    const disturbed = kept.length - kept.filter((round) => round.ours).length;
     if (kept.length === 0) return [];
     return figures.map((figure, j) =>
       figureOf(
         figure,
         kept.map(({ values, ratios }): Sample => ({ value: values[j]!, ratio: ratios?.[j] ?? null })),
-        dropped,
+        { dropped, disturbed },
       ),
     );
   });
@@ -123,8 +124,10 @@ async function takeRound(each: Case, busy: readonly number[]): Promise<Taken> {
   const round = await each.round();
   const wallNs = (performance.now() - began) * 1e6;
   // A case that takes turns with another process watches both by itself.
-  const shares =
-    round.share === undefined ? busy.map((thread, i) => (ranNs(thread) - before[i]!) / wallNs) : [];
+  const shares = busy.map((thread, i) => {
+    const ran = ranNs(thread) - before[i]! + (i === 0 ? 0 : TICK_NS);
+    return round.share === undefined ? ran / wallNs : 1;
+  });
   const share = Math.min(round.share ?? 1, ...shares.filter((one) => !Number.isNaN(one)));
   return { ...round, ours: share >= OURS };
 }

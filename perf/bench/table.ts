@@ -30,7 +30,7 @@ export function benchTable(figures: readonly Figure[]): string {
     colAligns: ['left', 'right', 'left', 'right', 'left', 'left', 'left'],
   });
   for (const figure of figures) {
-    const { name, median, spread, unit, n, dropped } = figure;
+    const { name, median, spread, unit } = figure;
     table.push([
       name,
       `${digits(median)} ${unit}`,
@@ -38,10 +38,15 @@ export function benchTable(figures: readonly Figure[]): string {
       ratioText(figure),
       figure.goal === undefined ? '' : goalText(figure.goal, unit),
       { true: 'pass', false: 'MISS', null: '' }[String(passed(figure)) as 'true' | 'false' | 'null'],
-      dropped > 0 ? `${n} (${dropped} dropped)` : String(n),
+      roundsText(figure),
     ]);
   }
   return table.toString();
+}
+
+function roundsText({ n, dropped, disturbed }: Figure): string {
+  if (disturbed > 0) return `${n} (disturbed)`;
+  return dropped > 0 ? `${n} (${dropped} dropped)` : String(n);
 }
 
 function ratioText({ ratio, ratioSpread, noRatio }: Figure): string {

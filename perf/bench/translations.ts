@@ -27,7 +27,7 @@ const IOTLB_PAGES = 1024;
 const MISS_PAGES = 16384;
 const HIT_BATCHES = 8000;
 /** Passes over all the pages. */
-const MISS_PASSES = 4;
+const MISS_PASSES = 16;
 const SEED = 1;
 /** Something may have been prefetched or left over; more than this, and it is another figure. */
 const MOST = 0.98;

@@ -24,7 +24,7 @@ test('percentile: interpolates, in any order, and refuses nothing', (t) => {
 
 test('figure: median, quartiles, and the number of rounds', (t) => {
   const samples = plain(Array.from({ length: 101 }, (_, i) => 100 - i));
-  t.deepEqual(figureOf({ name: 'x', unit: 'us' }, samples, 3), {
+  t.deepEqual(figureOf({ name: 'x', unit: 'us' }, samples, { dropped: 3 }), {
     name: 'x',
     unit: 'us',
     ratio: null,
@@ -34,6 +34,7 @@ test('figure: median, quartiles, and the number of rounds', (t) => {
     ratioSpread: null,
     n: 101,
     dropped: 3,
+    disturbed: 0,
   });
 });
 
@@ -87,9 +88,9 @@ test('rounds: those in which a thread had no processor are dropped, but not all 
     round: () => ({ values: [at], share: shares[at++] ?? 0 }),
   };
   const [kept] = await runRounds({ cases: [each] }, { rounds: 3, warmUp: 0, work: 1 });
-  t.deepEqual([kept!.n, kept!.dropped, kept!.median], [3, 2, 3]);
+  t.deepEqual([kept!.n, kept!.dropped, kept!.disturbed, kept!.median], [3, 2, 0, 3]);
   const [noisy] = await runRounds({ cases: [each] }, { rounds: 3, warmUp: 0, work: 1 });
-  t.deepEqual([noisy!.n, noisy!.dropped], [12, 0]);
+  t.deepEqual([noisy!.n, noisy!.dropped, noisy!.disturbed], [12, 0, 12]);
 });
 
 test('rounds: a signal ends them with what there is', async (t) => {

@@ -25,6 +25,7 @@ test('row: the six fields of the JSON output and no other', (t) => {
     ratioSpread: [0.6, 0.8] as const,
     n: 41,
     dropped: 2,
+    disturbed: 0,
   };
   t.deepEqual(Object.keys(rowOf(figure)).sort(), ['median', 'name', 'ratio', 'spread', 'target', 'unit']);
 });
