@@ -9,8 +9,12 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
 const TASKS = '/proc/self/task';
-const ALL = `0-${availableParallelism() - 1}`;
+/** Counted now: a thread that is pinned counts one. */
+const PROCESSORS = availableParallelism();
+const ALL = `0-${PROCESSORS - 1}`;
 
+/** Of the engine: there before anything is measured. */
+const engineThreads = new Set(threads());
 let works: boolean | undefined;
 let me: number | undefined;
 
@@ -32,7 +36,7 @@ export function currentThread(): number {
 }
 
 /** All threads of this process. */
-export function threads(): number[] {
+function threads(): number[] {
   try {
     return readdirSync(TASKS).map(Number);
   } catch {
@@ -40,9 +44,14 @@ export function threads(): number[] {
   }
 }
 
+/** Threads that were started since this module was loaded: workers, not the engine's own compilers and collectors. */
+export function workerThreads(): number[] {
+  return threads().filter((thread) => !engineThreads.has(thread));
+}
+
 /** @param thread  or a process with one thread. @returns whether it is now on that processor alone */
 export function pin(thread: number, cpu: number): boolean {
-  return canPin() && taskset(thread, String(cpu % availableParallelism()));
+  return canPin() && taskset(thread, String(cpu % PROCESSORS));
 }
 
 export function unpin(thread: number): void {

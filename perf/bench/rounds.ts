@@ -3,13 +3,13 @@
  * takes the processor away takes it from all alike. Threads that are busy in a round are pinned, one to a
  * processor; a round in which one of them did not have its own is dropped.
  */
-import { currentThread, pin, ranNs, TICK_NS, threads, unpin } from './affinity.js';
+import { currentThread, pin, ranNs, TICK_NS, unpin, workerThreads } from './affinity.js';
 import { type Figure, type FigureName, figureOf, type Sample } from './figures.js';
 
 /** One thing to measure. */
 export interface Case {
   readonly figures: readonly FigureName[];
-  /** Threads of this process that never rest during a round, the calling one first; they are pinned. */
+  /** Threads that never rest during a round, at most two: the calling one, and a worker. They are pinned. */
   readonly busyThreads?: number;
   round(): Round | Promise<Round>;
 }
@@ -47,8 +47,6 @@ export const QUICK: Scale = { rounds: 7, warmUp: 3, work: 0.25 };
 const OURS = 0.95;
 /** On a machine that others use: so many times the rounds asked for, and no more. */
 const MOST_TRIES = 4;
-/** A thread that ran less than this in a warm-up round is not one of the busy ones. */
-const BUSY = 0.05;
 
 /** At least 1. */
 export const repetitions = (usual: number, scale: Scale): number =>
@@ -74,9 +72,11 @@ export async function runRounds(
   const me = currentThread();
   for (let i = 0; i < scale.warmUp - 1; i++) for (const each of cases) await each.round();
   const busy: number[][] = [];
-  for (const each of cases) busy.push(await busyThreadsOf(each, scale.warmUp > 0));
+  const two = cases.some(({ busyThreads = 0 }) => busyThreads > 1);
   if (!startsProcesses) pin(me, 0);
-  for (const [, ...others] of busy) for (const [i, thread] of others.entries()) pin(thread, i + 1);
+  // Every worker, the idle ones too: a thread that may run anywhere is woken on the processor of who wakes it.
+  if (two) for (const thread of workerThreads()) pin(thread, 1);
+  for (const each of cases) busy.push(await busyThreadsOf(each, scale.warmUp > 0));
   try {
     while (!taken.every(enough) && signal?.aborted !== true)
       for (const [i, each] of cases.entries())
@@ -100,22 +100,17 @@ export async function runRounds(
   });
 }
 
-/** The calling thread, and who else ran in one more warm-up round: the most diligent first. */
+/** The calling thread, and the worker that ran most in one more warm-up round. */
 async function busyThreadsOf(each: Case, look: boolean): Promise<number[]> {
   const { busyThreads = 0 } = each;
-  const me = currentThread();
   if (!look) return [];
-  const before = new Map(threads().map((thread) => [thread, ranNs(thread)]));
-  const began = performance.now();
+  const before = new Map(workerThreads().map((thread) => [thread, ranNs(thread)]));
   await each.round();
-  const wallNs = (performance.now() - began) * 1e6;
   if (busyThreads === 0) return [];
-  const others = [...before]
-    .filter(([thread]) => thread !== me)
-    .map(([thread, ns]) => ({ thread, ran: ranNs(thread) - ns }))
-    .filter(({ ran }) => ran >= wallNs * BUSY)
-    .sort((a, b) => b.ran - a.ran);
-  return [me, ...others.slice(0, busyThreads - 1).map(({ thread }) => thread)];
+  const ran = [...before]
+    .map(([thread, ns]) => ({ thread, ns: ranNs(thread) - ns }))
+    .sort((a, b) => b.ns - a.ns);
+  return [currentThread(), ...ran.slice(0, busyThreads - 1).map(({ thread }) => thread)];
 }
 
 async function takeRound(each: Case, busy: readonly number[]): Promise<Taken> {
