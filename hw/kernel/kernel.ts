@@ -82,6 +82,7 @@ interface Exports {
   translate(unit: number, context: number, iotlb: number, xlat: number): number;
   translateBatch(unit: number, context: number, iotlb: number, firstXlat: number, n: number): number;
   translateIpa(context: number, xlat: number): number;
+  atcInvalidate(port: number, ssid: number, firstPage: number, pages: number): number;
   dmaBegin(port: number, n: number): number;
   dmaPoll(port: number): number;
   dmaEnd(port: number): void;
@@ -317,6 +318,15 @@ export class Kernel {
   /** Sends `n` answers and wakes the device. @returns how many found room */
   answer(port: number, src: number, n: number): number {
     return this.#x.answer(port, src, n);
+  }
+
+  /**
+   * CMD_ATC_INV: takes translations out of the device's ATC that overlap the range.
+   * @param ssid  whose, or NO_SSID for those of every SubstreamID and of none
+   * @returns how many
+   */
+  atcInvalidate(port: number, ssid: number, firstPage: number, pages: number): number {
+    return this.#x.atcInvalidate(port, ssid, firstPage, pages);
   }
 
   // ---- page tables: see hw/pagetable/aarch64.ts, which is what to call ----

@@ -6,15 +6,36 @@
  * misses travel to the pIOMMU together and are all outstanding at once. [IHI0070] 3.1, 4.6.3 (SYNC completes
  * after every transaction that could have used what was invalidated).
  *
- * Not modelled here: ATS and PRI (a device-side ATC that outlives a batch), PCIe ordering between devices.
+ * A device with ATS translates through its ATC without more ado (hw/kernel/assembly/atc.ts). A transaction that
+ * stalls leaves the batch, and is sent again when software says so: read() and write() wait for that on a thread
+ * that may sleep, and elsewhere return XLAT_STALLED. Not modelled: PCIe ordering between devices.
  */
-import { PORT_BATCH, PortLayout, XLAT_BYTES, XLAT_FLAG_WRITE, Xlat } from '../iotlb/port-layout.js';
+import {
+  PORT_BATCH,
+  PortLayout,
+  STALL_TAGS,
+  VERDICT_ABORT,
+  VERDICT_NONE,
+  VERDICT_RAZ_WI,
+  XLAT_ABORT,
+  XLAT_BYTES,
+  XLAT_FLAG_INSTRUCTION,
+  XLAT_FLAG_PRIVILEGED,
+  XLAT_FLAG_WRITE,
+  XLAT_OK,
+  XLAT_RAZ_WI,
+  XLAT_STALLED,
+  Xlat,
+} from '../iotlb/port-layout.js';
 import { UnitLayout } from '../iotlb/unit-layout.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { requireAddress, requireBytes } from '../memory/bytes-argument.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { SyncEnv } from '../sync/thread.js';
-import { waitUntil } from '../sync/wait.js';
+import { NEVER, waitUntil } from '../sync/wait.js';
+import { AtsControl } from './ats-control.js';
+import { type PageRequest, PageRequester, type PageResponse, ssidOf } from './page-requests.js';
+import { verdictIn } from './stall-verdict.js';
 
 const PAGE = 4096;
 const AT = Xlat.at;
@@ -30,9 +51,29 @@ export class PortDeadError extends Error {
   }
 }
 
+/** How a device marks its transactions. */
+export interface DmaOptions {
+  /** SubstreamID, 20 bits. Default: none. */
+  readonly pasid?: number;
+  readonly privileged?: boolean;
+  /** Of a read. */
+  readonly instruction?: boolean;
+}
+
+/** A piece of a transfer: one page at most. */
+interface Piece {
+  readonly iova: bigint;
+  /** Offset in the bytes transferred. */
+  readonly at: number;
+  readonly length: number;
+}
+
 export class DmaPort {
   readonly name: string;
   readonly streamId: number;
+  /** The device's ATS capability. */
+  readonly ats: AtsControl;
+  readonly #pages: PageRequester;
   readonly #env: SyncEnv;
   readonly #memory: MachineMemory;
   readonly #kernel: Kernel;
@@ -40,6 +81,7 @@ export class DmaPort {
   readonly #unit: number;
   /** Word index of batch slot 0. */
   readonly #slots: number;
+  #stalled: number[] = [];
 
   constructor(env: SyncEnv, memory: MachineMemory, kernel: Kernel, name: string, key: string) {
     this.#env = env;
@@ -50,6 +92,8 @@ export class DmaPort {
     this.#unit = memory.u32[(this.#base + PortLayout.at.unit) >> 2]!;
     this.streamId = memory.u32[(this.#base + PortLayout.at.sid) >> 2]!;
     this.#slots = (this.#base + PortLayout.at.batch) >> 2;
+    this.ats = new AtsControl(memory.words, this.#base);
+    this.#pages = new PageRequester(memory, this.#base);
   }
 
   /** Describes transaction `slot` of the next batch: one page at most. @param iova bytes, as two 32-bit halves */
@@ -95,7 +139,7 @@ export class DmaPort {
     this.#kernel.dmaEnd(this.#base);
   }
 
-  /** XLAT_OK, or the fault: an SMMU event number or XLAT_ABORT. */
+  /** XLAT_OK, or the fault: an SMMU event number, or another XLAT_* that is a status. */
   status(slot: number): number {
     return this.#memory.u32[this.#slots + slot * (XLAT_BYTES / 4) + AT.status / 4]!;
   }
@@ -112,78 +156,173 @@ export class DmaPort {
     return this.#memory.u32[this.#slots + slot * (XLAT_BYTES / 4) + (offset >> 2)]!;
   }
 
+  /** STAG of a slot whose status is XLAT_STALLED. */
+  stallTag(slot: number): number {
+    return this.field(slot, AT.level);
+  }
+
+  /** VERDICT_*: what software decided about a stalled transaction, VERDICT_NONE while it has not. */
+  verdict(stag: number): number {
+    const word = this.#base + PortLayout.at.verdicts + (stag % STALL_TAGS) * 4;
+    return verdictIn(this.#memory.words.load(word), stag);
+  }
+
+  /** STAGs of the last read() or write() that returned XLAT_STALLED: to be called again when verdict() says retry. */
+  get stalled(): readonly number[] {
+    return this.#stalled;
+  }
+
+  /**
+   * Asks for a page to be made present. The group's answer is pageResponse's to tell.
+   * @returns 0 | -EOPNOTSUPP | -EBUSY, as PageRequester.request
+   */
+  pageRequest(request: PageRequest): number {
+    const result = this.#pages.request(request);
+    if (result === 0) this.#ringDoorbell();
+    return result;
+  }
+
+  /** Tells that no page request of this PASID follows. @returns as pageRequest */
+  stopPageRequests(pasid: number): number {
+    const result = this.#pages.stop(pasid);
+    if (result === 0) this.#ringDoorbell();
+    return result;
+  }
+
+  /** What a group was answered; told once. */
+  pageResponse(group: number): PageResponse {
+    return this.#pages.response(group);
+  }
+
+  /** The same, after waiting for it. @param timeoutNs  then it is 'waiting' still */
+  awaitPageResponse(group: number, timeoutNs = NEVER): PageResponse {
+    let response: PageResponse = 'waiting';
+    this.#await(() => {
+      response = this.#pages.response(group);
+      return response !== 'waiting';
+    }, timeoutNs);
+    return response;
+  }
+
+  /** Waits for no answer of this group any more. */
+  forgetPageRequests(group: number): void {
+    this.#pages.forget(group);
+  }
+
   /**
    * Device writes memory.
    * @param iova  bytes
-   * @returns 0, or the status of the first transaction that faulted; pages before it were written
-   * @throws PortDeadError | TypeError
+   * @returns 0, or the status of the first transaction that faulted; pages before it were written. XLAT_STALLED
+   *          where this thread may not wait: see `stalled`
+   * @throws PortDeadError | TypeError | RangeError
    */
-  write(iova: bigint, bytes: Uint8Array): number {
+  write(iova: bigint, bytes: Uint8Array, options: DmaOptions = {}): number {
     requireAddress(iova, 'iova');
     requireBytes(bytes, 'bytes');
-    return this.#transfer(iova, bytes.byteLength, XLAT_FLAG_WRITE, (linear, at, n) => {
-      this.#memory.u8.set(bytes.subarray(at, at + n), linear);
+    return this.#transfer(iova, bytes.byteLength, XLAT_FLAG_WRITE, options, (linear, at, n) => {
+      // Phantom, or ignored: translated and permission-checked, no data phase.
+      if (linear >= 0) this.#memory.u8.set(bytes.subarray(at, at + n), linear);
     });
   }
 
   /**
    * Device reads memory. Bytes behind a phantom address read as zero.
    * @param iova  bytes
-   * @returns 0, or the status of the first transaction that faulted; pages before it were read
-   * @throws PortDeadError | TypeError
+   * @returns as write
+   * @throws PortDeadError | TypeError | RangeError
    */
-  read(iova: bigint, into: Uint8Array): number {
+  read(iova: bigint, into: Uint8Array, options: DmaOptions = {}): number {
     requireAddress(iova, 'iova');
     requireBytes(into, 'into');
-    return this.#transfer(iova, into.byteLength, 0, (linear, at, n) => {
+    return this.#transfer(iova, into.byteLength, 0, options, (linear, at, n) => {
       if (linear < 0) into.fill(0, at, at + n);
       else into.set(this.#memory.u8.subarray(linear, linear + n), at);
     });
   }
 
+  /** @param move  copies `n` bytes at offset `at`; linear -1 is nowhere: zero, or ignored */
   #transfer(
     iova: bigint,
     bytes: number,
-    flags: number,
+    write: number,
+    options: DmaOptions,
     move: (linear: number, at: number, n: number) => void,
   ): number {
-    const lengths = new Uint32Array(PORT_BATCH);
+    const ssid = ssidOf(options.pasid);
+    const flags =
+      write |
+      (options.privileged ? XLAT_FLAG_PRIVILEGED : 0) |
+      (options.instruction && write === 0 ? XLAT_FLAG_INSTRUCTION : 0);
+    this.#stalled = [];
     let at = 0;
     while (at < bytes) {
-      const start = at;
-      let count = 0;
-      for (; count < PORT_BATCH && at < bytes; count++) {
+      let pieces: Piece[] = [];
+      for (; pieces.length < PORT_BATCH && at < bytes; at += pieces.at(-1)!.length) {
         const address = BigInt.asUintN(64, iova + BigInt(at));
-        const low = Number(address & 0xffff_ffffn);
-        const n = Math.min(bytes - at, PAGE - (low & (PAGE - 1)));
-        this.prepare(count, low, Number(address >> 32n), flags, this.streamId, 0xffff_ffff);
-        lengths[count] = n;
-        at += n;
+        const length = Math.min(bytes - at, PAGE - Number(address & BigInt(PAGE - 1)));
+        pieces.push({ iova: address, at, length });
       }
-      this.translate(count);
-      let failed = 0;
-      let offset = start;
-      for (let slot = 0; slot < count && failed === 0; slot++) {
-        failed = this.status(slot);
-        if (failed !== 0) break;
-        const linear = this.#memory.linearOf(this.pa(slot), lengths[slot]!);
-        // Phantom: translated and permission-checked, no data phase for a write.
-        if (linear >= 0 || flags === 0) move(linear, offset, lengths[slot]!);
-        offset += lengths[slot]!;
+      // Pieces that stalled, and are to be sent again, make a batch of their own.
+      while (pieces.length > 0) {
+        const stalled = new Map<number, Piece>();
+        const failed = this.#batch(pieces, flags, ssid, move, stalled);
+        if (failed !== XLAT_OK) return failed;
+        if (stalled.size === 0) break;
+        pieces = [];
+        this.#stalled = [...stalled.keys()];
+        if (!this.#env.canPark || this.#env.relax !== undefined) return XLAT_STALLED;
+        for (const [stag, piece] of stalled) {
+          const verdict = this.#awaitVerdict(stag);
+          if (verdict === VERDICT_ABORT) return XLAT_ABORT;
+          if (verdict === VERDICT_RAZ_WI) move(-1, piece.at, piece.length);
+          else pieces.push(piece);
+        }
+        this.#stalled = [];
       }
-      this.end();
-      if (failed !== 0) return failed;
     }
-    return 0;
+    return XLAT_OK;
   }
 
-  #await(ready: () => boolean): number {
+  /** Translates and moves one batch. @returns the status of the first piece that faulted */
+  #batch(
+    pieces: readonly Piece[],
+    flags: number,
+    ssid: number,
+    move: (linear: number, at: number, n: number) => void,
+    stalled: Map<number, Piece>,
+  ): number {
+    pieces.forEach(({ iova }, slot) => {
+      const low = Number(iova & 0xffff_ffffn);
+      this.prepare(slot, low, Number(iova >> 32n), flags, this.streamId, ssid);
+    });
+    this.translate(pieces.length);
+    let failed = XLAT_OK;
+    for (let slot = 0; slot < pieces.length && failed === XLAT_OK; slot++) {
+      const piece = pieces[slot]!;
+      const status = this.status(slot);
+      if (status === XLAT_STALLED) stalled.set(this.stallTag(slot), piece);
+      else if (status === XLAT_RAZ_WI) move(-1, piece.at, piece.length);
+      else if (status !== XLAT_OK) failed = status;
+      else move(this.#memory.linearOf(this.pa(slot), piece.length), piece.at, piece.length);
+    }
+    this.end();
+    return failed;
+  }
+
+  /** @throws PortDeadError when the pIOMMU is gone: nobody decides any more */
+  #awaitVerdict(stag: number): number {
+    const status = this.#await(() => this.verdict(stag) !== VERDICT_NONE, NEVER);
+    if (status < 0) throw new PortDeadError(this.name, -status);
+    return this.verdict(stag);
+  }
+
+  #await(ready: () => boolean, timeoutNs = ANSWER_DEADLINE_NS): number {
     const { words, clock } = this.#env;
     return waitUntil(
       this.#env,
       this.#base + PortLayout.at.answered,
       ready,
-      clock.nowNs() + ANSWER_DEADLINE_NS,
+      clock.nowNs() + timeoutNs,
       () => words.load(this.#unit + UnitLayout.at.owner),
       (delta) => words.add(this.#base + PortLayout.at.parked, delta),
     );

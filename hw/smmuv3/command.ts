@@ -2,8 +2,7 @@
  * Command queue entries: 16 bytes, here four u32 words. [IHI0070] 4. Opcodes, fields, and encoders that write
  * a whole entry at `at` (an index of u32 words).
  *
- * Not modelled, though declared: ATC_INV, PRI_RESP, RESUME, STALL_TERM (ATS, PRI and stalls are off in the IDRs,
- * so they are CERROR_ILL), the EL2 forms (IDR0.Hyp = 0), the Secure and DPT forms.
+ * Declared, and always CERROR_ILL: CFGI_VMS_PIDM (MPAM), the EL3 forms. Not declared: the Secure and DPT forms.
  */
 import { address, bit, bits, struct } from './bitfield.js';
 
@@ -106,6 +105,20 @@ export const TG_4K = 1;
 export const TG_16K = 2;
 export const TG_64K = 3;
 
+/** 4.2. */
+export const CMD_PREFETCH = struct('CMD_PREFETCH', COMMAND_BYTES, {
+  OP: op,
+  SSec: bit(10),
+  SSV: bit(11),
+  SubstreamID: bits(31, 12),
+  StreamID: bits(63, 32),
+  /** log2 of the translations wanted. */
+  Size: bits(68, 64),
+  /** log2 of the 4 KiB pages from one to the next. */
+  Stride: bits(73, 69),
+  Page: bits(127, 76),
+});
+
 /** 4.5.1. */
 export const CMD_ATC = struct('CMD_ATC_INV', COMMAND_BYTES, {
   OP: op,
@@ -116,6 +129,33 @@ export const CMD_ATC = struct('CMD_ATC_INV', COMMAND_BYTES, {
   StreamID: bits(63, 32),
   Size: bits(69, 64),
   Page: bits(127, 76),
+});
+
+/** 4.5.2. */
+export const CMD_PRI = struct('CMD_PRI_RESP', COMMAND_BYTES, {
+  OP: op,
+  SSec: bit(10),
+  SSV: bit(11),
+  SubstreamID: bits(31, 12),
+  StreamID: bits(63, 32),
+  PRGIndex: bits(72, 64),
+  /** PRI_RESP_* */
+  Resp: bits(77, 76),
+});
+export const PRI_RESP_FAILURE = 0;
+export const PRI_RESP_INVALID = 1;
+export const PRI_RESP_SUCCESS = 2;
+
+/** 4.7.1, 4.7.2. STALL_TERM has the StreamID alone. */
+export const CMD_STALL = struct('CMD_RESUME', COMMAND_BYTES, {
+  OP: op,
+  SSec: bit(10),
+  /** 1: retry; 0: terminate, in the way of Ab. */
+  Ac: bit(12),
+  /** 1: abort; 0: RAZ/WI. */
+  Ab: bit(13),
+  StreamID: bits(63, 32),
+  STAG: bits(79, 64),
 });
 
 /** 4.7.3. */
@@ -213,4 +253,69 @@ export function encodeSync(out: Uint32Array, at: number, cs: number, msiAddress 
   CMD_SYNC_FIELDS.CS.put(out, cs, at);
   out[at + 1] = msiData;
   if (msiAddress !== 0) CMD_SYNC_FIELDS.MSIAddress.put(out, msiAddress, at);
+}
+
+/**
+ * @param ssid     SubstreamID, or -1: then whatever was requested with or without one
+ * @param page     input address >> 12
+ * @param sizeLg2  log2 of the pages, 0..52; 52 is everything
+ * @param global   with a SubstreamID: of every other too
+ */
+export function encodeAtcInv(
+  out: Uint32Array,
+  at: number,
+  sid: number,
+  ssid: number,
+  page: number,
+  sizeLg2: number,
+  global = false,
+): void {
+  clear(out, at, CMD_ATC_INV);
+  if (ssid >= 0) {
+    CMD_ATC.SSV.put(out, 1, at);
+    CMD_ATC.SubstreamID.put(out, ssid, at);
+    CMD_ATC.Global.put(out, global ? 1 : 0, at);
+  }
+  out[at + 1] = sid;
+  CMD_ATC.Size.put(out, sizeLg2, at);
+  CMD_ATC.Page.put(out, page, at);
+}
+
+/** @param ssid SubstreamID, or -1. @param response PRI_RESP_* */
+export function encodePriResp(
+  out: Uint32Array,
+  at: number,
+  sid: number,
+  ssid: number,
+  group: number,
+  response: number,
+): void {
+  clear(out, at, CMD_PRI_RESP);
+  if (ssid >= 0) {
+    CMD_PRI.SSV.put(out, 1, at);
+    CMD_PRI.SubstreamID.put(out, ssid, at);
+  }
+  out[at + 1] = sid;
+  CMD_PRI.PRGIndex.put(out, group, at);
+  CMD_PRI.Resp.put(out, response, at);
+}
+
+/** @param action  `retry`, or how to terminate */
+export function encodeResume(
+  out: Uint32Array,
+  at: number,
+  sid: number,
+  stag: number,
+  action: 'retry' | 'abort' | 'raz-wi',
+): void {
+  clear(out, at, CMD_RESUME);
+  CMD_STALL.Ac.put(out, action === 'retry' ? 1 : 0, at);
+  CMD_STALL.Ab.put(out, action === 'abort' ? 1 : 0, at);
+  out[at + 1] = sid;
+  CMD_STALL.STAG.put(out, stag, at);
+}
+
+export function encodeStallTerm(out: Uint32Array, at: number, sid: number): void {
+  clear(out, at, CMD_STALL_TERM);
+  out[at + 1] = sid;
 }

@@ -5,6 +5,7 @@
  * absent and refused. Always on: AArch64 tables, two-level stream tables, range invalidation, MSIs, SEV, coherent
  * table access, S2FWB (memory attributes have no effect here, so forcing them has none either).
  */
+import { STALL_TAGS } from '../iotlb/port-layout.js';
 import {
   AIDR,
   IDR0,
@@ -26,6 +27,8 @@ export interface Smmuv3Bugs {
   readonly skipTlbi?: boolean;
   /** CMD_SYNC completes without waiting for the ports to leave their epoch. */
   readonly earlySync?: boolean;
+  /** CMD_ATC_INV is consumed without effect. */
+  readonly skipAtcInv?: boolean;
 }
 
 /** log2 of a translation granule in bytes: 4, 16 and 64 KiB. */
@@ -54,12 +57,12 @@ export const MODELLED: {
   oasBits: 52,
   httu: ['none', 'access', 'dirty'],
   ssidBits: 20,
-  stalls: ['none'],
-  ats: false,
-  pri: false,
-  hyp: false,
+  stalls: ['none', 'optional', 'forced'],
+  ats: true,
+  pri: true,
+  hyp: true,
   permissions: true,
-  razWi: false,
+  razWi: true,
 };
 
 export interface Smmuv3Config {
@@ -207,8 +210,6 @@ export interface Identification {
 
 /** JEP106-style implementer of no real vendor, so that no driver applies another's errata. */
 const IMPLEMENTER = 0xffe;
-/** IDR5.STALL_MAX: no table is bounded by it, so it is as large as the STAG field allows. */
-const STALL_MAX = 0xffff;
 const STALL_MODELS = {
   none: STALL_MODEL_NO_STALL,
   optional: STALL_MODEL_OPTIONAL,
@@ -247,6 +248,8 @@ export function identification(config: Smmuv3Config): Identification {
   let idr3 = 0;
   idr3 = IDR3.HAD.put(idr3, MODELLED.permissions && config.stages !== 's2' ? 1 : 0);
   idr3 = IDR3.E0PD.put(idr3, MODELLED.permissions && config.stages !== 's2' ? 1 : 0);
+  // A PRG response that the SMMU makes itself has the PASID of its request, whatever STE.PPAR says.
+  idr3 = IDR3.PPS.put(idr3, config.pri ? 1 : 0);
   idr3 = IDR3.FWB.put(idr3, 1);
   idr3 = IDR3.RIL.put(idr3, 1);
   // Entries of different sizes never conflict here: whichever is found is the old translation or the new one.
@@ -258,7 +261,7 @@ export function identification(config: Smmuv3Config): Identification {
   idr5 = IDR5.GRAN16K.put(idr5, config.granules.includes(14) ? 1 : 0);
   idr5 = IDR5.GRAN64K.put(idr5, config.granules.includes(16) ? 1 : 0);
   idr5 = IDR5.VAX.put(idr5, vaBits(config) === 52 ? 1 : 0);
-  idr5 = IDR5.STALL_MAX.put(idr5, config.stalls === 'none' ? 0 : STALL_MAX);
+  idr5 = IDR5.STALL_MAX.put(idr5, config.stalls === 'none' ? 0 : STALL_TAGS);
 
   let iidr = 0;
   iidr = IIDR.Implementer.put(iidr, IMPLEMENTER);

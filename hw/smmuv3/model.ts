@@ -14,6 +14,7 @@ import type { MachineMemory } from '../memory/machine-memory.js';
 import type { SyncEnv } from '../sync/thread.js';
 import type { Words } from '../sync/words.js';
 import type { Timeline } from '../timeline/timeline.js';
+import { AtcInvalidations } from './atc-invalidations.js';
 import { Bus } from './bus.js';
 import { CommandQueue } from './command-queue.js';
 import type { Smmuv3Config } from './config.js';
@@ -23,11 +24,15 @@ import { EventQueue } from './event-queue.js';
 import type { InterruptSource } from './interrupt-lines.js';
 import { Interrupts } from './interrupts.js';
 import type { Log } from './mmio.js';
+import { Ports } from './ports.js';
+import { Prefetch } from './prefetch.js';
+import { PageRequests } from './pri-queue.js';
 import type { Smmuv3Regions } from './regions.js';
 import { cr0Mask } from './register-file.js';
 import { CR0, GBPA } from './registers.js';
 import { resetRegisters } from './reset.js';
 import { Smmuv3Layout, UPDATE_GBPA, UPDATE_RESET, UPDATE_SMMUEN } from './smmuv3-layout.js';
+import { Stalls } from './stalls.js';
 import { Trace } from './trace.js';
 import { Translation } from './translation.js';
 
@@ -54,6 +59,8 @@ export class Smmuv3 {
   readonly #regions: Smmuv3Regions;
   readonly #gate: EpochGate;
   readonly #configs: ConfigCache;
+  readonly #stalls: Stalls;
+  readonly #atc: AtcInvalidations;
   readonly #commands: CommandQueue;
   readonly #translation: Translation;
 
@@ -79,9 +86,37 @@ export class Smmuv3 {
     const interrupts = new Interrupts(bus, regions.smmu, hooks.onInterrupt);
     const events = new EventQueue(bus, regions.smmu, interrupts, config.evtqLog2);
     this.#configs = new ConfigCache(bus, kernel, regions, config, log);
-    const shared = { kernel, regions, config, configs: this.#configs, trace: this.trace };
-    this.#commands = new CommandQueue({ ...shared, bus, gate: this.#gate, interrupts, log });
-    this.#translation = new Translation({ ...shared, memory, events });
+    this.#stalls = new Stalls(memory, regions.smmu);
+    const ports = new Ports(env.words, regions.unit);
+    const pages = new PageRequests({ bus, smmu: regions.smmu, config, interrupts, ports });
+    this.#atc = new AtcInvalidations({
+      words: env.words,
+      kernel,
+      smmu: regions.smmu,
+      ports,
+      clock: env.clock,
+      config,
+    });
+    const shared = {
+      kernel,
+      regions,
+      config,
+      configs: this.#configs,
+      trace: this.trace,
+      stalls: this.#stalls,
+      pages,
+    };
+    const prefetch = new Prefetch({ ...shared, memory });
+    this.#commands = new CommandQueue({
+      ...shared,
+      bus,
+      gate: this.#gate,
+      interrupts,
+      atc: this.#atc,
+      prefetch,
+      log,
+    });
+    this.#translation = new Translation({ ...shared, memory, events, ports });
     env.words.store(regions.unit + UnitLayout.at.owner, env.threadId);
   }
 
@@ -138,6 +173,8 @@ export class Smmuv3 {
     this.#kernel.iotlbInvalidateAll(this.#regions.unit, this.#regions.iotlb);
     this.#store(at.updatePending, 0);
     this.#configs.invalidateAll();
+    this.#stalls.terminateAll();
+    this.#atc.giveUp();
     this.#beginUpdate(UPDATE_RESET);
     this.#finishUpdate();
     return true;
@@ -157,6 +194,7 @@ export class Smmuv3 {
       const changed = next ^ ack;
       if ((changed & SMMUEN) !== 0) {
         this.#store(at.smmuenActive, next & SMMUEN);
+        if ((next & SMMUEN) === 0) this.#stalls.terminateAll();
         this.#beginUpdate(UPDATE_SMMUEN);
       }
       // 6.3.9.2: what is fetched from here on is read with the new value.

@@ -10,14 +10,30 @@
  * Update is 0 and to the pIOMMU while it is 1.
  */
 
-import { XLAT_BYTES } from '../iotlb/port-layout.js';
-import { CONTEXT_BYTES } from '../iotlb/unit-layout.js';
-import { layout, line, raw, u32, u64 } from '../memory/layout.js';
+import { PPR_BYTES, PPR_RING, STALL_TAGS, XLAT_BYTES } from '../iotlb/port-layout.js';
+import { CONTEXT_BYTES, MAX_PORTS } from '../iotlb/unit-layout.js';
+import { array, layout, line, raw, u32, u64 } from '../memory/layout.js';
 
 /** Requests that one step takes from one port. */
 export const SERVE_BATCH = 64;
 
-export const Smmuv3Layout = layout('smmuv3', 3, {
+/** One stalled transaction. */
+export const StallEntry = layout('stall', 1, {
+  /** STALL_* */
+  state: u32(),
+  stag: u32(),
+  sid: u32(),
+  /** Base of the port whose device waits. */
+  port: u32(),
+});
+export const STALL_BYTES = StallEntry.size;
+export const STALL_FREE = 0;
+/** Its event was recorded: software is to answer. */
+export const STALL_RECORDED = 1;
+/** Its event could not be recorded yet. */
+export const STALL_UNRECORDED = 2;
+
+export const Smmuv3Layout = layout('smmuv3', 4, {
   // Identification: written once by the thread that builds the machine, then constant.
   idr0: u32(),
   idr1: u32(),
@@ -118,10 +134,27 @@ export const Smmuv3Layout = layout('smmuv3', 3, {
   requestsServed: u32(),
   configFetches: u32(),
 
+  /** Page requests recorded, and those that were answered at once because they could not be. */
+  pageRequests: u32(),
+  pageRequestsLost: u32(),
+
+  /** Stalls outstanding, and of them those whose record waits for the Event queue. */
+  stallsHeld: line(u32()),
+  stallsUnrecorded: u32(),
+  /** Where the search for a free STAG begins. */
+  stallNext: u32(),
+  /** Ports, as bits of the unit's port numbers, whose device has not completed an ATC invalidation. */
+  atcWaiting: array(u32(), MAX_PORTS / 32),
+  stalls: raw(STALL_BYTES * STALL_TAGS),
+
   /** Requests being served, private copies. */
   batch: raw(XLAT_BYTES * SERVE_BATCH),
   /** The IPA translation of a CD fetch. */
   fetch: raw(XLAT_BYTES),
+  /** The request that a prefetch makes. */
+  prefetch: raw(XLAT_BYTES),
+  /** Page requests being served, private copies. */
+  pprs: raw(PPR_BYTES * PPR_RING),
   /** A stream's configuration while it is being put together, a StreamContext. */
   draft: raw(CONTEXT_BYTES),
 });

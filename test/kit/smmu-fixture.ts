@@ -7,6 +7,7 @@ import { NO_SSID, PortLayout, XLAT_BYTES, Xlat } from '../../hw/iotlb/port-layou
 import { UnitLayout } from '../../hw/iotlb/unit-layout.js';
 import { Kernel } from '../../hw/kernel/kernel.js';
 import { MachineMemory } from '../../hw/memory/machine-memory.js';
+import { DmaPort } from '../../hw/pci/dma-port.js';
 import { type Smmuv3Config, smmuv3Config } from '../../hw/smmuv3/config.js';
 import { decodeEvent, type EventRecord } from '../../hw/smmuv3/event.js';
 import { Mmio } from '../../hw/smmuv3/mmio.js';
@@ -30,6 +31,11 @@ export interface FixtureOptions {
   /** log2 of the queues' entries. */
   readonly cmdqLog2?: number;
   readonly evtqLog2?: number;
+  readonly priqLog2?: number;
+  /** Every port's device has an ATC, in use from the start. */
+  readonly ats?: boolean;
+  /** Every port's device can make page requests. */
+  readonly pri?: boolean;
 }
 
 export interface Answer {
@@ -40,6 +46,8 @@ export interface Answer {
   readonly source: number;
   readonly fault: number;
   readonly fillSeq: number;
+  /** STAG, when stalled. */
+  readonly level: number;
 }
 
 const RAM_BYTES = 16 * 1024 * 1024;
@@ -58,8 +66,10 @@ export class SmmuFixture {
   readonly sids: readonly number[];
   readonly cmdqLog2: number;
   readonly evtqLog2: number;
+  readonly priqLog2: number;
   readonly cmdq: number;
   readonly evtq: number;
+  readonly priq: number;
   readonly strtab: number;
   #next: number;
 
@@ -82,13 +92,24 @@ export class SmmuFixture {
     this.#next = this.memory.ram.basePa;
     this.cmdqLog2 = options.cmdqLog2 ?? 5;
     this.evtqLog2 = options.evtqLog2 ?? 4;
-    this.cmdq = this.alloc(16 * 2 ** this.cmdqLog2);
-    this.evtq = this.alloc(32 * 2 ** this.evtqLog2);
+    this.cmdq = this.alloc(16 * 2 ** this.cmdqLog2, Math.max(4096, 16 * 2 ** this.cmdqLog2));
+    this.evtq = this.alloc(32 * 2 ** this.evtqLog2, Math.max(4096, 32 * 2 ** this.evtqLog2));
+    this.priqLog2 = options.priqLog2 ?? 4;
+    this.priq = this.alloc(16 * 2 ** this.priqLog2, Math.max(4096, 16 * 2 ** this.priqLog2));
     this.strtab = this.alloc(64 * 256, 64 * 256);
     this.sids = options.sids ?? [3];
     this.sids.forEach((sid, i) => {
       this.#addPort(sid, i);
+      const at = PortLayout.at;
+      this.memory.words.store(this.ports[i]! + at.ats, options.ats ? 1 : 0);
+      this.memory.words.store(this.ports[i]! + at.atsControl, options.ats ? 1 : 0);
+      this.memory.words.store(this.ports[i]! + at.pri, options.pri ? 1 : 0);
     });
+  }
+
+  /** What an emulated device would hold. */
+  dmaPort(index = 0): DmaPort {
+    return new DmaPort(this.env, this.memory, this.kernel, `device ${index}`, `port:${index}`);
   }
 
   /** As another thread would make it when it takes over the unit. */
@@ -181,6 +202,7 @@ export class SmmuFixture {
     this.mmio.write32(0x88, 8);
     this.mmio.write64(0x90, BigInt(this.cmdq) | BigInt(this.cmdqLog2));
     this.mmio.write64(0xa0, BigInt(this.evtq) | BigInt(this.evtqLog2));
+    this.mmio.write64(0xc0, BigInt(this.priq) | BigInt(this.priqLog2));
     this.mmio.write32(0x20, cr0);
     this.run();
   }
@@ -234,6 +256,21 @@ export class SmmuFixture {
     });
   }
 
+  /** Raw words of the page requests recorded since the last call. */
+  pageRecords(): bigint[][] {
+    const size = 2 ** this.priqLog2;
+    const prod = this.mmio.read32(0x100c8);
+    let cons = this.mmio.read32(0x100cc);
+    const records: bigint[][] = [];
+    while (((prod ^ cons) & (2 * size - 1)) !== 0) {
+      const slot = this.priq + (cons & (size - 1)) * 16;
+      records.push([this.read64(slot), this.read64(slot + 8)]);
+      cons = (cons & ~(2 * size - 1)) | ((cons + 1) & (2 * size - 1));
+    }
+    this.mmio.write32(0x100cc, cons >>> 0);
+    return records;
+  }
+
   // ---- DMA ----
 
   /** Enters the epoch with one transaction. */
@@ -269,6 +306,7 @@ export class SmmuFixture {
       source: get(Xlat.at.source),
       fault: get(Xlat.at.fault),
       fillSeq: get(Xlat.at.fillSeq),
+      level: get(Xlat.at.level),
     };
   }
 

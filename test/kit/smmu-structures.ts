@@ -119,3 +119,18 @@ export const sync = (cs = 0, address = 0, data = 0): Command => [
   0x46n | field(cs, 12) | field(data, 32),
   BigInt(address),
 ];
+/** Ac in bit 12, Ab in bit 13. */
+export const resume = (sid: number, stag: number, action: 'retry' | 'abort' | 'raz-wi'): Command => [
+  0x44n | field(action === 'retry' ? 1 : action === 'abort' ? 2 : 0, 12) | field(sid, 32),
+  BigInt(stag),
+];
+export const stallTerm = (sid: number): Command => [0x45n | field(sid, 32), 0n];
+/** size: log2 of 4 KiB pages. */
+export const atcInv = (sid: number, va: bigint, size: number, ssid = -1, global = false): Command => [
+  0x40n | field(sid, 32) | (ssid < 0 ? 0n : (1n << 11n) | field(ssid, 12)) | (global ? 1n << 9n : 0n),
+  (va & ~0xfffn) | BigInt(size),
+];
+export const priResp = (sid: number, group: number, response: number, ssid = -1): Command => [
+  0x41n | field(sid, 32) | (ssid < 0 ? 0n : (1n << 11n) | field(ssid, 12)),
+  BigInt(group) | field(response, 12),
+];

@@ -10,6 +10,7 @@
  * foreign StreamID, and what is more than a plain read or write, is none of the caches' business: it goes to the
  * pIOMMU, which knows what to say about it.
  */
+import { atcAnswer, atcFind, atcInsert, atsReady, runAtc } from './atc';
 import { clearHits, iotlbHits, microHits, microOf, remember, runHits } from './hits';
 import {
   find,
@@ -28,6 +29,8 @@ import {
   CONTEXT_BYPASS,
   CONTEXT_BYTES,
   CONTEXT_COUNT,
+  CONTEXT_FLAG_ATS,
+  CONTEXT_FLAG_ATS_S1CHK,
   CONTEXT_FLAGS,
   CONTEXT_KIND,
   CONTEXT_NESTED,
@@ -43,12 +46,17 @@ import {
   IOTLB_ENTRIES,
   MICRO_BYTES,
   MICRO_ENTRIES,
+  NO_SSID,
   PORT_ACK,
+  PORT_ATC,
+  PORT_ATS_DENIED,
+  PORT_ATS_REQUESTS,
   PORT_BATCH,
   PORT_BATCH_SEQ,
   PORT_BATCH_SLOTS,
   PORT_CONTEXTS,
   PORT_FAULTS,
+  PORT_HITS_ATC,
   PORT_HITS_IOTLB,
   PORT_HITS_MICRO,
   PORT_IN_FLIGHT,
@@ -74,15 +82,20 @@ import {
   XLAT_COOKIE,
   XLAT_FAULT,
   XLAT_FILL_SEQ,
+  XLAT_FLAG_ATS,
+  XLAT_FLAG_TRANSLATED,
   XLAT_FLAG_WRITE,
   XLAT_FLAGS,
   XLAT_FROM_BYPASS,
   XLAT_FROM_IOTLB,
   XLAT_IOVA,
   XLAT_IPA,
+  XLAT_NOT_GRANTED,
   XLAT_OK,
   XLAT_PA,
   XLAT_PENDING,
+  XLAT_PERM_READ,
+  XLAT_PERM_WRITE,
   XLAT_SID,
   XLAT_SIZE_LG2,
   XLAT_SOURCE,
@@ -106,6 +119,8 @@ let contextTag: u32 = 0;
 let contextOutputBits: u32 = 0;
 /** Whether the IOTLB may answer its plain reads and writes. */
 let contextCached: bool = false;
+/** Whether translated addresses of the stream pass (full ATS). */
+let contextPasses: bool = false;
 
 /** unit-layout.ts contextIndex. */
 function contextIndex(sid: u32, ssid: u32): u32 {
@@ -128,6 +143,7 @@ function readContext(contexts: usize, sid: u32, ssid: u32): bool {
   const flags = atomic.load<u32>(context, CONTEXT_FLAGS);
   schedulePoint();
   const known = usable & (atomic.load<u32>(context, CONTEXT_SEQ) == seq);
+  contextPasses = known & ((flags & (CONTEXT_FLAG_ATS | CONTEXT_FLAG_ATS_S1CHK)) == CONTEXT_FLAG_ATS);
   contextCached = known & (contextKind >= CONTEXT_S1) & (contextKind <= CONTEXT_S1_EL2) & cacheable(flags);
   return known;
 }
@@ -198,6 +214,7 @@ export function dmaBegin(port: usize, slots: u32): i32 {
   const iotlb = <usize>load<u32>(port, PORT_IOTLB);
   const sid = load<u32>(port, PORT_SID);
   enter(port, unit);
+  if (atsReady(port)) return beginAts(port, n, sid, flying);
 
   const contexts = <usize>load<u32>(port, PORT_CONTEXTS);
   let ssid = load<u32>(port, PORT_MICRO_SSID) - 1;
@@ -295,6 +312,105 @@ export function dmaBegin(port: usize, slots: u32): i32 {
   return i32(misses);
 }
 
+/** One slot on its way to the pIOMMU, as a request of another kind or at another address than the slot's own. */
+function send(to: usize, xlat: usize, cookie: u32, iova: u64, flags: u32): void {
+  store<u32>(xlat, cookie, XLAT_COOKIE);
+  store<u32>(xlat, XLAT_PENDING, XLAT_STATUS);
+  copyXlat(to, xlat);
+  store<u64>(to, iova, XLAT_IOVA);
+  store<u32>(to, flags, XLAT_FLAGS);
+}
+
+/** dmaBegin of a device that uses its ATC. */
+function beginAts(port: usize, n: u32, sid: u32, flying: u32): i32 {
+  const contexts = <usize>load<u32>(port, PORT_CONTEXTS);
+  const batchSeq = (load<u32>(port, PORT_BATCH_SEQ) + 1) & BATCH_SEQ_MASK;
+  store<u32>(port, batchSeq, PORT_BATCH_SEQ);
+  const prod = load<u32>(port, PORT_REQ_PROD);
+  let ssid = NO_SSID;
+  readContext(contexts, sid, ssid);
+  let passes = contextPasses;
+  let hits: u32 = 0;
+  let requests: u32 = 0;
+  let misses: u32 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    if (passes) {
+      const run = runAtc(port + PORT_BATCH + i * XLAT_BYTES, n - i, port + PORT_ATC, sid, ssid);
+      hits += run;
+      i += run;
+      if (i >= n) break;
+    }
+    const xlat = port + PORT_BATCH + i * XLAT_BYTES;
+    const mine = (load<u32>(xlat, XLAT_SID) == sid) & plain(xlat);
+    if (mine & (load<u32>(xlat, XLAT_SSID) != ssid)) {
+      ssid = load<u32>(xlat, XLAT_SSID);
+      readContext(contexts, sid, ssid);
+      passes = contextPasses;
+      if (passes) {
+        // Once more, from the ATC on.
+        i--;
+        continue;
+      }
+    }
+    const iova = load<u64>(xlat, XLAT_IOVA);
+    const flags = load<u32>(xlat, XLAT_FLAGS);
+    const to = ringSlot(port + PORT_REQ, prod + misses);
+    const cookie = (batchSeq << SLOT_BITS) | i;
+    if (mine) {
+      const entry = atcFind(port, ssid, iova, needOf(xlat));
+      if (entry != 0) {
+        hits++;
+        atcAnswer(entry, xlat, iova & 0xfff);
+        send(to, xlat, cookie, load<u64>(xlat, XLAT_PA), flags | XLAT_FLAG_TRANSLATED);
+      } else {
+        requests++;
+        send(to, xlat, cookie, iova, flags | XLAT_FLAG_ATS);
+      }
+    } else {
+      send(to, xlat, cookie, iova, flags);
+    }
+    misses++;
+  }
+  if (hits != 0) count(port, PORT_HITS_ATC, hits);
+  if (requests != 0) count(port, PORT_ATS_REQUESTS, requests);
+  store<u32>(port, misses, PORT_OUTSTANDING);
+  if (misses != 0) {
+    count(port, PORT_MISSES, misses);
+    store<u32>(port, flying + misses, PORT_IN_FLIGHT);
+    schedulePoint();
+    atomic.store<u32>(port, prod + misses, PORT_REQ_PROD);
+  }
+  return i32(misses);
+}
+
+/**
+ * The answer to a Translation Request that succeeded: keeps it, and says what becomes of the slot.
+ * @returns XLAT_OK: it has its address. XLAT_PENDING: a Translated transaction is to follow. Else its status
+ */
+function granted(port: usize, xlat: usize, from: usize): u32 {
+  const permissions = load<u32>(from, XLAT_FAULT) & (XLAT_PERM_READ | XLAT_PERM_WRITE);
+  if (permissions == 0) return XLAT_NOT_GRANTED;
+  const ssid = load<u32>(xlat, XLAT_SSID);
+  atcInsert(
+    port,
+    ssid,
+    load<u64>(xlat, XLAT_IOVA),
+    load<u64>(from, XLAT_PA),
+    load<u64>(from, XLAT_IPA),
+    load<u32>(from, XLAT_SIZE_LG2),
+    permissions,
+    load<u32>(from, XLAT_FILL_SEQ),
+  );
+  if ((permissions & needOf(xlat)) == 0) return XLAT_NOT_GRANTED;
+  readContext(load<u32>(port, PORT_CONTEXTS), load<u32>(xlat, XLAT_SID), ssid);
+  return contextPasses ? XLAT_OK : XLAT_PENDING;
+}
+
+function ringDoorbell(unit: usize): void {
+  atomic.add<u32>(unit, 1, UNIT_DOORBELL);
+  if (atomic.load<u32>(unit, UNIT_DOORBELL_PARKED) != 0) atomic.notify(unit + UNIT_DOORBELL, -1);
+}
+
 export function dmaPoll(port: usize): i32 {
   let cons = load<u32>(port, PORT_RESP_CONS);
   const prod = atomic.load<u32>(port, PORT_RESP_PROD);
@@ -307,7 +423,10 @@ export function dmaPoll(port: usize): i32 {
   const batchSeq = load<u32>(port, PORT_BATCH_SEQ);
   const sid = load<u32>(port, PORT_SID);
   const microSsid = load<u32>(port, PORT_MICRO_SSID);
+  const reqProd = load<u32>(port, PORT_REQ_PROD);
   let faults: u32 = 0;
+  let denied: u32 = 0;
+  let again: u32 = 0;
   for (; cons != prod; cons++) {
     const from = ringSlot(port + PORT_RESP, cons);
     const cookie = load<u32>(from, XLAT_COOKIE);
@@ -320,6 +439,39 @@ export function dmaPoll(port: usize): i32 {
       status == XLAT_PENDING
     )
       continue;
+    const requested = load<u32>(from, XLAT_FLAGS) & (XLAT_FLAG_ATS | XLAT_FLAG_TRANSLATED);
+    if ((requested & XLAT_FLAG_ATS) != 0 && status == XLAT_OK && plain(xlat)) {
+      const outcome = granted(port, xlat, from);
+      if (outcome == XLAT_PENDING) {
+        store<u64>(xlat, load<u64>(from, XLAT_PA), XLAT_PA);
+        store<u64>(xlat, load<u64>(from, XLAT_IPA), XLAT_IPA);
+        store<u64>(xlat, load<u64>(from, XLAT_STATUS), XLAT_STATUS);
+        store<u64>(xlat, u64(load<u32>(from, XLAT_FILL_SEQ)), XLAT_FILL_SEQ);
+        store<u64>(xlat, load<u64>(from, XLAT_SOURCE), XLAT_SOURCE);
+        const flags = load<u32>(xlat, XLAT_FLAGS) | XLAT_FLAG_TRANSLATED;
+        send(ringSlot(port + PORT_REQ, reqProd + again), xlat, cookie, load<u64>(from, XLAT_PA), flags);
+        again++;
+        continue;
+      }
+      if (outcome != XLAT_OK) {
+        store<u32>(xlat, outcome, XLAT_STATUS);
+        if (outstanding != 0) outstanding--;
+        faults++;
+        denied++;
+        continue;
+      }
+    }
+    if (
+      (requested & XLAT_FLAG_TRANSLATED) != 0 &&
+      load<u32>(from, XLAT_SOURCE) == XLAT_FROM_BYPASS &&
+      status == XLAT_OK &&
+      plain(xlat)
+    ) {
+      // It passed: what the slot says already, from the ATC, is the answer.
+      store<u32>(xlat, XLAT_OK, XLAT_STATUS);
+      if (outstanding != 0) outstanding--;
+      continue;
+    }
     store<u64>(xlat, load<u64>(from, XLAT_PA), XLAT_PA);
     store<u64>(xlat, load<u64>(from, XLAT_IPA), XLAT_IPA);
     store<u64>(xlat, load<u64>(from, XLAT_STATUS), XLAT_STATUS);
@@ -329,6 +481,7 @@ export function dmaPoll(port: usize): i32 {
     if (status != XLAT_OK) {
       faults++;
     } else if (
+      requested == 0 &&
       load<u32>(xlat, XLAT_SOURCE) != XLAT_FROM_BYPASS &&
       load<u32>(xlat, XLAT_SID) == sid &&
       load<u32>(xlat, XLAT_SSID) + 1 == microSsid &&
@@ -352,6 +505,13 @@ export function dmaPoll(port: usize): i32 {
   atomic.store<u32>(port, cons, PORT_RESP_CONS);
   store<u32>(port, outstanding, PORT_OUTSTANDING);
   if (faults != 0) count(port, PORT_FAULTS, faults);
+  if (denied != 0) count(port, PORT_ATS_DENIED, denied);
+  if (again != 0) {
+    store<u32>(port, load<u32>(port, PORT_IN_FLIGHT) + again, PORT_IN_FLIGHT);
+    schedulePoint();
+    atomic.store<u32>(port, reqProd + again, PORT_REQ_PROD);
+    ringDoorbell(<usize>load<u32>(port, PORT_UNIT));
+  }
   return i32(outstanding);
 }
 
@@ -359,8 +519,5 @@ export function dmaEnd(port: usize): void {
   const unit = <usize>load<u32>(port, PORT_UNIT);
   atomic.store<u32>(port, 0, PORT_ACK);
   schedulePoint();
-  if (atomic.load<u32>(unit, UNIT_SYNC_WAITING) != 0) {
-    atomic.add<u32>(unit, 1, UNIT_DOORBELL);
-    if (atomic.load<u32>(unit, UNIT_DOORBELL_PARKED) != 0) atomic.notify(unit + UNIT_DOORBELL, -1);
-  }
+  if (atomic.load<u32>(unit, UNIT_SYNC_WAITING) != 0) ringDoorbell(unit);
 }

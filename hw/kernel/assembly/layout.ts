@@ -28,6 +28,8 @@ export const XLAT_FLAG_ATS: u32 = 16;
 export const XLAT_OK: u32 = 0;
 export const XLAT_ABORT: u32 = 0xff;
 export const XLAT_STALLED: u32 = 0xfe;
+export const XLAT_RAZ_WI: u32 = 0xfd;
+export const XLAT_NOT_GRANTED: u32 = 0xfc;
 export const XLAT_PENDING: u32 = 0xffff_ffff;
 export const XLAT_PERM_READ: u32 = 2;
 export const XLAT_PERM_WRITE: u32 = 4;
@@ -43,6 +45,7 @@ export const XLAT_FROM_MICRO: u32 = 1;
 export const XLAT_FROM_IOTLB: u32 = 2;
 export const XLAT_FROM_WALK: u32 = 3;
 export const XLAT_FROM_BYPASS: u32 = 4;
+export const XLAT_FROM_ATC: u32 = 5;
 
 // Event numbers of the faults that a walk can find. [IHI0070] 7.3
 export const F_WALK_EABT: u32 = 0x0b;
@@ -95,6 +98,7 @@ export const CONTEXT_FLAG_S1_HA: u32 = 1 << 6;
 export const CONTEXT_FLAG_S1_HD: u32 = 1 << 7;
 export const CONTEXT_FLAG_S2_HA: u32 = 1 << 8;
 export const CONTEXT_FLAG_S2_HD: u32 = 1 << 9;
+export const CONTEXT_FLAG_ATS: u32 = 1 << 12;
 export const CONTEXT_FLAG_ATS_S1CHK: u32 = 1 << 13;
 export const CONTEXT_FLAG_WXN: u32 = 1 << 14;
 export const CONTEXT_FLAG_UWXN: u32 = 1 << 15;
@@ -130,6 +134,9 @@ export const PORT_OUTSTANDING: u32 = 144;
 export const PORT_BATCH_SEQ: u32 = 148;
 export const PORT_IN_FLIGHT: u32 = 152;
 export const PORT_MICRO_SSID: u32 = 156;
+export const PORT_ATS: u32 = 160;
+export const PORT_ATS_SEEN: u32 = 168;
+export const PORT_ATC_GEN_SEEN: u32 = 172;
 export const PORT_HITS_MICRO: u32 = 192;
 export const PORT_HITS_IOTLB: u32 = 256;
 export const PORT_MISSES: u32 = 264;
@@ -144,11 +151,26 @@ export const PORT_BATCH: u32 = 704;
 export const PORT_MICRO: u32 = 4800;
 export const PORT_REQ: u32 = 6848;
 export const PORT_RESP: u32 = 15040;
+export const PORT_ATS_CONTROL: u32 = 23232;
+export const PORT_ATC_GEN: u32 = 23296;
+export const PORT_HITS_ATC: u32 = 23424;
+export const PORT_ATS_REQUESTS: u32 = 23488;
+export const PORT_ATS_DENIED: u32 = 23496;
+export const PORT_ATC: u32 = 23552;
 
 export const PORT_BATCH_SLOTS: u32 = 64;
 export const PORT_RING_SLOTS: u32 = 128;
 export const MICRO_ENTRIES: u32 = 64;
 export const MICRO_BYTES: u32 = 32;
+export const ATC_ENTRIES: u32 = 256;
+export const ATC_BYTES: u32 = 32;
+
+// AtcEntry
+export const ATC_ENTRY_WORD: u32 = 0;
+export const ATC_ENTRY_ADDRESS: u32 = 8;
+export const ATC_ENTRY_FILL_SEQ: u32 = 16;
+export const ATC_ENTRY_SSID: u32 = 20;
+export const ATC_ENTRY_IPA_PAGE: u32 = 24;
 
 // PageTableLayout
 export const PAGE_TABLE_ROOT: u32 = 0;

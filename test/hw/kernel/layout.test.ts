@@ -24,6 +24,7 @@ test('layout: every constant of the compiled kernel equals its declaration', (t)
   const declared = new Map<string, number>([
     ...fields('XLAT', port.Xlat.at),
     ...fields('PORT', port.PortLayout.at),
+    ...fields('ATC_ENTRY', port.AtcEntry.at),
     ...fields('UNIT', unit.UnitLayout.at),
     ...fields('CONTEXT', unit.StreamContext.at),
     ...fields('IOTLB_ENTRY', unit.IotlbEntry.at),
@@ -52,4 +53,6 @@ test('layout: an entry of the micro-TLB and of the IOTLB fits its stride', (t) =
   t.is(unit.IOTLB_ENTRY_BYTES, 32);
   t.true(unit.StreamContext.at.ssid + 4 <= unit.CONTEXT_BYTES);
   t.is(port.Xlat.at.level + 4, port.XLAT_BYTES);
+  t.true(port.AtcEntry.at.ipaPage + 4 <= port.ATC_BYTES);
+  t.true(port.Ppr.at.group + 4 <= port.PPR_BYTES);
 });

@@ -1,4 +1,5 @@
 import test, { type ExecutionContext } from 'ava';
+import { Smmuv3Layout } from '../../../hw/smmuv3/smmuv3-layout.js';
 import { OK, SmmuFixture } from '../../kit/smmu-fixture.js';
 import * as S from '../../kit/smmu-structures.js';
 
@@ -211,11 +212,38 @@ test('tlbi: with 8-bit VMIDs and ASIDs the upper bits are no part of the match',
   t.is(f.dma(0x1000n).source, 3);
 });
 
-test('prefetch commands are consumed and do nothing', (t) => {
+test('prefetch: the configuration, and translations a stride apart, so that a device finds them', (t) => {
   const f = new SmmuFixture();
+  const root = f.alloc(4096);
+  for (const page of [0n, 1n, 2n, 3n, 8n])
+    f.map(root, 1, 0x1_0000n + page * 0x1000n, 0x8080_0000n + page * 0x1000n, 3, S.S2_PAGE);
+  f.setSte(3, S.steS2({ root, vmid: 1 }));
   f.enable();
-  f.command([0x01n | (3n << 32n), 0n], [0x02n | (3n << 32n), 0x1000n]);
-  t.is(f.mmio.read32(0x9c), 2);
+  f.command([0x01n | (3n << 32n), 0n]);
+  const fetches = (): number => f.memory.words.load(f.regions.smmu + Smmuv3Layout.at.configFetches);
+  t.is(fetches(), 1);
+  // Size 1: two translations; Stride 1: 8 KiB apart.
+  f.command([0x02n | (3n << 32n), 0x1_0000n | (1n << 5n) | 1n]);
+  t.deepEqual(
+    [0n, 2n, 1n, 3n].map((page) => f.dma(0x1_0000n + page * 0x1000n).source),
+    [2, 2, 3, 3],
+  );
+  t.is(fetches(), 1);
+});
+
+test('prefetch: what is wrong is silent, and no state of the queue', (t) => {
+  const f = new SmmuFixture({ config: { ssidBits: 4 } });
+  f.setSte(3, S.steS2({ root: f.alloc(4096), vmid: 1 }));
+  f.setSte(4, [0n, 0n, 0n, 0n]);
+  f.enable();
+  for (const sid of [3n, 4n, 200n, 0xffff_ffffn])
+    f.command(
+      [0x01n | (sid << 32n), 0n],
+      [0x01n | (1n << 11n) | (5n << 12n) | (sid << 32n), 0n],
+      [0x02n | (sid << 32n), 0x1000n | 31n | (31n << 5n)],
+      [0x02n | (sid << 32n), 0xffff_ffff_ffff_f000n | 3n],
+    );
+  t.is(f.mmio.read32(0x9c), 16);
   t.deepEqual(f.events(), []);
 });
 
@@ -245,9 +273,10 @@ const ILLEGAL: ReadonlyArray<readonly [string, S.Command]> = [
   ['TG without range and hint', S.tlbiRange(NH_VA, 0, 0, 0n, 0, 0, 1, 0)],
   ['TG 16K with the reserved level hint', S.tlbiRange(NH_VA, 0, 0, 0n, 0, 0, 2, 1)],
 ];
+const BARE = { ats: false, pri: false, stalls: 'none', hyp: false } as const;
 for (const [name, command] of ILLEGAL)
   test(`cerror_ill: ${name} stops the queue until GERRORN follows`, (t) => {
-    const f = new SmmuFixture();
+    const f = new SmmuFixture({ config: BARE });
     f.enable();
     f.command(S.sync(), command, S.sync());
     stopsAt(t, f, 1, CERROR_ILL);
@@ -262,8 +291,40 @@ for (const [name, command] of ILLEGAL)
     t.is(f.mmio.read32(0x60), f.mmio.read32(0x64));
   });
 
+const ILLEGAL_FORMS: ReadonlyArray<readonly [string, S.Command]> = [
+  ['ATC_INV of more than every address', S.atcInv(3, 0n, 53)],
+  ['ATC_INV with SSec', [0x40n | (1n << 10n), 0n]],
+  ['PRI_RESP with the reserved response', S.priResp(3, 0, 3)],
+  ['PRI_RESP with SSec', [0x41n | (1n << 10n), 0n]],
+  ['RESUME with SSec', [0x44n | (1n << 10n), 0n]],
+  ['STALL_TERM with SSec', [0x45n | (1n << 10n), 0n]],
+  ['an EL2 range without range and hint', S.tlbiRange(0x22, 0, 0, 0n, 0, 0, 1, 0)],
+  ['CFGI_VMS_PIDM', [0x07n, 0n]],
+];
+for (const [name, command] of ILLEGAL_FORMS)
+  test(`cerror_ill: where everything is there, ${name}`, (t) => {
+    const f = new SmmuFixture({ config: { ats: true, pri: true, stalls: 'optional', hyp: true } });
+    f.enable();
+    f.command(command);
+    stopsAt(t, f, 0, CERROR_ILL);
+  });
+
+test('commands of ATS, PRI and stalls that name nobody are consumed', (t) => {
+  const f = new SmmuFixture({ config: { ats: true, pri: true, stalls: 'optional' }, ats: true, pri: true });
+  f.enable();
+  const commands = [S.atcInv(99, 0n, 52), S.priResp(99, 1, 2), S.resume(3, 0xffff, 'retry'), S.stallTerm(3)];
+  f.command(
+    ...commands,
+    S.resume(99, 0, 'abort'),
+    S.priResp(3, 511, 0),
+    S.atcInv(3, 0n, 0, 7, true),
+    S.sync(),
+  );
+  t.is(f.mmio.read32(0x9c), 8);
+});
+
 test('cerror_ill: an absent command is named in the log, once', (t) => {
-  const f = new SmmuFixture();
+  const f = new SmmuFixture({ config: BARE });
   f.enable();
   for (let i = 0; i < 2; i++) {
     f.command([0x40n, 0n]);
@@ -279,6 +340,8 @@ test('cerror_ill: stage commands on an SMMU without that stage', (t) => {
     ['s2', NH_VA],
     ['s1', S2_IPA],
     ['s1', S12_VMALL],
+    ['s2', 0x05],
+    ['s2', 0x06],
   ] as const) {
     const f = new SmmuFixture({ config: { stages } });
     f.enable();
@@ -349,4 +412,51 @@ test('queue: LOG2SIZE beyond IDR1.CMDQS counts as the largest', (t) => {
   f.mmio.write32(0x98, 9);
   f.run();
   t.is(f.mmio.read32(0x9c), 9);
+});
+
+test('tlbi: the EL2 commands take entries of EL2 and no others, with ASIDs where CR2.E2H says so', (t) => {
+  const [EL2_ALL, EL2_ASID, EL2_VA, EL2_VAA] = [0x20, 0x21, 0x22, 0x23];
+  for (const e2h of [false, true]) {
+    const f = new SmmuFixture({ sids: [1, 2, 4], config: { hyp: true } });
+    // Stream 1 and 2: EL2, ASID 10 and 11. Stream 4: EL1, VMID 0, ASID 10.
+    for (const [sid, asid] of [
+      [1, 10],
+      [2, 11],
+      [4, 10],
+    ] as const) {
+      const root = f.alloc(4096);
+      const cd = f.alloc(64);
+      f.writeWords(cd, S.cd({ root, asid }));
+      const ste = S.steS1(cd);
+      if (sid !== 4) ste[1]! |= 2n << 30n;
+      f.setSte(sid, ste);
+      f.map(
+        root,
+        1,
+        0x1000n,
+        0x8080_0000n + BigInt(sid) * 0x1000n,
+        3,
+        e2h || sid === 4 ? S.S1_PAGE : S.S1_PAGE_GLOBAL,
+      );
+    }
+    f.enable(0b1100);
+    f.mmio.write32(0x2c, e2h ? 0b11 : 0b10);
+    f.mmio.write32(0x20, 0b1101);
+    f.run();
+    const left = (command: S.Command): string => {
+      for (const i of [0, 1, 2]) t.is(f.dma(0x1000n, 0, i).status, OK);
+      f.command(command, S.sync());
+      return [0, 1, 2].map((i) => (f.dma(0x1000n, 0, i).source === 3 ? 'walked' : 'kept')).join(' ');
+    };
+    // Without E2H both streams' entries are of one regime without ASIDs, and one stands for both.
+    t.is(left(S.tlbi(NH_ALL, 0)), 'kept kept walked');
+    t.is(left(S.tlbi(NH_ASID, 0, 10)), 'kept kept walked');
+    t.is(left(S.tlbi(S12_VMALL, 0)), 'kept kept walked');
+    t.is(left(S.tlbi(EL2_ALL)), e2h ? 'walked walked kept' : 'walked kept kept');
+    t.is(left(S.tlbiVa(EL2_VA, 0, 11, 0x1000n)), e2h ? 'kept walked kept' : 'walked kept kept');
+    t.is(left(S.tlbiVa(EL2_VAA, 0, 0, 0x1000n)), e2h ? 'walked walked kept' : 'walked kept kept');
+    t.is(left(S.tlbiVa(EL2_VAA, 0, 0, 0x2000n)), 'kept kept kept');
+    t.is(left(S.tlbiRange(EL2_VA, 0, 10, 0n, 3, 0)), e2h ? 'walked kept kept' : 'walked kept kept');
+    if (e2h) t.is(left(S.tlbi(EL2_ASID, 0, 11)), 'kept walked kept');
+  }
 });

@@ -355,12 +355,12 @@ test('deliberate defect wrongVmid: only on the SMMU it is meant for', (t) => {
 test('a refused command does not stop the driver: replaced, acknowledged, reported', (t) => {
   const f = new DriverFixture();
   const { queue } = f.smmus[0]!.smmu;
-  const ATC_INV = 0x40;
-  t.is(queue.issue(Uint32Array.of(ATC_INV, 0x100, 0, 0), 1, false), 0);
+  const RESERVED = 0xff;
+  t.is(queue.issue(Uint32Array.of(RESERVED, 0x100, 0, 0), 1, false), 0);
   f.run();
   t.true(f.smmus[0]!.poll());
   t.like(f.hostEvents, [{ kind: 'gerror', bits: 1, commandSkipped: true }]);
-  t.is(queue.issue(Uint32Array.of(ATC_INV, 0x100, 0, 0), 1, true), 0);
+  t.is(queue.issue(Uint32Array.of(RESERVED, 0x100, 0, 0), 1, true), 0);
 });
 
 test('event queue overflow: reported, acknowledged, and events arrive again', (t) => {

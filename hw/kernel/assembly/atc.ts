@@ -1,0 +1,175 @@
+/**
+ * A device that uses ATS: its address translation cache, and what a batch becomes. [IHI0070] 3.9.1.
+ *
+ *   slot -> ATC hit, and the stream may use translated addresses  -> done, nobody is asked
+ *        -> ATC hit, and that is not known, or ATS is split       -> Translated transaction ==> pIOMMU
+ *        -> miss                                                  -> Translation Request   ==> pIOMMU
+ *           its answer fills the ATC, and the slot goes on as a hit
+ *        -> privileged, an instruction, a foreign StreamID        -> ordinary request      ==> pIOMMU
+ *
+ * The pIOMMU moves atcGen and then takes entries out; the device looks at atcGen after it put one in, and takes its
+ * own out again when it moved since the batch began. Both orders are made by sequentially consistent accesses, so
+ * one of the two sees the other. What was used of an entry meanwhile ends with the epoch.
+ */
+import {
+  ATC_BYTES,
+  ATC_ENTRIES,
+  ATC_ENTRY_ADDRESS,
+  ATC_ENTRY_FILL_SEQ,
+  ATC_ENTRY_IPA_PAGE,
+  ATC_ENTRY_SSID,
+  ATC_ENTRY_WORD,
+  NO_SSID,
+  PORT_ATC,
+  PORT_ATC_GEN,
+  PORT_ATC_GEN_SEEN,
+  PORT_ATS,
+  PORT_ATS_CONTROL,
+  PORT_ATS_SEEN,
+  XLAT_BYTES,
+  XLAT_FILL_SEQ,
+  XLAT_FLAG_WRITE,
+  XLAT_FLAGS,
+  XLAT_FROM_ATC,
+  XLAT_IOVA,
+  XLAT_IPA,
+  XLAT_PA,
+  XLAT_SID,
+  XLAT_SOURCE,
+  XLAT_SSID,
+  XLAT_STATUS,
+} from './layout';
+import { schedulePoint } from './machine';
+
+const VALID: u64 = 1;
+const READ: u32 = 2;
+const SIZE_SHIFT: u64 = 6;
+const PAGE_MASK: u64 = ~0xfff;
+
+/** Whether the device uses its ATC now; empties it when ATS was switched since. Inside the epoch. */
+export function atsReady(port: usize): bool {
+  if (load<u32>(port, PORT_ATS) == 0) return false;
+  const control = atomic.load<u32>(port, PORT_ATS_CONTROL);
+  // Before the batch asks for anything: what is then answered may be kept only while this does not move.
+  store<u32>(port, atomic.load<u32>(port, PORT_ATC_GEN), PORT_ATC_GEN_SEEN);
+  if (control != load<u32>(port, PORT_ATS_SEEN)) {
+    memory.fill(port + PORT_ATC, 0, ATC_ENTRIES * ATC_BYTES);
+    store<u32>(port, control, PORT_ATS_SEEN);
+  }
+  return (control & 1) != 0;
+}
+
+/** What a SubstreamID adds to the hash of an entry. */
+function spreadOf(ssid: u32): u32 {
+  return ((ssid + 1) * 0x9e37_79b1) >>> 24;
+}
+
+function slotOf(atc: usize, page: u64, spread: u32): usize {
+  return atc + ((u32(page) ^ u32(page >> 8) ^ spread) % ATC_ENTRIES) * ATC_BYTES;
+}
+
+/**
+ * Slots that hit, one after the other; it leaves at the first that is anything else.
+ * @param sid, ssid  whose plain reads and writes are looked for
+ * @returns how many
+ */
+export function runAtc(first: usize, n: u32, atc: usize, sid: u32, ssid: u32): u32 {
+  const end = first + n * XLAT_BYTES;
+  const spread = spreadOf(ssid);
+  let xlat = first;
+  for (; xlat < end; xlat += XLAT_BYTES) {
+    const flags = load<u32>(xlat, XLAT_FLAGS);
+    if (
+      ((load<u32>(xlat, XLAT_SID) ^ sid) |
+        (load<u32>(xlat, XLAT_SSID) ^ ssid) |
+        (flags & ~XLAT_FLAG_WRITE)) !=
+      0
+    )
+      break;
+    const iova = load<u64>(xlat, XLAT_IOVA);
+    const entry = slotOf(atc, iova >> 12, spread);
+    const known = load<u64>(entry, ATC_ENTRY_WORD);
+    if ((known ^ iova) >> 12 != 0) break;
+    if ((u32(known) & (READ << flags)) == 0 || load<u32>(entry, ATC_ENTRY_SSID) != ssid) break;
+    const low = iova & 0xfff;
+    const ipaPage = u64(load<u32>(entry, ATC_ENTRY_IPA_PAGE));
+    store<u64>(xlat, load<u64>(entry, ATC_ENTRY_ADDRESS) | low, XLAT_PA);
+    store<u64>(xlat, select<u64>(0, (ipaPage << 12) | low, ipaPage == 0), XLAT_IPA);
+    store<u64>(xlat, ((known >> SIZE_SHIFT) & 63) << 32, XLAT_STATUS);
+    store<u64>(xlat, u64(load<u32>(entry, ATC_ENTRY_FILL_SEQ)), XLAT_FILL_SEQ);
+    store<u64>(xlat, u64(XLAT_FROM_ATC), XLAT_SOURCE);
+  }
+  return u32(xlat - first) / XLAT_BYTES;
+}
+
+/** The entry that answers one access, or 0. */
+export function atcFind(port: usize, ssid: u32, iova: u64, need: u32): usize {
+  const entry = slotOf(port + PORT_ATC, iova >> 12, spreadOf(ssid));
+  const known = load<u64>(entry, ATC_ENTRY_WORD);
+  if ((known ^ iova) >> 12 != 0 || (u32(known) & need) == 0 || load<u32>(entry, ATC_ENTRY_SSID) != ssid)
+    return 0;
+  return entry;
+}
+
+/** Fills a slot from an entry. @param low  offset in the page */
+export function atcAnswer(entry: usize, xlat: usize, low: u64): void {
+  const ipaPage = u64(load<u32>(entry, ATC_ENTRY_IPA_PAGE));
+  store<u64>(xlat, load<u64>(entry, ATC_ENTRY_ADDRESS) | low, XLAT_PA);
+  store<u64>(xlat, select<u64>(0, (ipaPage << 12) | low, ipaPage == 0), XLAT_IPA);
+  store<u64>(xlat, ((load<u64>(entry, ATC_ENTRY_WORD) >> SIZE_SHIFT) & 63) << 32, XLAT_STATUS);
+  store<u64>(xlat, u64(load<u32>(entry, ATC_ENTRY_FILL_SEQ)), XLAT_FILL_SEQ);
+  store<u64>(xlat, u64(XLAT_FROM_ATC), XLAT_SOURCE);
+}
+
+/** Keeps what a Translation Request was answered, unless an invalidation came since the batch began. */
+export function atcInsert(
+  port: usize,
+  ssid: u32,
+  iova: u64,
+  address: u64,
+  ipa: u64,
+  sizeLg2: u32,
+  permissions: u32,
+  fillSeq: u32,
+): void {
+  const gen = load<u32>(port, PORT_ATC_GEN_SEEN);
+  if (atomic.load<u32>(port, PORT_ATC_GEN) != gen) return;
+  const entry = slotOf(port + PORT_ATC, iova >> 12, spreadOf(ssid));
+  store<u64>(entry, 0, ATC_ENTRY_WORD);
+  store<u64>(entry, address & PAGE_MASK, ATC_ENTRY_ADDRESS);
+  store<u32>(entry, fillSeq, ATC_ENTRY_FILL_SEQ);
+  store<u32>(entry, ssid, ATC_ENTRY_SSID);
+  store<u32>(entry, u32(ipa >> 12), ATC_ENTRY_IPA_PAGE);
+  schedulePoint();
+  const word = (iova & PAGE_MASK) | (u64(sizeLg2 & 63) << SIZE_SHIFT) | u64(permissions) | VALID;
+  atomic.store<u64>(entry, word, ATC_ENTRY_WORD);
+  schedulePoint();
+  if (atomic.load<u32>(port, PORT_ATC_GEN) != gen) atomic.store<u64>(entry, 0, ATC_ENTRY_WORD);
+}
+
+/**
+ * Takes out what overlaps the range; the pIOMMU's side. The device's memory may hold anything: nothing that is
+ * read decides where is written.
+ * @param ssid  whose entries, or NO_SSID for all
+ * @returns how many
+ */
+export function atcInvalidate(port: usize, ssid: u32, firstPage: f64, pages: f64): i32 {
+  atomic.add<u32>(port, 1, PORT_ATC_GEN);
+  if (!(pages > 0)) return 0;
+  const first = u64(firstPage);
+  const last = first + u64(pages) - 1;
+  let removed = 0;
+  for (let entry = port + PORT_ATC, end = entry + ATC_ENTRIES * ATC_BYTES; entry < end; entry += ATC_BYTES) {
+    schedulePoint();
+    const word = atomic.load<u64>(entry, ATC_ENTRY_WORD);
+    if ((word & VALID) == 0) continue;
+    if (ssid != NO_SSID && load<u32>(entry, ATC_ENTRY_SSID) != ssid) continue;
+    const lg2 = (word >> SIZE_SHIFT) & 63;
+    const span: u64 = lg2 <= 12 ? 0 : ((<u64>1) << (lg2 - 12)) - 1;
+    const start = (word >> 12) & ~span;
+    if (start > last || (start | span) < first) continue;
+    atomic.store<u64>(entry, 0, ATC_ENTRY_WORD);
+    removed++;
+  }
+  return removed;
+}
