@@ -276,7 +276,8 @@ export class PageTable {
         change.cancel();
         return status;
       }
-      change.finish();
+      const finished = change.finish();
+      if (finished < 0) return finished;
     }
   }
 

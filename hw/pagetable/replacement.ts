@@ -23,6 +23,8 @@ import {
   STEP_UNDO,
 } from './page-table-layout.js';
 
+const EFAULT = 14;
+
 /**
  * split: a block becomes a table of leaves of the next level. collapse: the reverse, for a table whose leaves are
  * all there, in one aligned run and alike. ungroup: a contiguous group becomes single leaves. group: the reverse.
@@ -67,23 +69,23 @@ export class Replacement {
     return this.#step(this.#direct ? STEP_DIRECT : STEP_BREAK);
   }
 
-  /** After the invalidation is complete. */
-  finish(): void {
-    this.#last(this.#direct ? STEP_SETTLE : STEP_MAKE);
+  /** After the invalidation is complete. @returns 0 | -EFAULT somebody else wrote into the table meanwhile */
+  finish(): number {
+    return this.#last(this.#direct ? STEP_SETTLE : STEP_MAKE);
   }
 
-  /** Puts the old entries back: when the invalidation failed, or is not wanted after all. */
-  cancel(): void {
+  /** Puts the old entries back: when the invalidation failed, or is not wanted after all. @returns as finish() */
+  cancel(): number {
     if (this.#direct) bug('page table: a direct replacement cannot be cancelled');
-    this.#last(STEP_UNDO);
+    return this.#last(STEP_UNDO);
   }
 
-  #last(step: number): void {
+  #last(step: number): number {
     if (!this.#open) bug('page table: a replacement ends twice');
-    const reason = this.#step(step);
-    if (reason !== REASON_DONE) bug(`page table: step ${step} of a replacement found reason ${reason}`);
     this.#open = false;
+    const reason = this.#step(step);
     this.#closed();
+    return reason === REASON_DONE ? 0 : -EFAULT;
   }
 }
 
