@@ -60,3 +60,35 @@ test('firstIn: finds the lowest span that touches the range, by one byte at eith
   t.is(spans.firstIn(1, 905, 2, 808), b);
   t.is(spans.firstIn(2, 809, 99, 0), undefined);
 });
+
+test('more spans begin on one page than a chunk holds: each is found by its offset', (t) => {
+  t.log(`SEED=${SEED}`);
+  const random = new Random(SEED);
+  const spans = new OrderedSpans<Span>();
+  const before = span(4096, 4099);
+  spans.insert(before);
+  const present = new Map<number, Span>();
+  for (let step = 0; step < 8000; step++) {
+    // Every fourth byte of page 5, and of the page behind it now and then.
+    const first = 5 * 4096 + 4 * random.below(1060);
+    const held = present.get(first);
+    const { firstPage, firstOffset } = span(first, first);
+    t.is(spans.firstIn(firstPage, firstOffset, firstPage, firstOffset + 1), held);
+    if (held === undefined && random.chance(step < 5000 ? 0.9 : 0.3)) {
+      const made = span(first, first + 1);
+      present.set(first, made);
+      spans.insert(made);
+    } else if (held !== undefined && random.chance(step < 5000 ? 0.1 : 0.8)) {
+      present.delete(first);
+      t.true(spans.remove(held));
+    }
+  }
+  const sorted = [...present.entries()].sort(([a], [b]) => a - b).map(([, each]) => each);
+  t.true(sorted.length > 200);
+  t.deepEqual([...spans], [before, ...sorted]);
+  t.is(spans.previous(sorted[0]!), before);
+  spans.clear();
+  t.is(spans.firstIn(0, 0, 10, 0), undefined);
+  spans.insert(before);
+  t.deepEqual([...spans], [before]);
+});
