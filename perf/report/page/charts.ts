@@ -100,7 +100,11 @@ function axis(
     font: '12px system-ui, sans-serif',
     side,
     size: side === 3 ? 64 : 30,
-    values: (_, splits) => splits.map((value) => told(value, unit)),
+    values: (u, splits) =>
+      // On a phone there is no room for 0 % beside 50 %.
+      splits.map((value) =>
+        unit === 'percentile' && value === 1 && u.width < PHONE_PX ? '' : told(value, unit),
+      ),
   };
   if (log === undefined) return base;
   return {
@@ -143,6 +147,15 @@ function errorBars(spec: ChartSpec): (u: UPlot) => void {
     }
     ctx.restore();
   };
+}
+
+/** A range of the series, widened to what their error bars take. */
+function withBars(spec: ChartSpec, min: number | null, max: number | null): [number | null, number | null] {
+  const ends = spec.series
+    .flatMap(({ low = [], high = [] }) => [...low, ...high])
+    .filter((end): end is number => end !== null && end > 0);
+  if (min === null || max === null) return [min, max];
+  return [Math.min(min, ...ends), Math.max(max, ...ends)];
 }
 
 /** What is under the cursor: x, then each series that is shown, the largest first. */
@@ -243,7 +256,7 @@ function optionsOf(spec: ChartSpec, host: HTMLElement, width: number): UPlot.Opt
                 return [Math.min(yMin ?? 0, min ?? 0), top];
               },
             }
-          : { distr: 3, log: yLog, range: (_, min, max) => logRange(min, max) },
+          : { distr: 3, log: yLog, range: (_, min, max) => logRange(...withBars(spec, min, max)) },
     },
     axes: [axis(spec.xUnit, xLog, 2, spec.xs), axis(spec.yUnit, yLog, 3, null)],
     series: [{}, ...spec.series.map(seriesOf)],

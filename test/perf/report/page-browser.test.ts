@@ -116,6 +116,35 @@ browserTest(
   },
 );
 
+browserTest('page: error bars stay within their chart', async (t) => {
+  const data = scaleData();
+  const points = data.points.map((point) => ({
+    ...point,
+    repeats: point.repeats.map((repeat, i) => ({
+      ...repeat,
+      syncP50Us: repeat.syncP50Us * [0.001, 1, 900][i]!,
+    })),
+  }));
+  await withPage(saved(t, renderScaleHtml({ ...data, points })), { width: 1280 }, async ({ page }) => {
+    await page.waitForFunction(`document.documentElement.dataset.drawn === '3'`);
+    await page.waitForTimeout(50);
+    const coloured = (await page.evaluate(`(() => {
+        const canvas = document.querySelector('#scale-p50 canvas');
+        const over = document.querySelector('#scale-p50 .u-over');
+        const bottom = Math.ceil((over.offsetTop + over.offsetHeight + 1) * devicePixelRatio);
+        const { data } = canvas.getContext('2d').getImageData(0, bottom, canvas.width, canvas.height - bottom);
+        let coloured = 0;
+        for (let i = 0; i < data.length; i += 4)
+          if (Math.max(data[i], data[i + 1], data[i + 2]) - Math.min(data[i], data[i + 1], data[i + 2]) > 60) coloured++;
+        return coloured;
+      })()`)) as number;
+    t.true(
+      coloured < 10,
+      `${coloured} pixels over the names of the axis: more than the smoothing of their letters`,
+    );
+  });
+});
+
 browserTest('page: each chart has a name and its numbers as a table; contrast is enough', async (t) => {
   for (const dark of [false, true])
     await withPage(saved(t, stressPage(plain)), { width: 1280, dark }, async ({ page }) => {
