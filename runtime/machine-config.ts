@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { MAX_PORTS } from '../hw/iotlb/unit-layout.js';
-import { Smmuv3ConfigError } from '../hw/smmuv3/config.js';
+import { type Smmuv3Config, Smmuv3ConfigError } from '../hw/smmuv3/config.js';
 import { byteSize } from './core/byte-size.js';
 import { hardwareOf } from './machine-hardware.js';
 
@@ -90,7 +90,12 @@ const deviceSchema = keyed({
   iommu: z.string(),
   /** StreamID; a PCI device's own RID when left out. */
   streamId: z.number().int().min(0).max(0xffff_ffff).optional(),
+  /** It has an ATC, and may keep translations in it; a PCI device whose IOMMU has ATS. */
   ats: z.boolean().default(false),
+  /** It asks for pages by page requests; one with ATS whose IOMMU has PRI. */
+  pri: z.boolean().default(false),
+  /** Its transactions may wait for software (firmware's dma-can-stall); not with ATS. */
+  stall: z.boolean().default(false),
 });
 
 const schema = keyed({
@@ -138,6 +143,7 @@ export function checkConfig(config: MachineConfig): CheckedConfig {
   }
   const { iommus } = parsed.data;
   const names = new Map<string, number>();
+  const hardware: Smmuv3Config[] = [];
   iommus.forEach(({ name, model, iotlbEntries }, index) => {
     if (names.has(name)) throw new ConfigError(`iommus[${index}].name`, `'${name}' is taken`);
     if (model !== 'smmuv3')
@@ -146,7 +152,7 @@ export function checkConfig(config: MachineConfig): CheckedConfig {
       throw new ConfigError(`iommus[${index}].iotlbEntries`, `${iotlbEntries} is not a power of two`);
     names.set(name, index);
     try {
-      hardwareOf(iommus[index]!, index);
+      hardware.push(hardwareOf(iommus[index]!, index));
     } catch (error) {
       if (!(error instanceof Smmuv3ConfigError)) throw error;
       throw new ConfigError(`iommus[${index}].${error.key}`, error.message.replace(/^smmuv3: \w+ /, ''));
@@ -162,13 +168,13 @@ export function checkConfig(config: MachineConfig): CheckedConfig {
     if (labels.has(label))
       throw new ConfigError(`${at}.${device.bdf ? 'bdf' : 'name'}`, `'${label}' is taken`);
     labels.add(label);
-    if (device.ats) throw new ConfigError(`${at}.ats`, 'ATS is not modelled yet');
     const iommuIndex = names.get(device.iommu);
     if (iommuIndex === undefined)
       throw new ConfigError(
         `${at}.iommu`,
         `there is no IOMMU '${device.iommu}' (${[...names.keys()].join(', ')})`,
       );
+    checkTraits(at, device, hardware[iommuIndex]!);
     const sid = device.streamId ?? (device.bdf ? ridOf(device.bdf) : -1);
     if (sid < 0) throw new ConfigError(`${at}.streamId`, 'needed for a device without a bdf');
     if (sid >= 2 ** iommus[iommuIndex]!.sidBits)
@@ -192,6 +198,20 @@ export function ridOf(bdf: string): number {
   const [, bus, slot] = bdf.split(':');
   const [device, fn] = slot!.split('.');
   return (Number.parseInt(bus!, 16) << 8) | (Number.parseInt(device!, 16) << 3) | Number(fn);
+}
+
+/** What a device says of itself has to fit the IOMMU before it. @throws ConfigError */
+function checkTraits(at: string, device: ResolvedConfig['devices'][number], iommu: Smmuv3Config): void {
+  const refuse = (key: 'ats' | 'pri' | 'stall', why: string): never => {
+    throw new ConfigError(`${at}.${key}`, why);
+  };
+  if (device.ats && device.bdf === undefined) refuse('ats', 'is for PCI devices: it needs a bdf');
+  if (device.ats && !iommu.ats) refuse('ats', `'${device.iommu}' has no ATS`);
+  if (device.pri && !device.ats) refuse('pri', 'needs ats');
+  if (device.pri && !iommu.pri) refuse('pri', `'${device.iommu}' has no page requests`);
+  if (device.stall && iommu.stalls === 'none') refuse('stall', `'${device.iommu}' has no stalls`);
+  // STE.S2S with EATS = 1 is a bad STE. [IHI0070] 5.2
+  if (device.ats && (device.stall || iommu.stalls === 'forced')) refuse('ats', 'excludes stalls');
 }
 
 /** `path[0].name` for a validation issue; an unknown key is named itself. */

@@ -42,7 +42,7 @@ export function allocMachineRegions(memory: MachineMemory, kernel: Kernel, confi
   config.iommus.forEach((_, index) => {
     createSmmuv3Regions(memory, kernel, smmuConfigOf(config, index), config.trace);
   });
-  config.devices.forEach(({ iommuIndex, sid }, index) => {
+  config.devices.forEach(({ iommuIndex, sid, ats, pri }, index) => {
     const port = memory.allocRegion(PortLayout, portKey(index)).base;
     const at = PortLayout.at;
     const { words } = memory;
@@ -52,6 +52,8 @@ export function allocMachineRegions(memory: MachineMemory, kernel: Kernel, confi
     words.store(port + at.contexts, memory.region(contextsLayout(), `contexts:${iommuIndex}`).base);
     words.store(port + at.iotlb, memory.region(iotlbLayout(iotlbEntries), `iotlb:${iommuIndex}`).base);
     words.store(port + at.sid, sid | 0);
+    words.store(port + at.ats, ats ? 1 : 0);
+    words.store(port + at.pri, pri ? 1 : 0);
     const slot = words.load(unit + UnitLayout.at.portCount);
     words.store(unit + UnitLayout.at.ports + slot * 4, port);
     words.store(unit + UnitLayout.at.portCount, slot + 1);

@@ -7,11 +7,13 @@
  */
 
 import { writeFileSync } from 'node:fs';
+import { PortLayout } from '../hw/iotlb/port-layout.js';
 import { Kernel } from '../hw/kernel/kernel.js';
 import { FrameAllocator } from '../hw/memory/frame-allocator.js';
 import { framesLayout } from '../hw/memory/frames-layout.js';
 import { MachineMemory } from '../hw/memory/machine-memory.js';
 import { pageTablesLayout } from '../hw/pagetable/page-table-layout.js';
+import { AtsControl } from '../hw/pci/ats-control.js';
 import type { DmaPort } from '../hw/pci/dma-port.js';
 import { InterruptLines, type InterruptSource } from '../hw/smmuv3/interrupt-lines.js';
 import { Mmio } from '../hw/smmuv3/mmio.js';
@@ -34,7 +36,7 @@ import { encodeImage } from './image/image-file.js';
 import { inputOf } from './image/opened-machine.js';
 import { InlineModels } from './inline-models.js';
 import { type CheckedConfig, ConfigError, checkConfig, type MachineConfig } from './machine-config.js';
-import { CLOCK_KEY, FRAMES_KEY, smmuConfigOf } from './machine-hardware.js';
+import { CLOCK_KEY, FRAMES_KEY, portKey, smmuConfigOf } from './machine-hardware.js';
 import { allocBaseRegions, allocMachineRegions, controlBytes } from './machine-regions.js';
 import { type MachineHandle, MachineThread } from './machine-thread.js';
 import type { VfioDevice } from './objects/vfio-device.js';
@@ -140,12 +142,14 @@ export class Machine {
       bugs: { wrongVmid: bugs.wrongVmid, earlyFree: bugs.earlyFree },
       log,
     });
-    this.#devices = config.devices.map(({ label, iommuIndex, sid }, index) => ({
+    this.#devices = config.devices.map(({ label, iommuIndex, sid, ats, stall }, index) => ({
       index,
       name: label,
       iommu: this.iommus[iommuIndex]!.instance,
       streamId: sid,
       groupId: index,
+      ats: ats ? new AtsControl(memory.words, memory.region(PortLayout, portKey(index)).base) : undefined,
+      canStall: stall,
     }));
   }
 
@@ -168,12 +172,17 @@ export class Machine {
     return vfio;
   }
 
-  /** The DMA engine of a device: what an emulated device calls. For this thread; workers attach their own. */
+  /**
+   * The DMA engine of a device: what an emulated device calls. For this thread; workers attach their own. Where the
+   * device may stall, a fault returns XLAT_STALLED (0xfe), as it is poll() that answers: `stalled` and `verdict()`.
+   */
   dmaPort(label: string): DmaPort {
     const { index } = this.device(label);
     let port = this.#ports.get(index);
     if (port === undefined) {
       port = this.#thread.dmaPort(index);
+      // The answer to a stall is poll()'s, on this thread.
+      port.waitsForStalls = false;
       this.#ports.set(index, port);
     }
     return port;
@@ -307,7 +316,7 @@ export class Machine {
     const clock = memory.region(ClockLayout, CLOCK_KEY).base + ClockLayout.at.tick;
     const slots = new PageTableSlots(memory, PAGE_TABLES_KEY, PAGE_TABLES);
     const records = new ViommuRecords(memory, DEFAULT_VIOMMUS);
-    return config.iommus.map(({ name, cmdqLog2, evtqLog2 }, index) => {
+    return config.iommus.map(({ name, cmdqLog2, evtqLog2, priqLog2 }, index) => {
       const { onHostEvent, onAllocateTag } = instruments;
       const instance = Smmuv3Instance.probe({
         memory,
@@ -320,6 +329,7 @@ export class Machine {
         name,
         cmdqLg2: cmdqLog2,
         evtqLg2: evtqLog2,
+        priqLg2: priqLog2,
         sharing: config.s2Sharing,
         bugs: { wrongVmid: config.bugs.wrongVmid, earlyFree: config.bugs.earlyFree },
         bugOnIommu: config.bugs.iommu,

@@ -73,6 +73,8 @@ export class DmaPort {
   readonly streamId: number;
   /** The device's ATS capability. */
   readonly ats: AtsControl;
+  /** False on the thread that answers stalls: it would wait for itself. */
+  waitsForStalls = true;
   readonly #pages: PageRequester;
   readonly #env: SyncEnv;
   readonly #memory: MachineMemory;
@@ -270,7 +272,7 @@ export class DmaPort {
         if (stalled.size === 0) break;
         pieces = [];
         this.#stalled = [...stalled.keys()];
-        if (!this.#env.canPark || this.#env.relax !== undefined) return XLAT_STALLED;
+        if (!this.waitsForStalls || !this.#env.canPark || this.#env.relax !== undefined) return XLAT_STALLED;
         for (const [stag, piece] of stalled) {
           const verdict = this.#awaitVerdict(stag);
           if (verdict === VERDICT_ABORT) return XLAT_ABORT;

@@ -10,10 +10,12 @@
 export const IOMMU_READ = 1 << 0;
 export const IOMMU_WRITE = 1 << 1;
 
-/** ATS of a PCI device: its capability's Enable bit. */
-export interface AtsControl {
-  /** Off: nothing is requested any more, and what the ATC holds is not used. */
-  setEnabled(on: boolean): void;
+/** The ATS capability of a PCI device, as its configuration space has it. */
+export interface AtsCapability {
+  /** The device may keep translations from here on; its ATC is empty. */
+  enable(): void;
+  /** Nothing is requested any more, and what the ATC holds is not used. */
+  disable(): void;
 }
 
 /** A physical device as its IOMMU's driver knows it. */
@@ -26,7 +28,7 @@ export interface HostDevice {
   /** Devices that the IOMMU cannot tell apart share a group. */
   readonly groupId: number;
   /** It has an ATC, and the root complex lets it use it (pci_ats_supported, IOMMU_FWSPEC_PCI_RC_ATS). */
-  readonly ats?: AtsControl | undefined;
+  readonly ats?: AtsCapability | undefined;
   /** Firmware says that its transactions may wait (`dma-can-stall`). */
   readonly canStall?: boolean;
 }

@@ -8,7 +8,7 @@
  * for looking, and for programming the SMMUs through their registers.
  */
 import { readFileSync } from 'node:fs';
-import { PortLayout } from '../../hw/iotlb/port-layout.js';
+import { ATC_BYTES, ATC_ENTRIES, PortLayout } from '../../hw/iotlb/port-layout.js';
 import { contextsLayout, iotlbLayout, UnitLayout } from '../../hw/iotlb/unit-layout.js';
 import type { Kernel } from '../../hw/kernel/kernel.js';
 import { FrameAllocator } from '../../hw/memory/frame-allocator.js';
@@ -192,6 +192,8 @@ function emptyCaches(memory: MachineMemory, kernel: Kernel, config: CheckedConfi
     kernel.iotlbInit(unit, iotlb.base, iotlbEntries);
   });
   config.devices.forEach((_, device) => {
-    memory.words.store(memory.region(PortLayout, portKey(device)).base + PortLayout.at.lastGen, 0);
+    const port = memory.region(PortLayout, portKey(device)).base;
+    memory.words.store(port + PortLayout.at.lastGen, 0);
+    memory.u8.fill(0, port + PortLayout.at.atc, port + PortLayout.at.atc + ATC_BYTES * ATC_ENTRIES);
   });
 }

@@ -12,12 +12,11 @@ import { bug } from '../../hw/memory/bug.js';
 import type { GranuleLg2 } from '../../hw/pagetable/geometry.js';
 import { getQuad, setQuad } from '../../hw/smmuv3/bitfield.js';
 import {
-  CMD_ATC,
-  CMD_ATC_INV,
   CMD_TLBI_NH_ASID,
   CMD_TLBI_NH_VA,
   CMD_TLBI_NSNH_ALL,
   COMMAND_WORDS,
+  encodeAtcInv,
   encodeCfgiAll,
   encodeCfgiCd,
   encodeCfgiSte,
@@ -114,7 +113,7 @@ interface Stream {
 export interface StreamOptions {
   /** Substreams 0 .. 2^ssidBits - 1; 0 (the default) for none. At most IDR1.SSIDSIZE. */
   readonly ssidBits?: number;
-  /** Let the device keep translations of its own: what is unmapped is taken out of its ATC as well. */
+  /** Let the device keep translations, where the SMMU has ATS: what is unmapped is taken out of its ATC as well. */
   readonly ats?: boolean;
 }
 
@@ -134,6 +133,7 @@ export class GuestDriver {
   #tablePages = 0;
   #range = false;
   #ssidBits = 0;
+  #ats = false;
   #outputBits = 0;
   #lastAsid = 0;
   #maxAsid = 0;
@@ -159,6 +159,7 @@ export class GuestDriver {
     if (IDR0.S1P.get(idr0) === 0 || supported.get(idr5) === 0) return -ENODEV;
     if (this.#options.sidBits > IDR1.SIDSIZE.get(idr1)) return -ENODEV;
     this.#range = this.#options.rangeInvalidate && IDR3.RIL.get(mmio.read32(IDR3.offset)) === 1;
+    this.#ats = IDR0.ATS.get(idr0) === 1;
     this.#ssidBits = IDR1.SSIDSIZE.get(idr1);
     this.#maxAsid = IDR0.ASID16.get(idr0) === 1 ? 0xffff : 0xff;
     this.#outputBits = Math.min(ADDRESS_BITS[IDR5.OAS.get(idr5)] ?? 32, 48);
@@ -217,7 +218,8 @@ export class GuestDriver {
    * @returns 0 | -EEXIST | -EINVAL vSid or substreams | -ENOMEM | -EIO
    */
   setupStream(vSid: number, space: GuestAddressSpace, options: StreamOptions = {}): number {
-    const { ssidBits = 0, ats = false } = options;
+    const { ssidBits = 0 } = options;
+    const ats = options.ats === true && this.#ats;
     if (this.#streams.has(vSid)) return -EEXIST;
     if (ssidBits > this.#ssidBits) return -EINVAL;
     const ste = this.#stePlace(vSid);
@@ -430,11 +432,7 @@ export class GuestDriver {
     const lastPage = firstPage + pages - 1;
     let lg2 = 0;
     while (Math.floor(firstPage / 2 ** lg2) !== Math.floor(lastPage / 2 ** lg2)) lg2++;
-    this.#command.fill(0);
-    this.#command[0] = CMD_ATC_INV;
-    this.#command[1] = vSid;
-    CMD_ATC.Size.put(this.#command, lg2);
-    CMD_ATC.Page.put(this.#command, Math.floor(firstPage / 2 ** lg2) * 2 ** lg2);
+    encodeAtcInv(this.#command, 0, vSid, -1, Math.floor(firstPage / 2 ** lg2) * 2 ** lg2, lg2);
     this.#put();
   }
 

@@ -36,6 +36,7 @@ import {
   STRTAB_BASE,
   STRTAB_BASE_CFG,
 } from '../../hw/smmuv3/registers.js';
+import { STE } from '../../hw/smmuv3/ste.js';
 import { EEXIST, EINVAL, EIO } from '../../uapi/abi/errno.js';
 import { IOMMU_VEVENTQ_FLAG_LOST_EVENTS, VeventHeader } from '../../uapi/iommufd/veventq.js';
 import type { GuestRam } from './guest-ram.js';
@@ -390,6 +391,8 @@ export class VirtualSmmu implements SmmuMmio {
       device.vSid,
       this.#ste,
     );
+    // EATS is ignored where ATS is not offered: the guest's ATC_INV would be illegal commands.
+    if (this.#limits().ats === 0) STE.EATS.put(this.#ste, 0);
     return found ? device.install(this.#ste) : device.attachAbort();
   }
 }

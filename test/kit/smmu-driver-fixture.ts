@@ -32,6 +32,8 @@ export interface DriverFixtureOptions {
   readonly driver?: Partial<Smmuv3Options>;
   /** One device for each pair: [SMMU, StreamID]. Default: one a SMMU, StreamID 0x100 + index. */
   readonly devices?: readonly (readonly [number, number])[];
+  /** What every device can do. */
+  readonly traits?: { readonly ats?: boolean; readonly pri?: boolean; readonly stall?: boolean };
 }
 
 export class DriverFixture {
@@ -89,7 +91,7 @@ export class DriverFixture {
     for (let index = 0; index < count; index++) this.smmus.push(this.probe(index, options.driver));
     const devices = options.devices ?? this.smmus.map((_, i) => [i, 0x100 + i] as const);
     devices.forEach(([smmu, streamId], index) => {
-      this.#addDevice(index, smmu, streamId);
+      this.#addDevice(index, smmu, streamId, options.traits ?? {});
     });
   }
 
@@ -135,7 +137,12 @@ export class DriverFixture {
     return kind === 'vmid' ? this.kernel.iotlbCountVmid(iotlb, id) : this.kernel.iotlbCountAsid(iotlb, 0, id);
   }
 
-  #addDevice(index: number, smmu: number, streamId: number): void {
+  #addDevice(
+    index: number,
+    smmu: number,
+    streamId: number,
+    traits: NonNullable<DriverFixtureOptions['traits']>,
+  ): void {
     const { words } = this.memory;
     const port = this.memory.allocRegion(PortLayout, `port:${index}`).base;
     const { unit } = this.regions[smmu]!;
@@ -144,6 +151,8 @@ export class DriverFixture {
     const entries = this.configs[smmu]!.iotlbEntries;
     words.store(port + PortLayout.at.iotlb, this.memory.region(iotlbLayout(entries), `iotlb:${smmu}`).base);
     words.store(port + PortLayout.at.sid, streamId);
+    words.store(port + PortLayout.at.ats, traits.ats ? 1 : 0);
+    words.store(port + PortLayout.at.pri, traits.pri ? 1 : 0);
     const slot = words.load(unit + UnitLayout.at.portCount);
     words.store(unit + UnitLayout.at.ports + slot * 4, port);
     words.store(unit + UnitLayout.at.portCount, slot + 1);
@@ -154,6 +163,8 @@ export class DriverFixture {
       iommu: this.smmus[smmu]!,
       streamId,
       groupId: index,
+      ats: traits.ats ? this.ports[index]!.ats : undefined,
+      canStall: traits.stall ?? false,
     });
   }
 

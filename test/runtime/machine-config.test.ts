@@ -42,7 +42,7 @@ const wrong: [string, unknown, string, RegExp][] = [
     'an unknown key of a device',
     { ...good, devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', sid: 1 }] },
     'devices[0].sid',
-    /only bdf, name, iommu, streamId, ats$/,
+    /only bdf, name, iommu, streamId, ats, pri, stall$/,
   ],
   [
     'an unknown model',
@@ -88,10 +88,52 @@ const wrong: [string, unknown, string, RegExp][] = [
   ],
   ['a bad PCI address', { ...good, devices: [{ bdf: '01:00.0', iommu: 'smmu0' }] }, 'devices[0].bdf', /SSSS/],
   [
-    'ATS',
-    { ...good, devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', ats: true }] },
+    'ATS behind an SMMU without',
+    {
+      ...good,
+      iommus: [{ name: 'smmu0', model: 'smmuv3', ats: false }],
+      devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', ats: true }],
+    },
     'devices[0].ats',
-    /ATS/,
+    /'smmu0' has no ATS/,
+  ],
+  [
+    'ATS off PCI',
+    { ...good, devices: [{ name: 'x', streamId: 1, iommu: 'smmu0', ats: true }] },
+    'devices[0].ats',
+    /bdf/,
+  ],
+  [
+    'page requests without ATS at the device',
+    { ...good, devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', pri: true }] },
+    'devices[0].pri',
+    /needs ats/,
+  ],
+  [
+    'page requests behind an SMMU without',
+    {
+      ...good,
+      iommus: [{ name: 'smmu0', model: 'smmuv3', ats: true, pri: false }],
+      devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', ats: true, pri: true }],
+    },
+    'devices[0].pri',
+    /no page requests/,
+  ],
+  [
+    'stalls behind an SMMU without',
+    {
+      ...good,
+      iommus: [{ name: 'smmu0', model: 'smmuv3', stalls: 'none' }],
+      devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', stall: true }],
+    },
+    'devices[0].stall',
+    /no stalls/,
+  ],
+  [
+    'stalls and ATS',
+    { ...good, devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', ats: true, stall: true }] },
+    'devices[0].ats',
+    /excludes stalls/,
   ],
   ['a device without a name', { ...good, devices: [{ iommu: 'smmu0', streamId: 1 }] }, 'devices[0]', /bdf/],
   [

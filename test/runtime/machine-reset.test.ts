@@ -1,7 +1,9 @@
 /** A machine whose SMMUs are reset under the iommufd core. Register offsets: [IHI0070] 6.2. */
 import test from 'ava';
+import { Xlat } from '../../hw/iotlb/port-layout.js';
 import { UnitLayout } from '../../hw/iotlb/unit-layout.js';
 import { Smmuv3Layout } from '../../hw/smmuv3/smmuv3-layout.js';
+import { openImage } from '../../runtime/image/opened-machine.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
 import { ok } from '../kit/vmm-fixture.js';
 import { MachineFixture } from '../kit/vmm-machine.js';
@@ -70,6 +72,46 @@ test('reset: what was attached translates again, out of empty caches, and the co
   t.is(write(machine, 0), ABORTED);
   vfios[0]!.attach(ioasId);
   t.is(write(machine, 0), F_TRANSLATION);
+  machine.close();
+});
+
+test('reset: the ATC of a device is emptied, and ATS stays on', (t) => {
+  const machine = createMachine({
+    memory: '32MiB',
+    iommus: [{ name: 'smmu0', model: 'smmuv3', ats: true }],
+    devices: [{ bdf: DEVICES[0], iommu: 'smmu0', ats: true }],
+  });
+  const fd = machine.openIommufd();
+  const { ioasId } = fd.ioasAlloc();
+  fd.ioasMap({ ioasId, userVa: machine.user.alloc(4096), length: 4096, iova: IOVA });
+  const vfio = machine.openVfio(DEVICES[0]);
+  vfio.bindIommufd(fd);
+  vfio.attach(ioasId);
+  const port = machine.dmaPort(DEVICES[0]);
+  const sourceOf = (): number => {
+    t.is(write(machine, 0), 0);
+    return port.field(0, Xlat.at.source);
+  };
+  sourceOf();
+  const FROM_ATC = 5;
+  t.is(sourceOf(), FROM_ATC);
+  const requests = walks(machine, 0);
+  machine.reset();
+  t.true(port.ats.enabled);
+  sourceOf();
+  t.is(walks(machine, 0), requests + 1);
+  // So are images: with their ATC, or without.
+  for (const [caches, walked] of [
+    [true, 0],
+    [false, 1],
+  ] as const) {
+    const opened = openImage(machine.saveImage({ caches }));
+    const filled = (): number =>
+      opened.memory.words.load(opened.memory.region(UnitLayout, 'unit:0').base + UnitLayout.at.fillSeq);
+    const before = filled();
+    t.is(opened.dmaPort(DEVICES[0]).write(IOVA, new Uint8Array(4)), 0);
+    t.is(filled() - before, walked, `caches ${caches}`);
+  }
   machine.close();
 });
 

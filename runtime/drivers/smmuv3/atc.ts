@@ -8,8 +8,9 @@
  *
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_atc_inv_to_cmd
  */
-import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
-import { CMD_ATC, CMD_ATC_INV, COMMAND_WORDS } from '../../../hw/smmuv3/command.js';
+
+/** In place of a SubstreamID: an ATC_INV of whatever was requested, with one or without. */
+export const ANY_SSID = -1;
 
 /** Size of an ATC_INV that covers every address. */
 export const ATC_INV_ALL = 52;
@@ -20,27 +21,4 @@ export function atcSpan(firstPage: number, pages: number): { page: number; sizeL
   let sizeLg2 = 0;
   while (Math.floor(firstPage / 2 ** sizeLg2) !== Math.floor(lastPage / 2 ** sizeLg2)) sizeLg2++;
   return { page: Math.floor(firstPage / 2 ** sizeLg2) * 2 ** sizeLg2, sizeLg2 };
-}
-
-/**
- * Without a SubstreamID the command also removes what was requested with one.
- * @param ssid  NO_SSID, or the substream whose entries alone go
- */
-export function encodeAtcInv(
-  out: Uint32Array,
-  at: number,
-  sid: number,
-  ssid: number,
-  page: number,
-  sizeLg2: number,
-): void {
-  out.fill(0, at, at + COMMAND_WORDS);
-  out[at] = CMD_ATC_INV;
-  if (ssid !== NO_SSID) {
-    CMD_ATC.SSV.put(out, 1, at);
-    CMD_ATC.SubstreamID.put(out, ssid, at);
-  }
-  out[at + 1] = sid;
-  CMD_ATC.Size.put(out, sizeLg2, at);
-  CMD_ATC.Page.put(out, page, at);
 }

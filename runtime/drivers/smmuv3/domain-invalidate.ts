@@ -14,7 +14,6 @@
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c __arm_smmu_domain_inv_range
  */
 
-import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
 import type { GranuleLg2 } from '../../../hw/pagetable/geometry.js';
 import {
   CMD_ATC_INV,
@@ -26,13 +25,14 @@ import {
   CMD_TLBI_S2_IPA,
   CMD_TLBI_S12_VMALL,
   COMMAND_NAMES,
+  encodeAtcInv,
   encodeTlbi,
   encodeTlbiAddress,
   type TlbiRange,
 } from '../../../hw/smmuv3/command.js';
 import { ETIMEDOUT } from '../../../uapi/abi/errno.js';
 import type { InvalidationNote } from '../contract.js';
-import { ATC_INV_ALL, atcSpan, encodeAtcInv } from './atc.js';
+import { ANY_SSID, ATC_INV_ALL, atcSpan } from './atc.js';
 import { ATS_FULL, type Inv, isAts, S1_ASID, S2_VMID_VSMMU } from './invs.js';
 import { eachRange, tooBig } from './range.js';
 import type { SmmuDevice } from './smmu-device.js';
@@ -142,7 +142,7 @@ function addCommands(inv: Inv<SmmuDevice>, range: PageRange): void {
     const { page, sizeLg2 } = whole
       ? { page: 0, sizeLg2: ATC_INV_ALL }
       : atcSpan(range.firstPage, range.pages);
-    const ssid = whole ? NO_SSID : (inv.ssid ?? NO_SSID);
+    const ssid = whole ? ANY_SSID : (inv.ssid ?? ANY_SSID);
     smmu.batch.add((words, at) => encodeAtcInv(words, at, id, ssid, page, sizeLg2));
     return;
   }

@@ -18,8 +18,8 @@
  *
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_invs_merge, arm_smmu_invs_unref
  */
-import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
 import { bug } from '../../../hw/memory/bug.js';
+import { ANY_SSID } from './atc.js';
 
 export const S1_ASID = 0;
 export const S2_VMID = 1;
@@ -36,7 +36,7 @@ export interface Inv<S extends { readonly index: number }> {
   readonly smmu: S;
   readonly type: InvType;
   readonly id: number;
-  /** ATS: of what substream, NO_SSID (also when left out) for the device's whole ATC. */
+  /** ATS: of what substream; ANY_SSID when left out. */
   readonly ssid?: number;
   readonly users: number;
 }
@@ -48,7 +48,7 @@ function compare<S extends { readonly index: number }>(a: Key<S>, b: Key<S>): nu
     a.smmu.index - b.smmu.index ||
     a.type - b.type ||
     a.id - b.id ||
-    (isAts(a.type) ? (a.ssid ?? NO_SSID) - (b.ssid ?? NO_SSID) : 0)
+    (isAts(a.type) ? (a.ssid ?? ANY_SSID) - (b.ssid ?? ANY_SSID) : 0)
   );
 }
 

@@ -3,32 +3,15 @@
  * each; an overflow is acknowledged when the queue has been read: the SMMU has answered those groups itself.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_priq_thread, arm_smmu_handle_ppr
  */
-import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
-import { bit, bits, struct } from '../../../hw/smmuv3/bitfield.js';
+import { PAGE_REQUEST, PAGE_REQUEST_BYTES } from '../../../hw/smmuv3/page-request.js';
 import { QUEUE_OVERFLOW, queueAdvance, queueEmpty, queueIndex } from '../../../hw/smmuv3/queue.js';
 import { PRIQ_CONS, PRIQ_PROD } from '../../../hw/smmuv3/registers.js';
 import type { Words } from '../../../hw/sync/words.js';
 import type { ErrorRegisters } from './gerror.js';
 
-export const PPR_BYTES = 16;
-
-/** A Page Request as the SMMU records it. [IHI0070] 8.1 */
-const PPR = struct('PPR', PPR_BYTES, {
-  StreamID: bits(31, 0),
-  SubstreamID: bits(51, 32),
-  Priv: bit(58),
-  Exec: bit(59),
-  Read: bit(60),
-  Write: bit(61),
-  Last: bit(62),
-  SSV: bit(63),
-  PRGIndex: bits(72, 64),
-  Page: bits(127, 76),
-});
-
 export interface PageRequest {
   readonly sid: number;
-  /** NO_SSID when it came without a PASID. */
+  /** -1 when it came without a PASID. */
   readonly ssid: number;
   readonly group: number;
   readonly last: boolean;
@@ -45,7 +28,7 @@ export class PriQueue {
   readonly #registers: ErrorRegisters;
   readonly #linear: number;
   readonly #lg2: number;
-  readonly #record = new Uint32Array(PPR_BYTES / 4);
+  readonly #record = new Uint32Array(PAGE_REQUEST_BYTES / 4);
 
   constructor(words: Words, registers: ErrorRegisters, linear: number, lg2: number) {
     this.#words = words;
@@ -64,7 +47,7 @@ export class PriQueue {
         prod = this.#registers.read32(PRIQ_PROD.offset);
         if (queueEmpty(prod, cons, this.#lg2)) break;
       }
-      const linear = this.#linear + queueIndex(cons, this.#lg2) * PPR_BYTES;
+      const linear = this.#linear + queueIndex(cons, this.#lg2) * PAGE_REQUEST_BYTES;
       for (let i = 0; i < this.#record.length; i++) this.#record[i] = this.#words.load(linear + i * 4);
       cons = queueAdvance(cons, this.#lg2);
       this.#registers.write32(PRIQ_CONS.offset, cons);
@@ -78,15 +61,15 @@ export class PriQueue {
   #decode(): PageRequest {
     const record = this.#record;
     return {
-      sid: PPR.StreamID.get(record),
-      ssid: PPR.SSV.get(record) === 1 ? PPR.SubstreamID.get(record) : NO_SSID,
-      group: PPR.PRGIndex.get(record),
-      last: PPR.Last.get(record) === 1,
-      read: PPR.Read.get(record) === 1,
-      write: PPR.Write.get(record) === 1,
-      exec: PPR.Exec.get(record) === 1,
-      priv: PPR.Priv.get(record) === 1,
-      page: PPR.Page.get(record),
+      sid: PAGE_REQUEST.StreamID.get(record),
+      ssid: PAGE_REQUEST.SSV.get(record) === 1 ? PAGE_REQUEST.SubstreamID.get(record) : -1,
+      group: PAGE_REQUEST.PRGIndex.get(record),
+      last: PAGE_REQUEST.Last.get(record) === 1,
+      read: PAGE_REQUEST.R.get(record) === 1,
+      write: PAGE_REQUEST.W.get(record) === 1,
+      exec: PAGE_REQUEST.X.get(record) === 1,
+      priv: PAGE_REQUEST.Priv.get(record) === 1,
+      page: PAGE_REQUEST.Page.get(record),
     };
   }
 }

@@ -3,17 +3,17 @@
  * spaces, and the few commands that everything else is made of (Linux: struct arm_smmu_device).
  */
 
-import { NO_SSID } from '../../../hw/iotlb/port-layout.js';
 import {
   CMD_TLBI_EL2_ASID,
   CMD_TLBI_NH_ASID,
   CMD_TLBI_S12_VMALL,
   COMMAND_WORDS,
+  encodeAtcInv,
   encodeCfgiCd,
   encodeCfgiSte,
   encodeTlbi,
 } from '../../../hw/smmuv3/command.js';
-import { ATC_INV_ALL, encodeAtcInv } from './atc.js';
+import { ANY_SSID, ATC_INV_ALL } from './atc.js';
 import { CommandBatch } from './batch.js';
 import type { CommandQueue } from './cmdq.js';
 import type { SmmuFeatures } from './features.js';
@@ -75,7 +75,7 @@ export class SmmuDevice {
 
   /** All that a device's ATC holds. */
   invalidateAtc(sid: number): number {
-    return this.issueSync((words, at) => encodeAtcInv(words, at, sid, NO_SSID, 0, ATC_INV_ALL));
+    return this.issueSync((words, at) => encodeAtcInv(words, at, sid, ANY_SSID, 0, ATC_INV_ALL));
   }
 
   /** A command whose effect nobody waits for: an answer to a stall or a page request. */

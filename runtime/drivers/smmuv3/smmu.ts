@@ -13,9 +13,10 @@
  *         arm_smmu_handle_event, arm_smmu_handle_ppr
  */
 import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
-import { COMMAND_BYTES } from '../../../hw/smmuv3/command.js';
+import { COMMAND_BYTES, encodePriResp, encodeResume, PRI_RESP_FAILURE } from '../../../hw/smmuv3/command.js';
 import { decodeEvent, EVENT_BYTES, EVENT_NAMES } from '../../../hw/smmuv3/event.js';
 import type { Log } from '../../../hw/smmuv3/mmio.js';
+import { PAGE_REQUEST_BYTES } from '../../../hw/smmuv3/page-request.js';
 import { CONFIG_S1_TRANS } from '../../../hw/smmuv3/ste.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { EINVAL, ENOMEM, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
@@ -47,10 +48,9 @@ import { canNest, probeFeatures, type SmmuFeatures } from './features.js';
 import { serveGerror, takeErrors } from './gerror.js';
 import { gerrorTexts, type HostEvent } from './host-event.js';
 import { Smmuv3NestedDomain } from './nested.js';
-import { type PageRequest, PPR_BYTES, PriQueue } from './priq.js';
+import { type PageRequest, PriQueue } from './priq.js';
 import { type SmmuAccess, smmuAccess } from './queue-host.js';
 import { type QueuePlace, type ResetParts, resetSmmu } from './reset.js';
-import { encodePriResp, encodeResume, PRI_RESP_DENY, RESUME_ABORT } from './responses.js';
 import { SmmuDevice } from './smmu-device.js';
 import { abortSte, cdTableSte, type StreamTraits, stage2Ste } from './ste.js';
 import { steWriter } from './ste-writer.js';
@@ -138,7 +138,9 @@ export class Smmuv3Instance implements IommuInstance {
     const place = ({ pa }: QueuePlace, bytes: number): number => memory.linearOf(pa, bytes);
     this.#events = new EventQueue(env.words, access.registers, place(evtq, EVENT_BYTES), evtq.lg2);
     this.#priq =
-      priq === null ? null : new PriQueue(env.words, access.registers, place(priq, PPR_BYTES), priq.lg2);
+      priq === null
+        ? null
+        : new PriQueue(env.words, access.registers, place(priq, PAGE_REQUEST_BYTES), priq.lg2);
     this.#driverBase = options.memory.region(DriverLayout, driverKey(options.index)).base;
   }
 
@@ -166,7 +168,7 @@ export class Smmuv3Instance implements IommuInstance {
     const cmdq = allocQueue(options, cmdqLg2, COMMAND_BYTES);
     const evtq = allocQueue(options, evtqLg2, EVENT_BYTES);
     const priqLg2 = Math.min(options.priqLg2 ?? DEFAULT_QUEUE_LG2, features.priqLg2);
-    const priq = features.pri ? allocQueue(options, priqLg2, PPR_BYTES) : 0;
+    const priq = features.pri ? allocQueue(options, priqLg2, PAGE_REQUEST_BYTES) : 0;
     if (cmdq < 0 || evtq < 0 || priq < 0) return -ENOMEM;
 
     const reset: ResetParts = {
@@ -294,12 +296,12 @@ export class Smmuv3Instance implements IommuInstance {
     const next = userOf(domain);
     next?.parent.addUser(this.smmu, next.vmid, ats ? streamId : -1);
     // Off before the STE refuses, so that no request is answered with an error.
-    if (!ats && master.ats) device.ats?.setEnabled(false);
+    if (!ats && master.ats) device.ats?.disable();
     this.#install(master, domain, { ats, stall: master.stall });
     master.domain = domain;
     master.guest = guest;
     if ((ats || master.ats) && this.smmu.invalidateAtc(streamId) < 0) this.#timeout('an ATC flush');
-    if (ats && !master.ats) device.ats?.setEnabled(true);
+    if (ats && !master.ats) device.ats?.enable();
     const atsSid = master.ats ? streamId : -1;
     master.ats = ats;
     if (old !== null && old.parent.removeUser(this.smmu, old.vmid, atsSid) < 0) this.#timeout('a tag flush');
@@ -352,7 +354,7 @@ export class Smmuv3Instance implements IommuInstance {
     this.#report({ kind: 'page-request', request });
     if (!request.last) return;
     const { sid, ssid, group } = request;
-    this.smmu.issue((words, at) => encodePriResp(words, at, sid, ssid, group, PRI_RESP_DENY));
+    this.smmu.issue((words, at) => encodePriResp(words, at, sid, ssid, group, PRI_RESP_FAILURE));
   }
 
   #canAts(device: HostDevice): boolean {
@@ -421,7 +423,7 @@ export class Smmuv3Instance implements IommuInstance {
     const record = decodeEvent(words);
     if (record.stall) {
       const { sid, stag } = record;
-      this.smmu.issue((out, at) => encodeResume(out, at, sid, stag, RESUME_ABORT));
+      this.smmu.issue((out, at) => encodeResume(out, at, sid, stag, 'abort'));
     }
     const guest = this.#masters.get(record.sid)?.guest ?? null;
     if (guest === null || record.stall || record.s2 || !FORWARDED_EVENTS.has(record.id)) {

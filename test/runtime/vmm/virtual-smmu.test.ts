@@ -1,7 +1,7 @@
 import test from 'ava';
 import type { VirtualSmmu } from '../../../runtime/vmm/virtual-smmu.js';
 import type { VmOptions } from '../../../runtime/vmm/vm.js';
-import type { FakeOptions } from '../../kit/vmm-fake-iommufd.js';
+import { FAKE_IDR, type FakeOptions } from '../../kit/vmm-fake-iommufd.js';
 import { VmmFixture } from '../../kit/vmm-fixture.js';
 
 const CR0 = 0x20;
@@ -201,6 +201,24 @@ test('CFGI_STE: the new table is attached, the old one destroyed', (t) => {
   guest.send([CFGI_STE | sid(8), 1n], [SYNC, 0n]);
   t.deepEqual(guest.fake.tableOf(0)!.data, ABORT_STE);
   t.is(guest.fake.count('nested'), nested);
+});
+
+test('CFGI_STE: EATS reaches the kernel only where ATS is offered', (t) => {
+  const EATS = 1n << 28n;
+  const withAts = [FAKE_IDR[0]! | (1 << 10), ...FAKE_IDR.slice(1)];
+  for (const [idr, ats, wanted] of [
+    [withAts, true, EATS],
+    [withAts, false, 0n],
+    [FAKE_IDR, true, 0n],
+  ] as const) {
+    const guest = new Guest({ deviceSmmus: [0], idr }, { ats });
+    guest.enable();
+    guest.setSte(8, s1Ste(0x4040_0000), EATS);
+    guest.send([CFGI_STE | sid(8), 1n], [SYNC, 0n]);
+    t.deepEqual(guest.fake.tableOf(0)!.data, [s1Ste(0x4040_0000), wanted]);
+    guest.send([0x40n | sid(8), 52n], [SYNC, 0n]);
+    t.is(guest.consError, idr === withAts && ats ? 0 : 1, 'ATC_INV');
+  }
 });
 
 test('CFGI_STE: of an unchanged STE keeps the table and still drops its CDs', (t) => {
