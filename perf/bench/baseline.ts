@@ -35,7 +35,7 @@ export interface Compiled {
 
 /** @returns the program, or why there is none */
 export function compileBaseline(kernel: Kernel): Compiled | string {
-  const cc = process.env['CC'] ?? 'cc';
+  const cc = process.env.CC ?? 'cc';
   if (spawnSync(cc, ['--version'], { stdio: 'ignore' }).status !== 0) return NO_CC;
   const folder = mkdtempSync(join(tmpdir(), 'iommufd-baseline-'));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
@@ -61,6 +61,9 @@ function layoutHeader(kernel: Kernel): string {
 
 export type Answer = Readonly<Record<string, number>>;
 
+/** Taken so far: several may be under way at once. */
+let images = 0;
+
 /** One program on one image. */
 export class Baseline {
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
@@ -77,7 +80,7 @@ export class Baseline {
 
   /** Takes an image of the memory as it is now, and starts the program on it, on the first processor. */
   static async start(compiled: Compiled, memory: MachineMemory): Promise<Baseline> {
-    const image = join(compiled.folder, 'image');
+    const image = join(compiled.folder, `image-${images++}`);
     writeImage(image, memory);
     const { linear, basePa, bytes } = memory.ram;
     const numbers = [memory.buffer.byteLength, linear, basePa, bytes].map(String);

@@ -82,10 +82,7 @@ export async function pageTables(scale: Scale, yardstick: Yardstick): Promise<Gr
         ],
         round: async () => {
           const theirs = (await c?.ask('edit', descriptor, FIRST_PAGE, FIRST_PFN, RUN_PAGES, runs)) ?? null;
-          must(
-            theirs === null || (theirs['mapped'] === n && theirs['unmapped'] === n),
-            'C maps all, unmaps all',
-          );
+          must(theirs === null || (theirs.mapped === n && theirs.unmapped === n), 'C maps all, unmaps all');
           unmapped = 0;
           const mapping = watched(map);
           must(

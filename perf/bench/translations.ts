@@ -98,7 +98,7 @@ export async function hits(scale: Scale, yardstick: Yardstick): Promise<Group> {
         if (c !== null) {
           await c.ask('slots', port, target.port.streamId, ...slots);
           theirs = await c.ask('hits', port, batches);
-          must(theirs['done'] === batches * PORT_BATCH, `${name}: every slot hits in C`);
+          must(theirs.done === batches * PORT_BATCH, `${name}: every slot hits in C`);
         }
         let share = 1;
         const ns = run((work) => {

@@ -63,6 +63,10 @@ export interface WalkImage {
   readonly iotlb: number;
   readonly xlats: number;
   readonly pages: number;
+  /** The table whose input is the stream's addresses, its descriptor, and the last frame that may be one of its tables. */
+  readonly stage1: PageTable;
+  readonly stage1Descriptor: number;
+  readonly lastTableFrame: number;
 }
 
 /** @param pages  mapped from FIRST_PAGE on, 4 KiB each */
@@ -115,7 +119,19 @@ export function walkImage(kind: WalkKind, pages: number): WalkImage {
     fill(stage2, dataPfn, dataPfn + 2 ** 28 + OFF, pages);
     put64(at.s2Root, stage2.root);
   }
-  return { memory, kernel, unit, context, iotlb, xlats, pages };
+  const lastTableFrame = (guest.base + guest.bytes) / PAGE - 1;
+  return {
+    memory,
+    kernel,
+    unit,
+    context,
+    iotlb,
+    xlats,
+    pages,
+    stage1,
+    stage1Descriptor: tables,
+    lastTableFrame,
+  };
 }
 
 interface Window {

@@ -37,7 +37,7 @@ export function comparedRound(
   return {
     values: ours.map(({ ns }) => ns),
     ratios: ours.map(({ ns, field }) => (theirs === null ? null : theirs[field]! / ns)),
-    share: Math.min(share, theirs?.['share'] ?? 1),
+    share: Math.min(share, theirs?.share ?? 1),
   };
 }
 
