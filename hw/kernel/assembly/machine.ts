@@ -2,10 +2,10 @@
  * The machine as the compiled code sees it: where RAM is, and the schedule point. State here is per instance
  * (per thread) and constant after machineInit.
  */
-let ramLinear: u32 = 0;
-let ramBase: u64 = 0;
+export let ramLinear: u32 = 0;
+export let ramBase: u64 = 0;
 /** Highest offset at which eight bytes of RAM begin. */
-let ramLastWord: u64 = 0;
+export let ramLastWord: u64 = 0;
 
 /** @param ramBytes at least 8 */
 export function machineInit(linear: u32, ramBasePa: f64, ramBytes: f64): void {

@@ -53,7 +53,7 @@ import {
   XLAT_FAULT_TABLE_WRITE,
   XLAT_OK,
 } from './layout';
-import { ramWord, schedulePoint } from './machine';
+import { ramBase, ramLastWord, ramLinear, ramWord, schedulePoint } from './machine';
 import {
   AP_READ_ONLY,
   AP_TABLE_PRIVILEGED,
@@ -112,6 +112,48 @@ export function beginWalk(): void {
   updateTries = 0;
 }
 
+// What the short walks need of a context, worked out once a batch. The shift of the first level is 0 for a stage
+// that they do not serve: another granule, or a range that makes no sense.
+let quickFlags: u32 = 0;
+let quickShift1: u64 = 0;
+let quickShift2: u64 = 0;
+let quickLevel1: u32 = 0;
+let quickRoot1: u64 = 0;
+let quickRoot2: u64 = 0;
+let quickInput1: u32 = 0;
+let quickInput2: u32 = 0;
+/** Bits that no address of the stage's tables and leaves may have. */
+let quickBeyond1: u64 = 0;
+let quickBeyond2: u64 = 0;
+
+function quickShift(granuleLg2: u32, level: u32, inputBits: u32): u64 {
+  const shift: u32 = 39 - 9 * level;
+  return granuleLg2 == 12 && level <= 3 && inputBits > shift && inputBits <= 48 ? u64(shift) : 0;
+}
+
+function beyond(outputBits: u32): u64 {
+  return outputBits >= 48 ? 0 : ADDRESS & ~(((<u64>1) << u64(outputBits)) - 1);
+}
+
+/** To be called before the translations of one batch: nothing of the context may change until its end. */
+export function useContext(context: usize): void {
+  quickFlags = load<u32>(context, CONTEXT_FLAGS);
+  quickInput1 = load<u32>(context, CONTEXT_S1_INPUT_BITS);
+  quickInput2 = load<u32>(context, CONTEXT_S2_INPUT_BITS);
+  quickLevel1 = load<u32>(context, CONTEXT_S1_START_LEVEL);
+  quickShift1 = quickShift(load<u32>(context, CONTEXT_S1_GRANULE_LG2), quickLevel1, quickInput1);
+  quickShift2 = quickShift(
+    load<u32>(context, CONTEXT_S2_GRANULE_LG2),
+    load<u32>(context, CONTEXT_S2_START_LEVEL),
+    quickInput2,
+  );
+  quickRoot1 = alignRoot(load<u64>(context, CONTEXT_S1_ROOT), quickInput1, quickShift1);
+  quickRoot2 = alignRoot(load<u64>(context, CONTEXT_S2_ROOT), quickInput2, quickShift2);
+  quickBeyond1 = beyond(load<u32>(context, CONTEXT_S1_OUTPUT_BITS));
+  quickBeyond2 = beyond(load<u32>(context, CONTEXT_S2_OUTPUT_BITS));
+  forgetTables();
+}
+
 /** Sets what a fault reports. */
 export function blame(fault: u32, level: u32, ipa: u64): void {
   outFault = fault;
@@ -162,6 +204,134 @@ function update(word: usize, descriptor: u64, updated: u64): bool {
   return atomic.cmpxchg<u64>(word, descriptor, updated) == descriptor;
 }
 
+/** Log2 of the size of a leaf with the contiguous bit, 4 KiB granule. */
+function quickLg2(leaf: u64, shift: u64, input: u64, inputBits: u32, outputBits: u32, both: u32): u32 {
+  if (dirtyByHardware(quickFlags, leaf, both)) return u32(shift);
+  return u32(groupLg2(12, 1, shift, leaf & ADDRESS, input, inputBits, outputBits));
+}
+
+/**
+ * Stage 2 with the 4 KiB granule, when all is as it mostly is.
+ * @param need  R or W, and perhaps TABLE
+ * @returns whether it came to an end that allows the access: sets what `stage2` does. If not, that one says why.
+ */
+export function quickStage2(context: usize, ipa: u64, need: u32): bool {
+  let shift = quickShift2;
+  if (shift == 0 || ipa >> u64(quickInput2) != 0) return false;
+  const base = ramBase;
+  const last = ramLastWord;
+  const linear = <usize>ramLinear;
+  let offset = quickRoot2 + ((ipa >> shift) << 3) - base;
+  let seen: u64 = 0;
+  let descriptor: u64 = 0;
+  for (;;) {
+    if (offset > last) return false;
+    schedulePoint();
+    descriptor = atomic.load<u64>(linear + u32(offset));
+    if (((descriptor & 3) != 3) | (shift == 12)) break;
+    seen |= descriptor;
+    shift -= 9;
+    offset = (descriptor & ADDRESS) + (((ipa >> shift) & 511) << 3) - base;
+  }
+  const below = ((<u64>1) << shift) - 1;
+  const type: u64 = shift == 12 ? 3 : 1;
+  const address = descriptor & ADDRESS & ~below;
+  if (
+    ((descriptor & (AF | 3)) != (AF | type)) |
+    (shift > 30) |
+    ((((seen & ADDRESS) | address) & quickBeyond2) != 0)
+  )
+    return false;
+  const permissions = (u32(descriptor >> 6) & 3) << 1;
+  if ((need & PERMISSIONS & ~permissions) != 0) return false;
+  if ((need & TABLE) != 0 && (descriptor & MEMATTR_HIGH) == 0) return false;
+  outPa = address | (ipa & below);
+  outLg2 = u32(shift);
+  if ((descriptor & CONTIGUOUS) != 0) {
+    const outputBits = load<u32>(context, CONTEXT_S2_OUTPUT_BITS);
+    outLg2 = quickLg2(descriptor, shift, ipa, quickInput2, outputBits, HA_HD_S2);
+  }
+  outBits = permissions;
+  return true;
+}
+
+/** Stage 1 likewise, of unprivileged data. */
+export function quickStage1(context: usize, iova: u64, need: u32): bool {
+  let shift = quickShift1;
+  if (shift == 0 || iova >> u64(quickInput1) != 0) return false;
+  const base = ramBase;
+  const last = ramLastWord;
+  const linear = <usize>ramLinear;
+  let offset = quickRoot1 + ((iova >> shift) << 3) - base;
+  let hierarchy: u64 = 0;
+  let descriptor: u64 = 0;
+  for (;;) {
+    if (offset > last) return false;
+    schedulePoint();
+    descriptor = atomic.load<u64>(linear + u32(offset));
+    if (((descriptor & 3) != 3) | (shift == 12)) break;
+    hierarchy |= descriptor;
+    shift -= 9;
+    offset = (descriptor & ADDRESS) + (((iova >> shift) & 511) << 3) - base;
+  }
+  return quickLeaf1(context, iova, need, descriptor, hierarchy, shift);
+}
+
+/** The same with each table reached through stage 2. */
+export function quickNested1(context: usize, iova: u64, need: u32): bool {
+  let shift = quickShift1;
+  if (shift == 0 || iova >> u64(quickInput1) != 0) return false;
+  const base = ramBase;
+  const last = ramLastWord;
+  const linear = <usize>ramLinear;
+  let level = quickLevel1;
+  let slot = quickRoot1 + ((iova >> shift) << 3);
+  let hierarchy: u64 = 0;
+  let descriptor: u64 = 0;
+  for (;;) {
+    let offset: u64;
+    // What tableThroughStage2 begins with, without the call.
+    if (knownTable(level) == (slot & ~0xfff)) {
+      offset = (knownPlace(level) | (slot & 0xfff)) - base;
+    } else {
+      if (tableThroughStage2(context, slot, level) != XLAT_OK) return false;
+      offset = outPa - base;
+    }
+    if (offset > last) return false;
+    schedulePoint();
+    descriptor = atomic.load<u64>(linear + u32(offset));
+    if (((descriptor & 3) != 3) | (shift == 12)) break;
+    hierarchy |= descriptor;
+    shift -= 9;
+    level++;
+    slot = (descriptor & ADDRESS) + (((iova >> shift) & 511) << 3);
+  }
+  return quickLeaf1(context, iova, need, descriptor, hierarchy, shift);
+}
+
+function quickLeaf1(context: usize, iova: u64, need: u32, descriptor: u64, hierarchy: u64, shift: u64): bool {
+  const below = ((<u64>1) << shift) - 1;
+  const type: u64 = shift == 12 ? 3 : 1;
+  const address = descriptor & ADDRESS & ~below;
+  if (
+    ((descriptor & (AF | AP_UNPRIVILEGED | 3)) != (AF | AP_UNPRIVILEGED | type)) |
+    (shift > 30) |
+    ((((hierarchy & ADDRESS) | address) & quickBeyond1) != 0) |
+    ((hierarchy & (AP_TABLE_PRIVILEGED | AP_TABLE_READ_ONLY)) != 0)
+  )
+    return false;
+  const permissions = (descriptor & AP_READ_ONLY) == 0 ? R | W : R;
+  if ((need & ~permissions) != 0) return false;
+  outPa = address | (iova & below);
+  outLg2 = u32(shift);
+  if ((descriptor & CONTIGUOUS) != 0) {
+    const outputBits = load<u32>(context, CONTEXT_S1_OUTPUT_BITS);
+    outLg2 = quickLg2(descriptor, shift, iova, quickInput1, outputBits, HA_HD_S1);
+  }
+  outBits = permissions | select<u32>(G, 0, (descriptor & NG) == 0);
+  return true;
+}
+
 /** Stage 2, from the start: the descriptor was changed while it was to be updated. */
 function stage2Again(context: usize, ipa: u64, need: u32, slot: u64): u32 {
   if (++updateTries < UPDATE_TRIES) return stage2(context, ipa, need);
@@ -175,6 +345,11 @@ function stage2Again(context: usize, ipa: u64, need: u32, slot: u64): u32 {
  * @returns a status; sets outPa, outLg2, outBits, or outLevel (and outFetch)
  */
 export function stage2(context: usize, ipa: u64, need: u32): u32 {
+  if ((need & UNUSUAL) == 0 && quickStage2(context, ipa, need)) return XLAT_OK;
+  return fullStage2(context, ipa, need);
+}
+
+function fullStage2(context: usize, ipa: u64, need: u32): u32 {
   const flags = load<u32>(context, CONTEXT_FLAGS);
   const inputBits = load<u32>(context, CONTEXT_S2_INPUT_BITS);
   const outputBits = load<u32>(context, CONTEXT_S2_OUTPUT_BITS);
@@ -265,28 +440,34 @@ let tablePa1: u64 = 0;
 let tablePa2: u64 = 0;
 let tablePa3: u64 = 0;
 
-export function forgetTables(): void {
+function forgetTables(): void {
   tableIpa0 = NO_PAGE;
   tableIpa1 = NO_PAGE;
   tableIpa2 = NO_PAGE;
   tableIpa3 = NO_PAGE;
 }
 
-/** Where stage 2 puts a stage-1 descriptor, in outPa. @returns a status */
-function tableThroughStage2(context: usize, slot: u64, level: u32): u32 {
-  const page = slot & ~0xfff;
-  const known = select<u64>(
+function knownTable(level: u32): u64 {
+  return select<u64>(
     select<u64>(tableIpa0, tableIpa1, level == 0),
     select<u64>(tableIpa2, tableIpa3, level == 2),
     level < 2,
   );
-  if (known == page) {
-    const pa = select<u64>(
-      select<u64>(tablePa0, tablePa1, level == 0),
-      select<u64>(tablePa2, tablePa3, level == 2),
-      level < 2,
-    );
-    outPa = pa | (slot & 0xfff);
+}
+
+function knownPlace(level: u32): u64 {
+  return select<u64>(
+    select<u64>(tablePa0, tablePa1, level == 0),
+    select<u64>(tablePa2, tablePa3, level == 2),
+    level < 2,
+  );
+}
+
+/** Where stage 2 puts a stage-1 descriptor, in outPa. @returns a status */
+function tableThroughStage2(context: usize, slot: u64, level: u32): u32 {
+  const page = slot & ~0xfff;
+  if (knownTable(level) == page) {
+    outPa = knownPlace(level) | (slot & 0xfff);
     return XLAT_OK;
   }
   const status = stage2(context, slot, R | TABLE);
@@ -314,6 +495,12 @@ function tableThroughStage2(context: usize, slot: u64, level: u32): u32 {
  * @returns a status; sets outPa (an IPA when nested), outLg2, outBits, or outFault, outLevel, outIpa, outFetch
  */
 export function stage1(context: usize, iova: u64, need: u32, nested: bool): u32 {
+  if (need < UNUSUAL && (nested ? quickNested1(context, iova, need) : quickStage1(context, iova, need)))
+    return XLAT_OK;
+  return fullStage1(context, iova, need, nested);
+}
+
+function fullStage1(context: usize, iova: u64, need: u32, nested: bool): u32 {
   const flags = load<u32>(context, CONTEXT_FLAGS);
   const inputBits = load<u32>(context, CONTEXT_S1_INPUT_BITS);
   const outputBits = load<u32>(context, CONTEXT_S1_OUTPUT_BITS);

@@ -62,7 +62,6 @@ import {
   beginWalk,
   blame,
   fits,
-  forgetTables,
   outBits,
   outFault,
   outFetch,
@@ -70,9 +69,13 @@ import {
   outLevel,
   outLg2,
   outPa,
+  quickNested1,
+  quickStage1,
+  quickStage2,
   stage1,
   stage2,
   TABLE,
+  useContext,
 } from './stages';
 
 export { ADDRESS, AF };
@@ -134,6 +137,33 @@ export function cacheable(contextFlags: u32): bool {
 
 /** Both stages, as the kind asks. @returns a status; sets walk* and outPa, or what `fail` reports */
 function walk(context: usize, kind: u32, iova: u64, need: u32): u32 {
+  // The two that are most of all, without what only the others need.
+  if (need < UNUSUAL) {
+    if (kind == CONTEXT_S1) {
+      if (quickStage1(context, iova, need)) {
+        walkIpa = 0;
+        walkBits = outBits;
+        walkLg2 = outLg2;
+        return XLAT_OK;
+      }
+    } else if (kind == CONTEXT_NESTED) {
+      if (quickNested1(context, iova, need)) {
+        const ipa = outPa;
+        const bits = outBits;
+        const lg2 = outLg2;
+        if (quickStage2(context, ipa, need)) {
+          walkIpa = ipa;
+          walkBits = bits & (outBits | G);
+          walkLg2 = min(lg2, outLg2);
+          return XLAT_OK;
+        }
+      }
+    }
+  }
+  return fullWalk(context, kind, iova, need);
+}
+
+function fullWalk(context: usize, kind: u32, iova: u64, need: u32): u32 {
   let ipa = iova;
   let bits: u32 = ~0;
   let lg2: u32 = 63;
@@ -356,12 +386,12 @@ function one(unit: usize, context: usize, iotlb: usize, xlat: usize): u32 {
 }
 
 export function translate(unit: usize, context: usize, iotlb: usize, xlat: usize): u32 {
-  forgetTables();
+  useContext(context);
   return one(unit, context, iotlb, xlat);
 }
 
 export function translateBatch(unit: usize, context: usize, iotlb: usize, firstXlat: usize, n: u32): u32 {
-  forgetTables();
+  useContext(context);
   let faults: u32 = 0;
   for (let i: u32 = 0; i < n; i++)
     faults += u32(one(unit, context, iotlb, firstXlat + i * XLAT_BYTES) != XLAT_OK);
@@ -376,6 +406,7 @@ export function translateIpa(context: usize, xlat: usize): u32 {
     return XLAT_OK;
   }
   const need = (load<u32>(xlat, XLAT_FLAGS) & XLAT_FLAG_WRITE) != 0 ? W : R;
+  useContext(context);
   beginWalk();
   const status = stage2(context, ipa, need | TABLE);
   if (status != XLAT_OK) {
