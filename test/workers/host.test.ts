@@ -24,7 +24,7 @@ const BYTES = 64 * 1024;
 const DEVICES = ['0000:01:00.0', '0001:01:00.0'];
 
 /** Two SMMUs with a device behind each, both devices in one address space. */
-function twoSmmus(): {
+function twoSmmus(traits: readonly { ats?: boolean; stall?: boolean }[] = []): {
   machine: Machine;
   fd: ReturnType<Machine['openIommufd']>;
   ioasId: number;
@@ -37,8 +37,8 @@ function twoSmmus(): {
       { name: 'smmu1', model: 'smmuv3' },
     ],
     devices: [
-      { bdf: DEVICES[0]!, iommu: 'smmu0' },
-      { bdf: DEVICES[1]!, iommu: 'smmu1' },
+      { bdf: DEVICES[0]!, iommu: 'smmu0', ...traits[0] },
+      { bdf: DEVICES[1]!, iommu: 'smmu1', ...traits[1] },
     ],
   });
   const fd = machine.openIommufd();
@@ -188,6 +188,41 @@ test.serial('workers: DMA behind two SMMUs goes on while the core unmaps', async
   t.not(machine.dmaPort(DEVICES[1]!).write(IOVA, bytes), 0);
   machine.close();
 });
+
+test.serial(
+  'workers: an ATC forgets what was unmapped; a stalled transaction is answered by the core',
+  async (t) => {
+    const { machine, fd, ioasId, userVa } = twoSmmus([{ ats: true }, { stall: true }]);
+    const host = await startWorkers(machine);
+    host.expose(fd);
+    const [ats, stalling] = host.run([dmaTask(0), dmaTask(1, UNMAPPED)]) as Promise<DmaLoopResult>[];
+    const byte = new Uint8Array(1);
+    const written = async (): Promise<void> => {
+      for (byte[0] = 0; byte[0] === 0; await sleep(1)) machine.user.copyIn(userVa, byte);
+    };
+    for (let round = 0; round < 20; round++) {
+      await written();
+      fd.ioasUnmap({ ioasId, iova: IOVA, length: BYTES });
+      machine.user.copyOut(userVa, new Uint8Array(16384));
+      await sleep(5);
+      machine.user.copyIn(userVa, byte);
+      t.is(byte[0], 0, `round ${round}: written by a device after the unmap returned`);
+      fd.ioasMap({ ioasId, userVa, length: BYTES, iova: IOVA });
+    }
+    await written();
+    // It is sent again only after an answer.
+    const asked = machine.memory.region(PortLayout, 'port:1').base + PortLayout.at.misses;
+    while (machine.memory.words.load64(asked) < 3n) await sleep(1);
+    t.true((await host.stop()).clean);
+    const [first, second] = [await ats!, await stalling!];
+    t.true(first.writes > 0 && first.faults > 0);
+    t.is(second.writes, 0);
+    t.true(second.faults > 0, 'each waited until it was told to abort');
+    const hits = machine.memory.region(PortLayout, 'port:0').base + PortLayout.at.hitsAtc;
+    t.true(machine.memory.words.load64(hits) > 0n);
+    machine.close();
+  },
+);
 
 test.serial('workers: a pIOMMU that dies is reported, its waiters fail, its neighbour goes on', async (t) => {
   const { machine } = twoSmmus();
