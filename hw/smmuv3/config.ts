@@ -1,9 +1,11 @@
 /**
  * What one SMMU implements, and how its identification registers say so. [IHI0070] 6.3.1 to 6.3.8.
  *
- * A key of the configuration turns a feature on, MODELLED says which features there are: the rest is reported as
- * absent and refused. Always on: AArch64 tables, two-level stream tables, range invalidation, MSIs, SEV, coherent
- * table access, S2FWB (memory attributes have no effect here, so forcing them has none either).
+ * A key of the configuration turns a feature on. Always on: AArch64 tables, two-level stream tables, range
+ * invalidation, MSIs, SEV, coherent table access, S2FWB (memory attributes have no effect here, so forcing them has
+ * none either), overrides of privilege and instruction, HAD, E0PD, RAZ/WI termination.
+ *
+ * Short of SMMUv3.2: XNX is absent, and Hyp, which it demands of an SMMU with both stages, is a key.
  */
 import { STALL_TAGS } from '../iotlb/port-layout.js';
 import {
@@ -37,33 +39,6 @@ export type GranuleLg2 = 12 | 14 | 16;
 export type Httu = 'none' | 'access' | 'dirty';
 /** IDR0.STALL_MODEL: faults never stall, stall when the configuration says so, or always stall. */
 export type Stalls = 'none' | 'optional' | 'forced';
-
-/** What the model can do now. A configuration that asks for more is refused. */
-export const MODELLED: {
-  readonly granules: readonly GranuleLg2[];
-  readonly oasBits: number;
-  readonly httu: readonly Httu[];
-  readonly ssidBits: number;
-  readonly stalls: readonly Stalls[];
-  readonly ats: boolean;
-  readonly pri: boolean;
-  readonly hyp: boolean;
-  /** Instruction and privileged accesses: IDR1.ATTR_PERMS_OVR, IDR3.HAD and E0PD. */
-  readonly permissions: boolean;
-  /** CD.A = 0 terminates as RAZ/WI (IDR0.TERM_MODEL = 0). */
-  readonly razWi: boolean;
-} = {
-  granules: [12, 14, 16],
-  oasBits: 52,
-  httu: ['none', 'access', 'dirty'],
-  ssidBits: 20,
-  stalls: ['none', 'optional', 'forced'],
-  ats: true,
-  pri: true,
-  hyp: true,
-  permissions: true,
-  razWi: true,
-};
 
 export interface Smmuv3Config {
   /** Index of the unit in its machine: the regions' suffix. */
@@ -108,12 +83,12 @@ export const SMMUV3_DEFAULTS: Omit<Smmuv3Config, 'index'> = {
   cmdqLog2: 14,
   evtqLog2: 14,
   priqLog2: 14,
-  granules: MODELLED.granules,
-  httu: MODELLED.httu.at(-1)!,
-  ssidBits: MODELLED.ssidBits,
-  stalls: MODELLED.stalls.includes('optional') ? 'optional' : 'none',
-  ats: MODELLED.ats,
-  pri: MODELLED.pri,
+  granules: [12, 14, 16],
+  httu: 'dirty',
+  ssidBits: 20,
+  stalls: 'optional',
+  ats: true,
+  pri: true,
   hyp: false,
   atcTimeoutNs: 100_000_000,
   stages: 'both',
@@ -132,13 +107,13 @@ export class Smmuv3ConfigError extends RangeError {
 
 const list = (values: readonly unknown[]): string => values.join(', ');
 
-/** @throws Smmuv3ConfigError naming the key that makes no sense, or that asks for what is not modelled */
+/** @throws Smmuv3ConfigError naming the key that makes no sense, or that contradicts another */
 export function smmuv3Config(options: Partial<Smmuv3Config> & { readonly index: number }): Smmuv3Config {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const config: Smmuv3Config = {
     ...SMMUV3_DEFAULTS,
     // Follows ATS unless it is asked for.
-    pri: MODELLED.pri && options.ats !== false,
+    pri: options.ats !== false,
     ...given,
     index: options.index,
   };
@@ -150,9 +125,6 @@ export function smmuv3Config(options: Partial<Smmuv3Config> & { readonly index: 
   const oneOf = (key: keyof Smmuv3Config, values: readonly unknown[]): void => {
     if (!values.includes(config[key]))
       throw new Smmuv3ConfigError(key, `is ${String(config[key])}, not one of ${list(values)}`);
-  };
-  const modelled = (key: keyof Smmuv3Config, is: boolean): void => {
-    if (!is) throw new Smmuv3ConfigError(key, `${String(config[key])} is not modelled yet`);
   };
   whole('index', 0, 1023);
   whole('sidBits', 1, 32);
@@ -183,15 +155,6 @@ export function smmuv3Config(options: Partial<Smmuv3Config> & { readonly index: 
     throw new Smmuv3ConfigError('oasBits', 'is 52, which needs the granule of 64 KiB');
   if (config.pri && !config.ats) throw new Smmuv3ConfigError('pri', 'needs ats');
   if (config.hyp && config.stages !== 'both') throw new Smmuv3ConfigError('hyp', 'needs both stages');
-  modelled(
-    'granules',
-    granules.every((lg2) => MODELLED.granules.includes(lg2)),
-  );
-  modelled('oasBits', config.oasBits <= MODELLED.oasBits);
-  modelled('httu', MODELLED.httu.includes(config.httu));
-  modelled('ssidBits', config.ssidBits <= MODELLED.ssidBits);
-  modelled('stalls', MODELLED.stalls.includes(config.stalls));
-  for (const key of ['ats', 'pri', 'hyp'] as const) modelled(key, MODELLED[key] || !config[key]);
   return config;
 }
 
@@ -233,7 +196,6 @@ export function identification(config: Smmuv3Config): Identification {
   idr0 = IDR0.ATS.put(idr0, config.ats ? 1 : 0);
   idr0 = IDR0.PRI.put(idr0, config.pri ? 1 : 0);
   idr0 = IDR0.CD2L.put(idr0, config.ssidBits > 0 ? 1 : 0);
-  idr0 = IDR0.TERM_MODEL.put(idr0, MODELLED.razWi ? 0 : 1);
   idr0 = IDR0.ST_LEVEL.put(idr0, 1);
 
   let idr1 = 0;
@@ -243,11 +205,11 @@ export function identification(config: Smmuv3Config): Identification {
   idr1 = IDR1.EVENTQS.put(idr1, config.evtqLog2);
   idr1 = IDR1.CMDQS.put(idr1, config.cmdqLog2);
 
-  idr1 = IDR1.ATTR_PERMS_OVR.put(idr1, MODELLED.permissions ? 1 : 0);
+  idr1 = IDR1.ATTR_PERMS_OVR.put(idr1, 1);
 
   let idr3 = 0;
-  idr3 = IDR3.HAD.put(idr3, MODELLED.permissions && config.stages !== 's2' ? 1 : 0);
-  idr3 = IDR3.E0PD.put(idr3, MODELLED.permissions && config.stages !== 's2' ? 1 : 0);
+  idr3 = IDR3.HAD.put(idr3, config.stages !== 's2' ? 1 : 0);
+  idr3 = IDR3.E0PD.put(idr3, config.stages !== 's2' ? 1 : 0);
   // A PRG response that the SMMU makes itself has the PASID of its request, whatever STE.PPAR says.
   idr3 = IDR3.PPS.put(idr3, config.pri ? 1 : 0);
   idr3 = IDR3.FWB.put(idr3, 1);

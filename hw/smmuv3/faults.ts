@@ -26,6 +26,7 @@ import {
   CONTEXT_FLAG_S1_STALL,
   CONTEXT_FLAG_S2_RECORD,
   CONTEXT_FLAG_S2_STALL,
+  CONTEXT_S2,
 } from '../iotlb/unit-layout.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { ConfigCache } from './config-cache.js';
@@ -61,11 +62,13 @@ export class Faults {
   readonly #memory: MachineMemory;
   readonly #events: EventQueue;
   readonly #stalls: Stalls;
+  readonly #oasBits: number;
 
-  constructor(memory: MachineMemory, events: EventQueue, stalls: Stalls) {
+  constructor(memory: MachineMemory, events: EventQueue, stalls: Stalls, oasBits: number) {
     this.#memory = memory;
     this.#events = events;
     this.#stalls = stalls;
+    this.#oasBits = oasBits;
   }
 
   /**
@@ -89,6 +92,10 @@ export class Faults {
   walked(port: number, xlat: number, flags: number, kind: number): void {
     const { u32 } = this.#memory;
     const x = xlat >>> 2;
+    const translated = (u32[x + FLAGS]! & XLAT_FLAG_TRANSLATED) !== 0;
+    if (kind === CONTEXT_S2 && u32[x + IOVA + 1]! >= 2 ** (this.#oasBits - 32) && !translated)
+      // 3.4: what bypasses stage 1 is checked against the intermediate address size first.
+      this.answer(xlat, F_ADDR_SIZE, EVENT_CLASS_IN << XLAT_FAULT_CLASS_SHIFT);
     const status = u32[x + STATUS]!;
     const detail = u32[x + FAULT]!;
     const s2 = (detail & XLAT_FAULT_S2) !== 0;
@@ -104,8 +111,7 @@ export class Faults {
       fetchAddr: status === F_WALK_EABT ? Math.floor(word52(u32, x + PA) / 8) * 8 : 0,
     };
     // 3.12: what bypassed stage 1 and is out of range is always terminated, with an abort.
-    const bypassed = status === F_ADDR_SIZE && kind === CONTEXT_BYPASS;
-    const translated = (u32[x + FLAGS]! & XLAT_FLAG_TRANSLATED) !== 0;
+    const bypassed = status === F_ADDR_SIZE && !s2 && (kind === CONTEXT_BYPASS || kind === CONTEXT_S2);
     const stalls = (flags & (s2 ? CONTEXT_FLAG_S2_STALL : CONTEXT_FLAG_S1_STALL)) !== 0;
     if (stalls && !bypassed && !translated && isTranslationRelated(status)) {
       this.#stall(port, xlat, fault, flags);
@@ -113,7 +119,8 @@ export class Faults {
     }
     // 5.2, 5.4: an external abort is recorded whatever CD.R and STE.S2R say, and so is a bypass out of range.
     const wanted = flags & (s2 ? CONTEXT_FLAG_S2_RECORD : CONTEXT_FLAG_S1_RECORD);
-    this.#terminate(xlat, fault, bypassed || status === F_WALK_EABT || wanted !== 0, bypassed ? 0 : flags);
+    const abort = bypassed || (flags & CONTEXT_FLAG_S1_ABORT) !== 0;
+    this.#terminate(xlat, fault, bypassed || status === F_WALK_EABT || wanted !== 0, flags, abort);
   }
 
   /** Fills the answer of a request that was not translated. */
@@ -150,14 +157,14 @@ export class Faults {
     );
   }
 
-  #terminate(xlat: number, fault: ConfigFault, record: boolean, flags: number): void {
+  /** @param abort  CD.A, or what counts as CD.A = 1 */
+  #terminate(xlat: number, fault: ConfigFault, record: boolean, flags: number, abort: boolean): void {
     if (record) this.record(xlat, fault, flags);
-    // CD.A = 0: the device is not told. Stage 2, and what is no translation fault, always abort.
-    const silent = flags !== 0 && (flags & CONTEXT_FLAG_S1_ABORT) === 0;
     const { u32 } = this.#memory;
     const asked = u32[(xlat >>> 2) + FLAGS]!;
     const ordinary = (asked & (XLAT_FLAG_ATS | XLAT_FLAG_TRANSLATED)) === 0;
-    if (silent && ordinary && fault.s2 !== true && isTranslationRelated(fault.id))
+    // The device is not told. Stage 2, and what is no translation fault, always abort.
+    if (!abort && ordinary && fault.s2 !== true && isTranslationRelated(fault.id))
       u32[(xlat >>> 2) + STATUS] = XLAT_RAZ_WI;
   }
 
@@ -169,7 +176,7 @@ export class Faults {
     const stag = this.#stalls.hold(port, u32[x + SID]!, writable);
     if (stag < 0) {
       // 3.12: no more can stall, so this one is terminated with an abort, and its record has Stall = 0.
-      this.#terminate(xlat, fault, true, flags | CONTEXT_FLAG_S1_ABORT);
+      this.#terminate(xlat, fault, true, flags, true);
       return;
     }
     if (writable) this.record(xlat, { ...fault, stall: true, stag }, flags);

@@ -8,7 +8,7 @@
  *   done: resetDone reached    <-  resetDone = resetAsked                <-
  *
  * From the first moment traffic gets what GBPA says, which resets to bypass; when it is done, no DMA is under way
- * that was translated before. Fields whose reset value is UNKNOWN become 0. Counters for display go on. What
+ * that was translated before. The devices' ATCs are their own, and stay. Fields whose reset value is UNKNOWN become 0. Counters for display go on. What
  * software writes between asking and the end may be lost: as with a reset line, it waits first.
  */
 import { UnitLayout } from '../iotlb/unit-layout.js';

@@ -42,7 +42,7 @@ import {
   CONTEXT_S2,
 } from '../iotlb/unit-layout.js';
 import { CD } from './cd.js';
-import { type GranuleLg2, MODELLED, type Smmuv3Config, vaBits } from './config.js';
+import { type GranuleLg2, type Smmuv3Config, vaBits } from './config.js';
 import { C_BAD_CD, C_BAD_STE, C_BAD_SUBSTREAMID, F_STREAM_DISABLED } from './event.js';
 import {
   ADDRESS_BITS,
@@ -183,10 +183,8 @@ export function decodeSte(
   out.kind = s1 ? (s2 ? CONTEXT_NESTED : CONTEXT_S1) : CONTEXT_S2;
   if (s1 && config.stages === 's2') return C_BAD_STE;
   if (s2 && config.stages === 's1') return C_BAD_STE;
-  if (MODELLED.permissions) {
-    out.flags |= override(STE.PRIVCFG.get(ste)) << CONTEXT_FLAG_PRIVCFG_SHIFT;
-    out.flags |= override(STE.INSTCFG.get(ste)) << CONTEXT_FLAG_INSTCFG_SHIFT;
-  }
+  out.flags |= override(STE.PRIVCFG.get(ste)) << CONTEXT_FLAG_PRIVCFG_SHIFT;
+  out.flags |= override(STE.INSTCFG.get(ste)) << CONTEXT_FLAG_INSTCFG_SHIFT;
   if (config.ats && !decodeAts(ste, mode, config, controls, out)) return C_BAD_STE;
   if (mode === CONFIG_S1_TRANS && config.hyp) {
     const strw = STE.STRW.get(ste);
@@ -321,8 +319,6 @@ export function decodeCd(cd: Uint32Array, config: Smmuv3Config, out: StreamConfi
   const stalls = CD.S.get(cd) === 1;
   if (stalls && config.stalls === 'none') return refuse(out, C_BAD_CD, 'stalls (CD.S)');
   if (stalls ? out.s1StallDisabled : config.stalls === 'forced') return C_BAD_CD;
-  if (CD.A.get(cd) === 0 && !MODELLED.razWi)
-    return refuse(out, C_BAD_CD, 'termination as RAZ/WI (CD.A, IDR0.TERM_MODEL)');
   if (CD.AA64.get(cd) === 0) return refuse(out, C_BAD_CD, 'AArch32 tables (CD.AA64)');
   const update = CD.HA.get(cd) === 1;
   const dirty = CD.HD.get(cd) === 1;
@@ -333,12 +329,12 @@ export function decodeCd(cd: Uint32Array, config: Smmuv3Config, out: StreamConfi
     out.asid = CD.ASID.get(cd);
     if (config.asidBits === 8 && out.asid > 0xff) return C_BAD_CD;
     if (CD.EPD1.get(cd) === 0) return refuse(out, C_BAD_CD, 'TTB1 (CD.EPD1)');
-    if (MODELLED.permissions && CD.PAN.get(cd) === 1) out.flags |= CONTEXT_FLAG_PAN;
-    if (MODELLED.permissions && CD.E0PD0.get(cd) === 1) out.flags |= CONTEXT_FLAG_E0PD;
+    if (CD.PAN.get(cd) === 1) out.flags |= CONTEXT_FLAG_PAN;
+    if (CD.E0PD0.get(cd) === 1) out.flags |= CONTEXT_FLAG_E0PD;
   }
   // UWXN is for AArch32 tables only.
-  if (MODELLED.permissions && CD.WXN.get(cd) === 1) out.flags |= CONTEXT_FLAG_WXN;
-  if (MODELLED.permissions && CD.HAD0.get(cd) === 1) out.flags |= CONTEXT_FLAG_HAD;
+  if (CD.WXN.get(cd) === 1) out.flags |= CONTEXT_FLAG_WXN;
+  if (CD.HAD0.get(cd) === 1) out.flags |= CONTEXT_FLAG_HAD;
   if (update) out.flags |= CONTEXT_FLAG_S1_HA | (dirty ? CONTEXT_FLAG_S1_HD : 0);
   else if (CD.AFFD.get(cd) === 0) out.flags |= CONTEXT_FLAG_S1_AF_FAULT;
   if (stalls) out.flags |= CONTEXT_FLAG_S1_STALL;

@@ -83,7 +83,7 @@ export class Translation {
     this.#ports = parts.ports;
     this.#pages = parts.pages;
     this.#trace = parts.trace;
-    this.#faults = new Faults(parts.memory, parts.events, parts.stalls);
+    this.#faults = new Faults(parts.memory, parts.events, parts.stalls, parts.config.oasBits);
     this.#ats = new AtsRequests({ ...parts, smmu: parts.regions.smmu, faults: this.#faults });
     this.#batch = parts.regions.smmu + at.batch;
   }

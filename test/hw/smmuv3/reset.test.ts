@@ -1,6 +1,7 @@
 /** Reset of a unit whose machine goes on running. [IHI0070] 3.11, 6.3 */
 import { Worker } from 'node:worker_threads';
 import test from 'ava';
+import { PortLayout } from '../../../hw/iotlb/port-layout.js';
 import { UnitLayout } from '../../../hw/iotlb/unit-layout.js';
 import { ResetLine } from '../../../hw/smmuv3/reset.js';
 import { Smmuv3Layout } from '../../../hw/smmuv3/smmuv3-layout.js';
@@ -10,6 +11,8 @@ import * as S from '../../kit/smmu-structures.js';
 
 const SECOND = 1e9;
 const GBPA_ABORT = 0xff;
+const STALLED = 0xfe;
+const VERDICT_ABORT = 2;
 const at = Smmuv3Layout.at;
 
 /** Streams 3 and 4 behind stage 2: VA 0x1000 at PA. */
@@ -123,6 +126,46 @@ test('reset: so is an update of SMMUEN or GBPA', (t) => {
   t.is(f.mmio.read32(0x24), 0);
   t.is(f.mmio.read32(0x44), 0);
   t.is(f.dma(0x1000n).status, OK);
+});
+
+test('reset: stalled transactions are terminated, and the next stalls begin anew', (t) => {
+  const f = new SmmuFixture({ sids: [3, 4], config: { stalls: 'optional' } });
+  const ste = S.steS2({ root: f.alloc(4096), vmid: 1 });
+  ste[2]! |= 1n << 57n;
+  for (const sid of [3, 4]) f.setSte(sid, ste);
+  f.enable();
+  const stalled = [0, 1].map((index) => f.dma(0x1000n, 0, index));
+  t.deepEqual(
+    stalled.map(({ status }) => status),
+    [STALLED, STALLED],
+  );
+  t.is(word(f, at.stallsHeld), 2);
+  new ResetLine(f.env, f.regions).request();
+  f.run();
+  t.is(word(f, at.stallsHeld), 0);
+  t.deepEqual(
+    stalled.map(({ level }, index) => f.dmaPort(index).verdict(level)),
+    [VERDICT_ABORT, VERDICT_ABORT],
+  );
+  f.enable();
+  t.is(f.dma(0x1000n).status, STALLED);
+});
+
+test('reset: a device that does not complete an ATC invalidation is not waited for', (t) => {
+  const f = new SmmuFixture({ sids: [3], ats: true, config: { ats: true } });
+  f.setSte(3, S.STE_BYPASS);
+  f.enable();
+  f.memory.words.store(f.ports[0]! + PortLayout.at.atcHung, 1);
+  f.command([0x40n | (3n << 32n), 52n], S.sync());
+  t.is(f.mmio.read32(0x9c), 1, 'the SYNC waits');
+  const line = new ResetLine(f.env, f.regions);
+  const ticket = line.request();
+  f.run();
+  t.true(line.done(ticket));
+  f.enable();
+  f.command(S.sync());
+  t.is(f.mmio.read32(0x9c), 1);
+  t.is(f.mmio.read32(0x60), 0);
 });
 
 test('reset: a Command queue that stopped at an error runs again', (t) => {

@@ -7,6 +7,7 @@ const F_TRANSLATION = 0x10;
 const F_ADDR_SIZE = 0x11;
 const F_ACCESS = 0x12;
 const F_PERMISSION = 0x13;
+const RAZ_WI = 0xfd;
 const C_BAD_CD = 0x0a;
 const PA = 0x8080_0000n;
 const AF = 1n << 10n;
@@ -126,4 +127,38 @@ test('permissions: WXN, PAN, E0PD0', (t) => {
   t.is(stream(page, { cd: PAN }).f.dma(0n, PRIVILEGED).status, F_PERMISSION);
   t.is(stream(page, { cd1: 1n << 2n }).f.dma(0n).status, F_TRANSLATION, 'E0PD0');
   t.is(stream(page, { cd1: 1n << 2n }).f.dma(0n, PRIVILEGED).status, OK);
+});
+
+test('cd: A = 0 completes what faults in stage 1 as RAZ/WI, recorded by R alone', (t) => {
+  const [AFFD, R, A] = [1n << 35n, 1n << 45n, 1n << 46n] as const;
+  for (const [set, status, recorded] of [
+    [A | R, F_TRANSLATION, 1],
+    [A, F_TRANSLATION, 0],
+    [R, RAZ_WI, 1],
+    [0n, RAZ_WI, 0],
+    [AFFD, RAZ_WI, 0],
+  ] as const) {
+    const f = new SmmuFixture();
+    const cd = f.alloc(64);
+    const words = S.cd({ root: f.alloc(4096), asid: 7 });
+    words[0] = (words[0]! & ~(R | A)) | set;
+    f.writeWords(cd, words);
+    f.setSte(3, S.steS1(cd));
+    f.enable();
+    t.is(f.dma(0x1000n).status, status);
+    t.is(f.events().length, recorded);
+  }
+});
+
+test('stage 2 alone: beyond the address size it is a stage-1 F_ADDR_SIZE; within it, a stage-2 F_TRANSLATION', (t) => {
+  const f = new SmmuFixture({ config: { oasBits: 44 } });
+  const ste = S.steS2({ root: f.alloc(4096), vmid: 1, record: false });
+  // S2S: what bypasses stage 1 does not stall.
+  ste[2]! |= 1n << 57n;
+  f.setSte(3, ste);
+  f.enable();
+  t.is(f.dma(1n << 44n, WRITE).status, F_ADDR_SIZE);
+  t.deepEqual(f.rawEvents(), [[0x11n | (3n << 32n), 2n << 40n, 1n << 44n, 0n]]);
+  t.is(f.dma((1n << 44n) - 1n).status, 0xfe, 'stalls');
+  t.like(f.events()[0], { id: F_TRANSLATION, s2: true, ipa: 2 ** 44 - 4096 });
 });
