@@ -9,10 +9,12 @@ import { NO_SSID, PORT_BATCH, PortLayout, XLAT_BYTES, Xlat } from '../../hw/iotl
 import { contextsLayout, iotlbLayout, UnitLayout } from '../../hw/iotlb/unit-layout.js';
 import { Kernel } from '../../hw/kernel/kernel.js';
 import { MachineMemory } from '../../hw/memory/machine-memory.js';
+import { DmaPort } from '../../hw/pci/dma-port.js';
 import { smmuv3Config } from '../../hw/smmuv3/config.js';
 import { Mmio } from '../../hw/smmuv3/mmio.js';
 import { Smmuv3 } from '../../hw/smmuv3/model.js';
 import { createSmmuv3Regions, type Smmuv3Regions } from '../../hw/smmuv3/regions.js';
+import { ResetLine } from '../../hw/smmuv3/reset.js';
 import { Smmuv3Layout } from '../../hw/smmuv3/smmuv3-layout.js';
 import { type SyncEnv, ThreadTable, ThreadTableLayout } from '../../hw/sync/thread.js';
 import type { Random } from '../stress/random.js';
@@ -28,22 +30,14 @@ const KINDS = [
   'mmio write',
   'mmio read',
   'dma',
+  'page request',
   'recovery',
 ] as const;
 /** How often each comes up, of 32. */
-const WEIGHTS = [7, 3, 3, 1, 4, 2, 3, 1, 6, 2] as const;
-const [COMMAND, STE, CD, LEVEL1, TABLE, RING, WRITE, READ, DMA, RECOVERY] = KINDS.map((_, i) => i) as [
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-];
+const WEIGHTS = [7, 3, 3, 1, 4, 2, 3, 1, 5, 1, 2] as const;
+const [COMMAND, STE, CD, LEVEL1, TABLE, RING, WRITE, READ, DMA, PAGE_REQUEST, RECOVERY] = KINDS.map(
+  (_, i) => i,
+) as [number, number, number, number, number, number, number, number, number, number, number];
 
 const RAM_BYTES = 2 * 2 ** 20;
 const CONTROL_BYTES = 2 ** 20;
@@ -72,6 +66,7 @@ const OPCODES = [
   0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x10, 0x11, 0x12, 0x13, 0x18, 0x20, 0x21, 0x22, 0x23, 0x28, 0x2a,
   0x30, 0x40, 0x41, 0x44, 0x45, 0x46, 0x46, 0x46,
 ];
+const RESPONSES = ['none', 'waiting', 'success', 'invalid', 'failure'];
 const REGISTERS = [
   0x20, 0x24, 0x28, 0x2c, 0x44, 0x50, 0x60, 0x64, 0x68, 0x70, 0x80, 0x88, 0x90, 0x98, 0x9c, 0xa0, 0xb0, 0xb8,
   0xc0, 0xd0, 0xd8, 0xdc, 0x100a8, 0x100ac, 0x100c8, 0x100cc, 0x0, 0x4, 0xc, 0x14, 0x18, 0x1c,
@@ -89,6 +84,7 @@ export class UnitTarget implements Target {
   readonly #regions: Smmuv3Regions;
   readonly #mmio: Mmio;
   readonly #ports: readonly number[];
+  readonly #devices: readonly DmaPort[];
   /** All of memory as it was before the first operation. */
   readonly #pristine: Uint8Array;
   /** Below RAM: [first, end) of what this unit may change. */
@@ -97,7 +93,11 @@ export class UnitTarget implements Target {
     index: 0,
     sidBits: 8,
     iotlbEntries: 64,
+    ssidBits: 8,
+    hyp: true,
+    atcTimeoutNs: 50e6,
   });
+  readonly #resetLine: ResetLine;
   #model: Smmuv3;
   #nowNs = 0;
 
@@ -117,6 +117,10 @@ export class UnitTarget implements Target {
     this.#regions = createSmmuv3Regions(memory, this.#kernel, this.#config);
     this.#mmio = new Mmio(this.#env, this.#regions, () => undefined);
     this.#ports = SIDS.map((sid, i) => this.#port(sid, i));
+    this.#devices = this.#ports.map(
+      (_, i) => new DmaPort(this.#env, memory, this.#kernel, `${i}`, `port:${i}`),
+    );
+    this.#resetLine = new ResetLine(this.#env, this.#regions);
     this.#model = this.#newModel();
     this.#enable();
     this.#pristine = memory.u8.slice();
@@ -205,6 +209,9 @@ export class UnitTarget implements Target {
       case DMA:
         outcome = this.#dma(a, b, c, low, high);
         break;
+      case PAGE_REQUEST:
+        outcome = this.#pageRequest(a, b, c, low, high);
+        break;
       case RECOVERY:
         outcome = this.#recover(a);
         break;
@@ -259,7 +266,8 @@ export class UnitTarget implements Target {
       (s1 | (config << 1) | 1 | ((b >>> 3) & 0x30)) >>> 0,
       (b & 0x800 ? (b >>> 12) & 7 : 0) << 27,
     );
-    this.#put(at + 8, c & 0xf ? 0 : (c >>> 8) & 3, c & 0x10 ? (c >>> 4) & 0x3000_0000 : 0);
+    // S1DSS, MEV, S1STALLD, EATS, STRW.
+    this.#put(at + 8, ((c & 0xf ? 0 : (c >>> 8) & 3) | (c & 0x10 ? b & 0xf808_0000 : 0)) >>> 0, 0);
     this.#put(at + 16, b & 3, (25 | (1 << 6) | (5 << 16) | (1 << 19) | (c & 0x0780_0000)) >>> 0);
     this.#put(at + 24, (TABLES + (low % TABLE_FRAMES) * 4096) >>> 0, 0);
   }
@@ -275,7 +283,7 @@ export class UnitTarget implements Target {
     this.#put(
       at,
       (16 + (c % 28)) | (granule << 6) | 0xc000_0000,
-      5 | (1 << 9) | (b & 0x7800) | ((c & 3) << 16),
+      5 | (1 << 9) | (b & 0x7c00) | ((c & 3) << 16),
     );
     this.#put(at + 8, (TABLES + (low % TABLE_FRAMES) * 4096) >>> 0, 0);
   }
@@ -311,6 +319,23 @@ export class UnitTarget implements Target {
     return (status & 0xff) | (outstanding > 0 ? 0x200 : 0);
   }
 
+  #pageRequest(a: number, b: number, c: number, low: number, high: number): number {
+    const port = this.#devices[a & 1]!;
+    const group = b & 0x1ff;
+    if (c & 0x800) {
+      if (c & 0x1000) port.forgetPageRequests(group);
+      return RESPONSES.indexOf(port.pageResponse(group));
+    }
+    return -port.pageRequest({
+      iova: (BigInt(high) << 32n) | BigInt(low),
+      group,
+      ...(b & 0x200 ? { pasid: c & 0xff } : {}),
+      read: (c & 0x100) !== 0,
+      write: (c & 0x200) !== 0,
+      last: (c & 0x400) !== 0,
+    });
+  }
+
   /** What a driver does after an error: takes the events, replaces the command, acknowledges, and goes on. */
   #recover(a: number): number {
     const mmio = this.#mmio;
@@ -322,6 +347,21 @@ export class UnitTarget implements Target {
       mmio.write32(0x64, mmio.read32(0x60));
       this.#enable();
       return pending;
+    }
+    if (a % 16 === 1) {
+      const ticket = this.#resetLine.request();
+      this.#run();
+      // A device in the middle of a batch is waited for, as by a SYNC.
+      if (!this.#resetLine.done(ticket)) for (const port of this.#ports) this.#kernel.dmaEnd(port);
+      this.#run();
+      if (!this.#resetLine.done(ticket)) throw new Error('a reset does not end');
+      this.#enable();
+      return pending;
+    }
+    if (a % 8 === 2) {
+      const { words } = this.memory;
+      words.store(this.#ports[(a >>> 6) & 1]! + PortLayout.at.atcHung, (a >>> 4) & 1);
+      words.store(this.#ports[(a >>> 6) & 1]! + PortLayout.at.atsControl, (a >>> 5) & 3);
     }
     if ((pending & 1) === 1) this.#put(CMDQ + (mmio.read32(0x9c) % 2 ** CMDQ_LG2) * 16, 0x46, 0);
     mmio.write32(0x64, mmio.read32(0x60));
@@ -340,6 +380,9 @@ export class UnitTarget implements Target {
     const port = this.memory.allocRegion(PortLayout, `port:${i}`).base;
     const { words } = this.memory;
     words.store(port + PortLayout.at.sid, sid);
+    words.store(port + PortLayout.at.ats, 1);
+    words.store(port + PortLayout.at.pri, 1);
+    words.store(port + PortLayout.at.atsControl, i);
     words.store(this.#regions.unit + UnitLayout.at.ports + i * 4, port);
     words.store(this.#regions.unit + UnitLayout.at.portCount, i + 1);
     this.#wire(port);
@@ -373,6 +416,8 @@ export class UnitTarget implements Target {
   #run(): void {
     for (let steps = 0; this.#model.step(); steps++)
       if (steps > MAX_STEPS) throw new Error(`the model still has work after ${MAX_STEPS} steps`);
+    // Or its thread would never sleep.
+    if (this.#model.hasWork()) throw new Error('the model says that it has work, and does none');
   }
 
   /** Active errors. */
