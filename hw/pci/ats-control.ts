@@ -5,9 +5,10 @@
  * `hang` is an injected fault: the device does not complete ATC invalidations while it is set.
  */
 import { PortLayout } from '../iotlb/port-layout.js';
+import { UnitLayout } from '../iotlb/unit-layout.js';
 import type { Words } from '../sync/words.js';
 
-const { ats, pri, atsControl, atcHung } = PortLayout.at;
+const { ats, pri, unit, atsControl, atcHung } = PortLayout.at;
 
 export class AtsControl {
   readonly #words: Words;
@@ -41,10 +42,21 @@ export class AtsControl {
   }
 
   disable(): void {
-    if (this.enabled) this.#words.add(this.#port + atsControl, 1);
+    if (!this.enabled) return;
+    this.#words.add(this.#port + atsControl, 1);
+    this.#completed();
   }
 
   hang(on: boolean): void {
     this.#words.store(this.#port + atcHung, on ? 1 : 0);
+    if (!on) this.#completed();
+  }
+
+  /** A CMD_SYNC may be waiting for this device. */
+  #completed(): void {
+    const base = this.#words.load(this.#port + unit) >>> 0;
+    this.#words.add(base + UnitLayout.at.doorbell, 1);
+    if (this.#words.load(base + UnitLayout.at.doorbellParked) !== 0)
+      this.#words.notify(base + UnitLayout.at.doorbell, 1);
   }
 }

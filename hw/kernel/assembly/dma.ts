@@ -46,7 +46,6 @@ import {
   IOTLB_ENTRIES,
   MICRO_BYTES,
   MICRO_ENTRIES,
-  NO_SSID,
   PORT_ACK,
   PORT_ATC,
   PORT_ATS_DENIED,
@@ -327,7 +326,8 @@ function beginAts(port: usize, n: u32, sid: u32, flying: u32): i32 {
   const batchSeq = (load<u32>(port, PORT_BATCH_SEQ) + 1) & BATCH_SEQ_MASK;
   store<u32>(port, batchSeq, PORT_BATCH_SEQ);
   const prod = load<u32>(port, PORT_REQ_PROD);
-  let ssid = NO_SSID;
+  // A batch is of one substream more often than not.
+  let ssid = load<u32>(port + PORT_BATCH, XLAT_SSID);
   readContext(contexts, sid, ssid);
   let passes = contextPasses;
   let hits: u32 = 0;
