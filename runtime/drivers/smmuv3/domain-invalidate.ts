@@ -71,6 +71,11 @@ export function invalidateRange(
   notes: InvalidationNote[] | null,
   tick: () => number,
 ): number {
+  // One tag and nobody to explain it to: by far the commonest.
+  if (invs.length === 1 && notes === null && !isAts(invs[0]!.type)) {
+    addCommands(invs[0]!, range);
+    return invs[0]!.smmu.batch.sync();
+  }
   const status = round(invs, range, notes, tick, false);
   if (!invs.some(({ type }) => isAts(type))) return status;
   const atc = round(invs, range, notes, tick, true);
@@ -93,7 +98,7 @@ function round(
       first++;
       continue;
     }
-    const { atcTimeouts } = smmu.queue;
+    const atcTimeouts = ats ? smmu.queue.atcTimeouts : 0;
     const tickIssued = notes === null ? 0 : tick();
     const issuedNs = notes === null ? 0 : smmu.queue.nowNs();
     let end = first;
