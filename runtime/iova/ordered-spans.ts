@@ -22,7 +22,7 @@ const FIRST_CHUNKS = 4;
 
 export class OrderedSpans<T extends Span> {
   readonly #chunks: SpanChunk<T>[] = [];
-  /** keyAt(0) of each chunk. */
+  /** keyAt(0) of each chunk; infinite for one that is empty, which only an only one can be. */
   #firsts = new Float64Array(FIRST_CHUNKS);
   #size = 0;
   /** Where the last search ended: a check, an insertion and a removal tend to follow each other in one place. */
@@ -111,8 +111,11 @@ export class OrderedSpans<T extends Span> {
     if (i < 0 || chunk.at(i) !== span) return false;
     this.#size--;
     chunk.remove(i);
-    if (chunk.count === 0) this.#removeChunk(c);
-    else {
+    if (chunk.count === 0) {
+      // The last one stays: a set that has one span now and then would make a chunk each time.
+      if (this.#chunks.length > 1) this.#removeChunk(c);
+      else this.#firsts[0] = Number.POSITIVE_INFINITY;
+    } else {
       if (i === 0) this.#firsts[c] = chunk.keyAt(0);
       if (chunk.count < CHUNK_SPANS >> 3) this.#mergeWithNext(c);
     }

@@ -17,7 +17,7 @@ const FIRST_CAPACITY = 8;
 export class SpanChunk<T extends Span> {
   count = 0;
   #keys = new Float64Array(FIRST_CAPACITY);
-  #order = Uint16Array.from({ length: FIRST_CAPACITY }, (_, i) => i);
+  #order = places(FIRST_CAPACITY);
   readonly #spans: (T | undefined)[] = new Array<T | undefined>(FIRST_CAPACITY).fill(undefined);
 
   /** The span at an index below `count`. */
@@ -81,10 +81,16 @@ export class SpanChunk<T extends Span> {
     const { length } = this.#keys;
     const keys = new Float64Array(2 * length);
     keys.set(this.#keys);
-    const order = Uint16Array.from({ length: 2 * length }, (_, i) => i);
+    const order = places(2 * length);
     order.set(this.#order);
     this.#keys = keys;
     this.#order = order;
     for (let i = 0; i < length; i++) this.#spans.push(undefined);
   }
+}
+
+function places(count: number): Uint16Array<ArrayBuffer> {
+  const order = new Uint16Array(count);
+  for (let i = 0; i < count; i++) order[i] = i;
+  return order;
 }

@@ -73,8 +73,10 @@ export function invalidateRange(
 ): number {
   // One tag and nobody to explain it to: by far the commonest.
   if (invs.length === 1 && notes === null && !isAts(invs[0]!.type)) {
+    const { smmu } = invs[0]!;
     addCommands(invs[0]!, range);
-    return invs[0]!.smmu.batch.sync();
+    const ticket = smmu.batch.submit();
+    return ticket < 0 ? ticket : smmu.queue.wait(ticket);
   }
   const status = round(invs, range, notes, tick, false);
   if (!invs.some(({ type }) => isAts(type))) return status;

@@ -18,10 +18,10 @@ const PAGE_LG2 = 12;
 const LEAF_LEVEL = 3;
 
 /** Entries of a table, and granules that a level-2 block spans. */
-const tableEntries = (granuleLg2: GranuleLg2): number => 2 ** (granuleLg2 - 3);
+const tableEntries = (granuleLg2: GranuleLg2): number => 1 << (granuleLg2 - 3);
 
 const granulesIn = (pages: number, granuleLg2: GranuleLg2): number =>
-  Math.ceil(pages / 2 ** (granuleLg2 - PAGE_LG2));
+  Math.ceil(pages / (1 << (granuleLg2 - PAGE_LG2)));
 
 /** Whether to invalidate everything under the tag instead: without RIL, from a table's worth of entries on. */
 export const tooBig = (pages: number, ranged: boolean, granuleLg2: GranuleLg2 = 12): boolean =>
