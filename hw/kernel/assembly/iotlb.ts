@@ -126,6 +126,10 @@ export function iotlbInit(unit: usize, iotlb: usize, entries: u32): void {
   atomic.store<u32>(unit, 0, UNIT_LEAF_SIZES);
 }
 
+function isEmpty(entry: usize): bool {
+  return (load<u32>(entry, IOTLB_ENTRY_PAGE) & u32(VALID)) == 0;
+}
+
 /** Inserts one translation, aligned down to its size. @returns its fillSeq, already taken from the unit */
 export function fill(
   unit: usize,
@@ -146,14 +150,15 @@ export function fill(
   const key = (n << u64(sizeLg2)) | (u64(sizeLg2) << SIZE_SHIFT) | (bits & (S1 | S2)) | VALID;
   const set = setOf(iotlb, setMask(iotlb), n, sizeBit, tag);
   // The same key first (never two entries of one key), then an empty way, then one in turn.
-  let victim: usize = 0;
-  let empty: usize = 0;
-  for (let entry = set; entry < set + SET_BYTES; entry += IOTLB_ENTRY_BYTES) {
-    if (matches(entry, tag, key)) victim = entry;
-    if ((load<u64>(entry, IOTLB_ENTRY_PAGE) & VALID) == 0) empty = entry;
-  }
-  if (victim == 0) victim = empty;
-  if (victim == 0) victim = set + (fillSeq % IOTLB_WAYS) * IOTLB_ENTRY_BYTES;
+  let victim = set + (fillSeq % IOTLB_WAYS) * IOTLB_ENTRY_BYTES;
+  victim = select<usize>(set, victim, isEmpty(set));
+  victim = select<usize>(set + 32, victim, isEmpty(set + 32));
+  victim = select<usize>(set + 64, victim, isEmpty(set + 64));
+  victim = select<usize>(set + 96, victim, isEmpty(set + 96));
+  victim = select<usize>(set, victim, matches(set, tag, key));
+  victim = select<usize>(set + 32, victim, matches(set + 32, tag, key));
+  victim = select<usize>(set + 64, victim, matches(set + 64, tag, key));
+  victim = select<usize>(set + 96, victim, matches(set + 96, tag, key));
   // An exchange-and-add, not a store: the plain stores below must not pass it.
   const seq = atomic.add<u32>(victim, 1, IOTLB_ENTRY_SEQ);
   schedulePoint();
