@@ -17,6 +17,9 @@
  * write permission in stage 2, where it may mark the table's own page. If the descriptor has changed meanwhile,
  * the walk starts again.
  *
+ * Each stage is there twice. The quick one takes the 4 KiB granule and what is mostly the case, says no to the rest
+ * and knows nothing of faults; the full one then starts again, and decides.
+ *
  * Not modelled: LPA2 (DS: 52-bit addresses with 4 and 16 KiB granules, level -1, level-0 blocks), TTB1, small
  * tables (STT), block sizes that BBML would let alias, XNX, memory attributes (but Device memory, for S2PTW).
  */
@@ -495,12 +498,6 @@ function tableThroughStage2(context: usize, slot: u64, level: u32): u32 {
  * @returns a status; sets outPa (an IPA when nested), outLg2, outBits, or outFault, outLevel, outIpa, outFetch
  */
 export function stage1(context: usize, iova: u64, need: u32, nested: bool): u32 {
-  if (need < UNUSUAL && (nested ? quickNested1(context, iova, need) : quickStage1(context, iova, need)))
-    return XLAT_OK;
-  return fullStage1(context, iova, need, nested);
-}
-
-function fullStage1(context: usize, iova: u64, need: u32, nested: bool): u32 {
   const flags = load<u32>(context, CONTEXT_FLAGS);
   const inputBits = load<u32>(context, CONTEXT_S1_INPUT_BITS);
   const outputBits = load<u32>(context, CONTEXT_S1_OUTPUT_BITS);

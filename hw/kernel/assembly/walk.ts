@@ -137,30 +137,29 @@ export function cacheable(contextFlags: u32): bool {
 
 /** Both stages, as the kind asks. @returns a status; sets walk* and outPa, or what `fail` reports */
 function walk(context: usize, kind: u32, iova: u64, need: u32): u32 {
-  // The two that are most of all, without what only the others need.
-  if (need < UNUSUAL) {
-    if (kind == CONTEXT_S1) {
-      if (quickStage1(context, iova, need)) {
-        walkIpa = 0;
-        walkBits = outBits;
-        walkLg2 = outLg2;
-        return XLAT_OK;
-      }
-    } else if (kind == CONTEXT_NESTED) {
-      if (quickNested1(context, iova, need)) {
-        const ipa = outPa;
-        const bits = outBits;
-        const lg2 = outLg2;
-        if (quickStage2(context, ipa, need)) {
-          walkIpa = ipa;
-          walkBits = bits & (outBits | G);
-          walkLg2 = min(lg2, outLg2);
-          return XLAT_OK;
-        }
-      }
-    }
+  return need < UNUSUAL && quickWalk(context, kind, iova, need)
+    ? XLAT_OK
+    : fullWalk(context, kind, iova, need);
+}
+
+/** The two kinds that are most of all, without what only the others need. @returns whether it was so */
+function quickWalk(context: usize, kind: u32, iova: u64, need: u32): bool {
+  if (kind == CONTEXT_S1) {
+    if (!quickStage1(context, iova, need)) return false;
+    walkIpa = 0;
+    walkBits = outBits;
+    walkLg2 = outLg2;
+    return true;
   }
-  return fullWalk(context, kind, iova, need);
+  if (kind != CONTEXT_NESTED || !quickNested1(context, iova, need)) return false;
+  const ipa = outPa;
+  const bits = outBits;
+  const lg2 = outLg2;
+  if (!quickStage2(context, ipa, need)) return false;
+  walkIpa = ipa;
+  walkBits = bits & (outBits | G);
+  walkLg2 = min(lg2, outLg2);
+  return true;
 }
 
 function fullWalk(context: usize, kind: u32, iova: u64, need: u32): u32 {
@@ -392,9 +391,29 @@ export function translate(unit: usize, context: usize, iotlb: usize, xlat: usize
 
 export function translateBatch(unit: usize, context: usize, iotlb: usize, firstXlat: usize, n: u32): u32 {
   useContext(context);
+  const kind = load<u32>(context, CONTEXT_KIND);
+  const tag = load<u32>(context, CONTEXT_TAG);
+  const stages = stagesOf(kind);
+  const usual =
+    kind - CONTEXT_S1 <= CONTEXT_NESTED - CONTEXT_S1 &&
+    (load<u32>(context, CONTEXT_FLAGS) & CONTEXT_FLAGS_UNUSUAL) == 0;
+  const end = firstXlat + n * XLAT_BYTES;
   let faults: u32 = 0;
-  for (let i: u32 = 0; i < n; i++)
-    faults += u32(one(unit, context, iotlb, firstXlat + i * XLAT_BYTES) != XLAT_OK);
+  for (let xlat = firstXlat; xlat < end; xlat += XLAT_BYTES) {
+    const flags = load<u32>(xlat, XLAT_FLAGS);
+    const iova = load<u64>(xlat, XLAT_IOVA);
+    // What is neither a plain miss nor a walk that ends well takes the long way, from the start.
+    if (usual && (flags & ~XLAT_FLAG_WRITE) == 0 && find(unit, iotlb, tag, stages, iova >> 12) == 0) {
+      if (quickWalk(context, kind, iova, R << flags)) {
+        const fillSeq = nextFillSeq(unit);
+        const bits = u64(walkBits & (R | W | G)) | stages;
+        fill(unit, iotlb, tag, iova >> 12, outPa, walkLg2, bits, u32(walkIpa >> 12), fillSeq);
+        succeed(xlat, outPa, walkIpa, walkLg2, fillSeq, XLAT_FROM_WALK);
+        continue;
+      }
+    }
+    faults += u32(one(unit, context, iotlb, xlat) != XLAT_OK);
+  }
   return faults;
 }
 
