@@ -64,19 +64,18 @@ export class CommandExecutor {
   }
 
   /** @returns CERROR_NONE or CERROR_ILL */
-  execute(command: Uint32Array): number {
+  execute(command: Uint32Array, opcode: number): number {
     this.#c = command;
-    const { stages, hyp, ats, pri, stalls } = this.#config;
-    const opcode = C.CMD.OP.get(command);
+    const config = this.#config;
     switch (opcode) {
       case C.CMD_TLBI_NH_ALL:
       case C.CMD_TLBI_NH_ASID:
       case C.CMD_TLBI_NH_VA:
       case C.CMD_TLBI_NH_VAA:
-        return stages === 's2' ? this.#refuse(opcode) : this.#stage1(opcode);
+        return config.stages === 's2' ? this.#refuse(opcode) : this.#stage1(opcode);
       case C.CMD_TLBI_S12_VMALL:
       case C.CMD_TLBI_S2_IPA:
-        return stages === 's1' ? this.#refuse(opcode) : this.#stage2(opcode);
+        return config.stages === 's1' ? this.#refuse(opcode) : this.#stage2(opcode);
       case C.CMD_TLBI_NSNH_ALL:
         if (!this.#skipTlbi) this.#kernel.iotlbInvalidateAll(this.#unit, this.#iotlb);
         return CERROR_NONE;
@@ -84,20 +83,20 @@ export class CommandExecutor {
       case C.CMD_TLBI_EL2_ASID:
       case C.CMD_TLBI_EL2_VA:
       case C.CMD_TLBI_EL2_VAA:
-        return hyp ? this.#el2(opcode) : this.#refuse(opcode);
+        return config.hyp ? this.#el2(opcode) : this.#refuse(opcode);
       case C.CMD_CFGI_STE:
       case C.CMD_CFGI_STE_RANGE:
         return this.#configuration(opcode);
       case C.CMD_CFGI_CD:
       case C.CMD_CFGI_CD_ALL:
-        return stages === 's2' ? this.#refuse(opcode) : this.#configuration(opcode);
+        return config.stages === 's2' ? this.#refuse(opcode) : this.#configuration(opcode);
       case C.CMD_ATC_INV:
-        return ats ? this.#atcInvalidate() : this.#refuse(opcode);
+        return config.ats ? this.#atcInvalidate() : this.#refuse(opcode);
       case C.CMD_PRI_RESP:
-        return pri ? this.#pageResponse() : this.#refuse(opcode);
+        return config.pri ? this.#pageResponse() : this.#refuse(opcode);
       case C.CMD_RESUME:
       case C.CMD_STALL_TERM:
-        return stalls === 'none' ? this.#refuse(opcode) : this.#resume(opcode);
+        return config.stalls === 'none' ? this.#refuse(opcode) : this.#resume(opcode);
       case C.CMD_PREFETCH_CONFIG:
       case C.CMD_PREFETCH_ADDR:
         return this.#prefetch(opcode);

@@ -121,10 +121,9 @@ export class CommandQueue {
       const word = from >>> 2;
       for (let i = 0; i < C.COMMAND_WORDS; i++) this.#command[i] = this.#bus.memory.u32[word + i]!;
       const began = this.#trace.nowNs();
+      const opcode = C.CMD.OP.get(this.#command);
       const result =
-        C.CMD.OP.get(this.#command) === C.CMD_SYNC
-          ? this.#beginSync()
-          : this.#executor.execute(this.#command);
+        opcode === C.CMD_SYNC ? this.#beginSync() : this.#executor.execute(this.#command, opcode);
       if (result > 0) {
         this.#stop(cons, result);
         return true;

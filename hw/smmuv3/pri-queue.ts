@@ -67,11 +67,13 @@ export class PageRequests {
   }
 
   pending(port: number): boolean {
+    if (!this.#capable(port)) return false;
     return this.#words.load(port + port_.pprProd) !== this.#words.load(port + port_.pprCons);
   }
 
   /** Takes what a device has asked for. @returns whether there was anything */
   take(port: number): boolean {
+    if (!this.#capable(port)) return false;
     const words = this.#words;
     const cons = words.load(port + port_.pprCons);
     const prod = words.load(port + port_.pprProd);
@@ -95,6 +97,11 @@ export class PageRequests {
     this.#ports.ofStream(sid, (port) => {
       this.#answer(port, group, RESPONSE_CODES[response]!, ssid !== NO_SSID);
     });
+  }
+
+  /** A plain read, of what never changes: most devices make no page requests, and are looked at in every step. */
+  #capable(port: number): boolean {
+    return this.#bus.memory.u32[(port + port_.pri) >>> 2] !== 0;
   }
 
   #request(port: number, ppr: number): void {

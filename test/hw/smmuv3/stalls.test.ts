@@ -278,6 +278,7 @@ test('stall: nested, a CD that stage 2 does not give stalls by S2S, of class CD,
   f.enable();
   const stag = stall(f, 0x5000n, WRITE);
   t.like(f.events()[0], {
+    ttrnw: true,
     id: F_TRANSLATION,
     stall: true,
     stag,
