@@ -238,6 +238,8 @@ test('stall: stage 1 by CD.S, of which CD.R says nothing; terminated by CD.A', (
     [CD_A, F_TRANSLATION, 0],
     [CD_R, RAZ_WI, 1],
     [0n, RAZ_WI, 0],
+    // AFFD: no flag of the CD is left.
+    [1n << 35n, RAZ_WI, 0],
   ] as const) {
     const f = stage1(bits);
     t.is(f.dma(0x5000n).status, status);
