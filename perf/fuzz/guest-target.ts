@@ -55,6 +55,8 @@ const OPCODES = [
 ];
 const REGISTERS = [0x20, 0x2c, 0x44, 0x50, 0x64, 0x80, 0x88, 0x90, 0x98, 0x9c, 0xa0, 0xb0, 0x100a8, 0x100ac];
 const MAX_ENTRIES = 8;
+/** STE.EATS = 1, in the low word of the second 64 bits. */
+const EATS_TRANS = 0x1000_0000;
 const GUEST_TABLES = 1;
 // The victim.
 const VICTIM_IOVA_PAGE = 0x1000;
@@ -149,7 +151,7 @@ class World {
         })),
         devices: [
           { bdf: '0000:01:00.0', iommu: 'smmu0' },
-          { bdf: '0000:02:00.0', iommu: 'smmu0' },
+          { bdf: '0000:02:00.0', iommu: 'smmu0', ats: true },
           { bdf: '0001:01:00.0', iommu: 'smmu1' },
         ],
       },
@@ -233,7 +235,7 @@ class World {
         return (kind << 24) ^ this.#dma(a, b, c, low, high);
       default:
         this.machine.poll();
-        outcome = this.#hostile.vm.pollEvents();
+        outcome = Math.min(this.#hostile.vm.pollEvents(), 2);
         this.#smmu.write32(0x100ac, a & 1 ? this.#smmu.read32(0x100a8) : b);
     }
     // Nothing but a DMA may take an entry's place.
@@ -289,7 +291,7 @@ class World {
         ((CDS + (c % CD_COUNT) * 64) | (config << 1) | 1 | ((b >>> 3) & 0x30)) >>> 0,
         b & 0x800 ? (b & 7) << 27 : 0,
       );
-      this.#put(at + 8, c & 0x700 ? 0 : low, c & 0x3000 ? 0 : high);
+      this.#put(at + 8, c & 0x700 ? (b & 0x1000 ? EATS_TRANS : 0) : low, c & 0x3000 ? 0 : high);
     } else this.#put((at + ((a >>> 8) % 64)) & ~7, low, high);
   }
 
@@ -336,7 +338,7 @@ class World {
     if (b & 0x800 && offset % 8 === 0) this.#smmu.write64(offset, (BigInt(high) << 32n) | BigInt(low));
     else this.#smmu.write32(offset, b & 0x1000 ? low : b & 0x1f);
     if (a % 4 !== 0) this.#enable();
-    return offset >>> 3;
+    return b & 0x400 ? 0xff : REGISTERS.indexOf(offset);
   }
 
   #dma(a: number, b: number, c: number, low: number, high: number): number {
@@ -417,7 +419,7 @@ class World {
     const userVa = machine.user.alloc(bytes, { contiguous: true });
     machine.user.runAt(Number(userVa >> 12n), run);
     const ram = new GuestRam(machine.memory, machine.user, { userVa, bytes });
-    const vm = Vm.create(transport, ram, { eventDepth });
+    const vm = Vm.create(transport, ram, { eventDepth, ats: true });
     if (typeof vm === 'number') throw new Error(`fuzz: no VM (${vm})`);
     return { fd, ram, vm };
   }

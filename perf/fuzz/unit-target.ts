@@ -293,7 +293,7 @@ export class UnitTarget implements Target {
     // Nearly always a value that leaves the unit able to work.
     if (b & 0x800 && offset % 8 === 0) this.#mmio.write64(offset, (BigInt(high) << 32n) | BigInt(low));
     else this.#mmio.write32(offset, b & 0x1000 ? low : b & 0x1f);
-    return offset >>> 3;
+    return b & 0x400 ? 0xff : REGISTERS.indexOf(offset);
   }
 
   #dma(a: number, b: number, c: number, low: number, high: number): number {
