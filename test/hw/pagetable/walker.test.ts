@@ -140,10 +140,11 @@ test('what the walker marks while another thread reads and clears is told by tha
     const { words } = memory;
     t.is(f.table.map(512, 512, PAGES, RW | DBM), 0);
     const context = contextOf(f);
-    // Word 0: writes begun; word 1: done; from 64 on, per page, the number of its last write.
+    // Word 0: writes begun; word 1: done; word 2: enough was told; from 64 on, per page, the number of its last write.
     const control = tables + 4096;
     words.store(control, 0);
     words.store(control + 4, 0);
+    words.store(control + 8, 0);
     const worker = new Worker(new URL('./writing-walker.js', import.meta.url), {
       workerData: {
         handle: memory.handle(),
@@ -166,7 +167,10 @@ test('what the walker marks while another thread reads and clears is told by tha
       const now = words.load(control);
       for (let i = 0; i < PAGES; i++) if ((bitmap[i >> 3]! >> (i & 7)) & 1) scanEnd[i] = now;
     };
-    while (words.load(control + 4) === 0) scan();
+    while (words.load(control + 4) === 0) {
+      scan();
+      if (told > PAGES) words.store(control + 8, 1);
+    }
     scan();
     await once(worker, 'exit');
     t.true(told > PAGES);
