@@ -13,16 +13,17 @@ import {
   IoasUnmap,
 } from '../../uapi/iommufd/ioas.js';
 import { Random } from '../stress/random.js';
-import type { LiveRound } from './live-mappings.js';
+import type { LiveCost, LiveRound } from './live-mappings.js';
 import { hostTarget } from './machines.js';
 import { must, timed } from './rounds.js';
 
 const PAGE = 4096;
 const FIRST_IOVA = 2 ** 32;
 const SEED = 1;
+const RING = 256;
 
-/** An address space with so many mappings of one page. @returns ns of one map and unmap between them */
-function space(mappings: number): (pairs: number) => number {
+/** An address space with so many mappings of one page. @returns what a map and unmap between them cost */
+function space(mappings: number): (pairs: number) => LiveCost {
   const target = hostTarget(0, '512MiB');
   const userVa = target.machine.user.alloc(PAGE, { phantom: true });
   const map = IoasMap.toBytes({
@@ -56,24 +57,29 @@ function space(mappings: number): (pairs: number) => number {
   };
   for (let i = 0; i < mappings; i++) must(mapAt(2 * i) === 0, `mapping ${i} of ${mappings}`);
   const random = new Random(SEED);
-  return (pairs) => {
-    const pages = Uint32Array.from({ length: pairs }, () => 2 * random.below(mappings) + 1);
+  const between = (n: number) => Uint32Array.from({ length: n }, () => 2 * random.below(mappings) + 1);
+  const ring = between(RING);
+  const pairsAt = (pages: Uint32Array, pairs: number): number => {
     let status = 0;
     const ms = timed(() => {
-      for (const page of pages) status |= mapAt(page) | unmapAt(page);
+      for (let i = 0; i < pairs; i++) {
+        const page = pages[i % pages.length]!;
+        status |= mapAt(page) | unmapAt(page);
+      }
     });
     must(status === 0, `map and unmap gave ${status}`);
     return (ms * 1e6) / pairs;
   };
+  return (pairs) => ({ ringNs: pairsAt(ring, pairs), anywhereNs: pairsAt(between(pairs), pairs) });
 }
 
 const [few, many, rounds, pairs] = process.argv.slice(2).map(Number) as [number, number, number, number];
-const fewNs = space(few);
-const manyNs = space(many);
+const fewCost = space(few);
+const manyCost = space(many);
 for (let i = 0; i < 3; i++) {
-  fewNs(pairs);
-  manyNs(pairs);
+  fewCost(pairs);
+  manyCost(pairs);
 }
 const taken: LiveRound[] = [];
-for (let i = 0; i < rounds; i++) taken.push({ fewNs: fewNs(pairs), manyNs: manyNs(pairs) });
+for (let i = 0; i < rounds; i++) taken.push({ few: fewCost(pairs), many: manyCost(pairs) });
 console.log(JSON.stringify(taken));

@@ -72,10 +72,10 @@ export async function runRounds(
   const me = currentThread();
   for (let i = 0; i < scale.warmUp - 1; i++) for (const each of cases) await each.round();
   const busy: number[][] = [];
-  const two = cases.some(({ busyThreads = 0 }) => busyThreads > 1);
+  const pinsWorkers = cases.some(({ busyThreads = 0 }) => busyThreads > 0);
   if (!startsProcesses) pin(me, 0);
   // Every worker, the idle ones too: a thread that may run anywhere is woken on the processor of who wakes it.
-  if (two) for (const thread of workerThreads()) pin(thread, 1);
+  if (pinsWorkers) for (const thread of workerThreads()) pin(thread, 1);
   for (const each of cases) busy.push(await busyThreadsOf(each, scale.warmUp > 0));
   try {
     while (!taken.every(enough) && signal?.aborted !== true)
