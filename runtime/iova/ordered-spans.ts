@@ -93,11 +93,12 @@ export class OrderedSpans<T extends Span> {
       return;
     }
     const right = this.#addChunk(c + 1, new SpanChunk());
-    // Appending is the usual order: leave the old chunk full, so that a packed map stays packed.
-    const half = i === CHUNK_SPANS ? CHUNK_SPANS : CHUNK_SPANS >> 1;
-    chunk.moveTail(half, right);
-    if (i <= half && half < CHUNK_SPANS) chunk.insert(i, span);
-    else right.insert(i - half, span);
+    // Appending is the usual order: leave the old chunk nearly full, so that a packed map stays packed, but with
+    // room for what comes between. Of full ones, each would be split at the first.
+    const kept = i === CHUNK_SPANS ? CHUNK_SPANS - (CHUNK_SPANS >> 3) : CHUNK_SPANS >> 1;
+    chunk.moveTail(kept, right);
+    if (i <= kept) chunk.insert(i, span);
+    else right.insert(i - kept, span);
     this.#firsts[c] = chunk.keyAt(0);
     this.#firsts[c + 1] = right.keyAt(0);
   }
