@@ -219,7 +219,8 @@ export class UnitTarget implements Target {
     // A device that stands in its epoch for ever keeps a SYNC waiting: time passes, and its ATC times out.
     this.#nowNs += 1e6;
     this.#run();
-    return (kind << 24) ^ (outcome << 8) ^ this.#gerror();
+    const errors = this.#gerror();
+    return (kind << 24) ^ (outcome << 8) ^ (kind === COMMAND ? errors : Math.min(errors, 1));
   }
 
   check(): string | null {
@@ -247,7 +248,7 @@ export class UnitTarget implements Target {
     this.#put(slot, ((opcode & 0xff) | (b & ~0xff)) >>> 0, subject);
     this.#put(slot + 8, low, high);
     this.#mmio.write32(0x98, (prod + 1) % (2 << CMDQ_LG2));
-    return opcode;
+    return OPCODES.includes(opcode) ? opcode : 0xff;
   }
 
   #ste(a: number, b: number, c: number, low: number, high: number): void {
