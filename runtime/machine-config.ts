@@ -122,6 +122,8 @@ const schema = keyed({
     earlySync: z.boolean().default(false),
     wrongVmid: z.boolean().default(false),
     earlyFree: z.boolean().default(false),
+    skipAtcInv: z.boolean().default(false),
+    atcBeforeTlbi: z.boolean().default(false),
   }).prefault({}),
 });
 

@@ -20,6 +20,10 @@ export function smmuConfigOf(config: CheckedConfig, index: number): Smmuv3Config
   });
 }
 
+/** Which of the machine's SMMUs gets no ATC_INV of a guest's: Smmuv3Invalidator's option. */
+export const atcBlindOf = ({ bugs }: CheckedConfig): { skipAtcInvOn?: number } =>
+  bugs.skipAtcInv ? { skipAtcInvOn: bugs.iommu } : {};
+
 const GRANULES: Readonly<Record<string, GranuleLg2>> = { '4KiB': 12, '16KiB': 14, '64KiB': 16 };
 
 /** What the hardware of an IOMMU is; what was not said is the model's default. @throws Smmuv3ConfigError */

@@ -36,7 +36,7 @@ import { encodeImage } from './image/image-file.js';
 import { inputOf } from './image/opened-machine.js';
 import { InlineModels } from './inline-models.js';
 import { type CheckedConfig, ConfigError, checkConfig, type MachineConfig } from './machine-config.js';
-import { CLOCK_KEY, FRAMES_KEY, portKey, smmuConfigOf } from './machine-hardware.js';
+import { atcBlindOf, CLOCK_KEY, FRAMES_KEY, portKey, smmuConfigOf } from './machine-hardware.js';
 import { allocBaseRegions, allocMachineRegions, controlBytes } from './machine-regions.js';
 import { type MachineHandle, MachineThread } from './machine-thread.js';
 import type { VfioDevice } from './objects/vfio-device.js';
@@ -137,9 +137,9 @@ export class Machine {
       env: this.env,
       user: this.user,
       iommus: this.iommus.map(({ instance }) => instance),
-      invalidators: new Map([[DRIVER_NAME, new Smmuv3Invalidator(memory, this.env)]]),
+      invalidators: new Map([[DRIVER_NAME, new Smmuv3Invalidator(memory, this.env, atcBlindOf(config))]]),
       observer: instruments.observer,
-      bugs: { wrongVmid: bugs.wrongVmid, earlyFree: bugs.earlyFree },
+      bugs,
       log,
     });
     this.#devices = config.devices.map(({ label, iommuIndex, sid, ats, stall }, index) => ({
@@ -331,7 +331,7 @@ export class Machine {
         evtqLg2: evtqLog2,
         priqLg2: priqLog2,
         sharing: config.s2Sharing,
-        bugs: { wrongVmid: config.bugs.wrongVmid, earlyFree: config.bugs.earlyFree },
+        bugs: config.bugs,
         bugOnIommu: config.bugs.iommu,
         tick: () => env.words.add(clock, 1) >>> 0,
         onAllocate: onAllocateTag,

@@ -31,6 +31,17 @@ export interface IotlbEntryView {
   readonly ipaPage: number;
 }
 
+/** What a checker sees of one entry of a device's ATC. */
+export interface AtcEntryView {
+  readonly index: number;
+  /** Input page and what it is translated to, 4 KiB units. */
+  readonly page: number;
+  readonly pfn: number;
+  /** Of the translation that it is a part of. */
+  readonly sizeLg2: number;
+  readonly fillSeq: number;
+}
+
 /** Attribute bits of `iotlbFill`, as they stand in an entry's page word. */
 export const FILL_READ = 1 << 1;
 export const FILL_WRITE = 1 << 2;
@@ -83,6 +94,12 @@ interface Exports {
   translateBatch(unit: number, context: number, iotlb: number, firstXlat: number, n: number): number;
   translateIpa(context: number, xlat: number): number;
   atcInvalidate(port: number, ssid: number, firstPage: number, pages: number): number;
+  atcFindPa(port: number, firstPfn: number, pages: number, from: number): number;
+  atcFindPage(port: number, firstPage: number, pages: number, from: number): number;
+  atcFoundPage(): number;
+  atcFoundPfn(): number;
+  atcFoundSizeLg2(): number;
+  atcFoundFillSeq(): number;
   dmaBegin(port: number, n: number): number;
   dmaPoll(port: number): number;
   dmaEnd(port: number): void;
@@ -327,6 +344,30 @@ export class Kernel {
    */
   atcInvalidate(port: number, ssid: number, firstPage: number, pages: number): number {
     return this.#x.atcInvalidate(port, ssid, firstPage, pages);
+  }
+
+  /**
+   * The first entry from index `from` on that leads to one of these frames, and that the device's next batch would
+   * use: one of an ATC that is off, or was switched since its last batch, is as good as gone. Any thread.
+   */
+  atcFindPa(port: number, firstPfn: number, pages: number, from = 0): AtcEntryView | null {
+    return this.#atcEntry(this.#x.atcFindPa(port, firstPfn, pages, from));
+  }
+
+  /** The same for an entry that translates one of these pages. */
+  atcFindPage(port: number, firstPage: number, pages: number, from = 0): AtcEntryView | null {
+    return this.#atcEntry(this.#x.atcFindPage(port, firstPage, pages, from));
+  }
+
+  #atcEntry(index: number): AtcEntryView | null {
+    if (index < 0) return null;
+    return {
+      index,
+      page: this.#x.atcFoundPage(),
+      pfn: this.#x.atcFoundPfn(),
+      sizeLg2: this.#x.atcFoundSizeLg2(),
+      fillSeq: this.#x.atcFoundFillSeq() >>> 0,
+    };
   }
 
   // ---- page tables: see hw/pagetable/aarch64.ts, which is what to call ----

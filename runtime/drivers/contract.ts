@@ -186,6 +186,10 @@ export interface IoasObserver {
 export interface RuntimeBugs {
   /** Driver: range and VMID invalidations carry another VMID. */
   readonly wrongVmid?: boolean;
+  /** Driver: ATCs are not invalidated. */
+  readonly skipAtcInv?: boolean;
+  /** Driver: ATC_INV and its SYNC come before the invalidations of the SMMU's own caches. */
+  readonly atcBeforeTlbi?: boolean;
   /** Core: frames are released before the SYNC. */
   readonly earlyFree?: boolean;
 }

@@ -147,6 +147,70 @@ export function atcInsert(
   if (atomic.load<u32>(port, PORT_ATC_GEN) != gen) atomic.store<u64>(entry, 0, ATC_ENTRY_WORD);
 }
 
+// The entry that atcFindPa and atcFindPage found, for a report.
+let foundWord: u64 = 0;
+let foundAddress: u64 = 0;
+let foundFillSeq: u32 = 0;
+
+/** Whether the next batch will begin with this ATC as it is: ATS is on, and was not switched since the last one. */
+function inUse(port: usize): bool {
+  const control = atomic.load<u32>(port, PORT_ATS_CONTROL);
+  return load<u32>(port, PORT_ATS) != 0 && (control & 1) != 0 && load<u32>(port, PORT_ATS_SEEN) == control;
+}
+
+/** Reads an entry that its device may be replacing. @returns whether there is one */
+function readEntry(entry: usize): bool {
+  const word = atomic.load<u64>(entry, ATC_ENTRY_WORD);
+  if ((word & VALID) == 0) return false;
+  foundWord = word;
+  foundAddress = atomic.load<u64>(entry, ATC_ENTRY_ADDRESS);
+  foundFillSeq = atomic.load<u32>(entry, ATC_ENTRY_FILL_SEQ);
+  return atomic.load<u64>(entry, ATC_ENTRY_WORD) == word;
+}
+
+/**
+ * Looks for an entry that leads to one of these frames; any thread.
+ * @param from  entry to begin with
+ * @returns its index, or -1 when there is none, or the device does not use its ATC
+ */
+export function atcFindPa(port: usize, firstPfn: f64, pages: f64, from: u32): i32 {
+  if (!(pages > 0) || !inUse(port)) return -1;
+  const first = u64(firstPfn);
+  const last = first + u64(pages) - 1;
+  for (let i = from; i < ATC_ENTRIES; i++) {
+    if (!readEntry(port + PORT_ATC + i * ATC_BYTES)) continue;
+    const pfn = foundAddress >> 12;
+    if (pfn >= first && pfn <= last) return i32(i);
+  }
+  return -1;
+}
+
+/** The same for an entry that translates one of these pages. */
+export function atcFindPage(port: usize, firstPage: f64, pages: f64, from: u32): i32 {
+  if (!(pages > 0) || !inUse(port)) return -1;
+  const first = u64(firstPage);
+  const last = first + u64(pages) - 1;
+  for (let i = from; i < ATC_ENTRIES; i++) {
+    if (!readEntry(port + PORT_ATC + i * ATC_BYTES)) continue;
+    const page = foundWord >> 12;
+    if (page >= first && page <= last) return i32(i);
+  }
+  return -1;
+}
+
+export function atcFoundPage(): f64 {
+  return f64(foundWord >> 12);
+}
+export function atcFoundPfn(): f64 {
+  return f64(foundAddress >> 12);
+}
+export function atcFoundSizeLg2(): u32 {
+  return u32((foundWord >> SIZE_SHIFT) & 63);
+}
+export function atcFoundFillSeq(): u32 {
+  return foundFillSeq;
+}
+
 /**
  * Takes out what overlaps the range; the pIOMMU's side. The device's memory may hold anything: nothing that is
  * read decides where is written.

@@ -1,5 +1,14 @@
 /** What the module exports: everything hw/kernel/kernel.ts calls, and the layout constants for their test. */
-export { atcInvalidate, runAtc } from './atc';
+export {
+  atcFindPa,
+  atcFindPage,
+  atcFoundFillSeq,
+  atcFoundPage,
+  atcFoundPfn,
+  atcFoundSizeLg2,
+  atcInvalidate,
+  runAtc,
+} from './atc';
 export { dmaBegin, dmaEnd, dmaPoll } from './dma';
 /** Called by dmaBegin alone; exported to remain a function of its own (see there). */
 export { runHits } from './hits';

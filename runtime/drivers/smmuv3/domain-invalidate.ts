@@ -5,6 +5,8 @@
  *
  *   TLBI ... SYNC on each SMMU, all waited for -> ATC_INV ... SYNC on each SMMU, all waited for
  *
+ * Two deliberate defects (RuntimeBugs) break this on one SMMU: no ATC_INV at all, or ATC_INV and its SYNC first.
+ *
  * An ATC invalidation that times out is acknowledged as Linux does (gerror.ts), and its SYNC then completes. Linux
  * goes on as if the ATC were clean; here the round ends in -ETIMEDOUT, so that the caller can tell.
  *
@@ -78,33 +80,40 @@ export function invalidateRange(
     const ticket = smmu.batch.submit();
     return ticket < 0 ? ticket : smmu.queue.wait(ticket);
   }
-  const status = round(invs, range, notes, tick, false);
-  if (!invs.some(({ type }) => isAts(type))) return status;
-  const atc = round(invs, range, notes, tick, true);
-  return status < 0 ? status : atc;
+  if (!invs.some(({ type }) => isAts(type))) return round(invs, range, notes, tick, ofTlb);
+  const early = round(invs, range, notes, tick, ofAtcTooEarly);
+  const tlb = round(invs, range, notes, tick, ofTlb);
+  const atc = round(invs, range, notes, tick, ofAtc);
+  return early < 0 ? early : tlb < 0 ? tlb : atc;
 }
 
-/** @param ats  whether it is about ATCs or about the SMMUs' own caches */
+const ofTlb = ({ type }: Inv<SmmuDevice>): boolean => !isAts(type);
+const ofAtc = ({ type, smmu }: Inv<SmmuDevice>): boolean =>
+  isAts(type) && !smmu.skipAtcInv && !smmu.atcBeforeTlbi;
+const ofAtcTooEarly = ({ type, smmu }: Inv<SmmuDevice>): boolean =>
+  isAts(type) && !smmu.skipAtcInv && smmu.atcBeforeTlbi;
+
+/** @param wanted  which of the invs it is about: of one SMMU, those about ATCs or those about its own caches */
 function round(
   invs: readonly Inv<SmmuDevice>[],
   range: PageRange,
   notes: InvalidationNote[] | null,
   tick: () => number,
-  ats: boolean,
+  wanted: (inv: Inv<SmmuDevice>) => boolean,
 ): number {
   const trips: Trip[] = [];
   let status = 0;
   for (let first = 0; first < invs.length; ) {
     const { smmu, type } = invs[first]!;
-    if (isAts(type) !== ats) {
+    if (!wanted(invs[first]!)) {
       first++;
       continue;
     }
-    const atcTimeouts = ats ? smmu.queue.atcTimeouts : 0;
+    const atcTimeouts = isAts(type) ? smmu.queue.atcTimeouts : 0;
     const tickIssued = notes === null ? 0 : tick();
     const issuedNs = notes === null ? 0 : smmu.queue.nowNs();
     let end = first;
-    for (; end < invs.length && invs[end]!.smmu === smmu && isAts(invs[end]!.type) === ats; end++)
+    for (; end < invs.length && invs[end]!.smmu === smmu && wanted(invs[end]!); end++)
       addCommands(invs[end]!, range);
     trips.push({ smmu, ticket: smmu.batch.submit(), tickIssued, issuedNs, atcTimeouts, first, end });
     first = end;
@@ -112,24 +121,27 @@ function round(
   for (const { smmu, ticket, tickIssued, issuedNs, atcTimeouts, first, end } of trips) {
     let waited = ticket < 0 ? ticket : smmu.queue.wait(ticket);
     // Which ATC_INV it was nobody says: with several outstanding, all of them count as failed.
-    if (ats && waited === 0 && smmu.queue.atcTimeouts !== atcTimeouts) waited = -ETIMEDOUT;
+    if (isAts(invs[first]!.type) && waited === 0 && smmu.queue.atcTimeouts !== atcTimeouts)
+      waited = -ETIMEDOUT;
     if (waited < 0) status = waited;
     if (notes === null) continue;
     const tickDone = tick();
     const durationNs = smmu.queue.nowNs() - issuedNs;
-    for (const inv of invs.slice(first, end))
+    for (const inv of invs.slice(first, end)) {
+      const whole = inv.type === ATS_FULL;
       notes.push({
         iommu: smmu.index,
         tag: inv.id,
         command: COMMAND_NAMES[opcodeFor(inv, range)]!,
-        firstPage: range.firstPage,
-        pages: range.pages,
+        firstPage: whole ? 0 : range.firstPage,
+        pages: whole ? 2 ** ATC_INV_ALL : range.pages,
         syncIndex: ticket,
         tickIssued,
         tickDone,
         durationNs,
         failed: waited < 0,
       });
+    }
   }
   return status;
 }

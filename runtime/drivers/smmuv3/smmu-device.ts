@@ -28,6 +28,9 @@ export interface SmmuDeviceOptions {
   readonly onAllocate?: OnAllocateTag | undefined;
   /** Deliberate defect: invalidations of a domain carry another VMID. */
   readonly wrongVmid?: boolean;
+  /** Deliberate defects: ATCs are never invalidated, or before the SMMU's own caches. */
+  readonly skipAtcInv?: boolean;
+  readonly atcBeforeTlbi?: boolean;
 }
 
 export class SmmuDevice {
@@ -40,6 +43,8 @@ export class SmmuDevice {
   readonly asids: TagAllocator;
   readonly vmids: TagAllocator;
   readonly wrongVmid: boolean;
+  readonly skipAtcInv: boolean;
+  readonly atcBeforeTlbi: boolean;
 
   constructor(options: SmmuDeviceOptions) {
     this.index = options.index;
@@ -50,6 +55,8 @@ export class SmmuDevice {
     this.asids = new TagAllocator(options.index, 'asid', options.features.asidBits, options.onAllocate);
     this.vmids = new TagAllocator(options.index, 'vmid', options.features.vmidBits, options.onAllocate);
     this.wrongVmid = options.wrongVmid ?? false;
+    this.skipAtcInv = options.skipAtcInv ?? false;
+    this.atcBeforeTlbi = options.atcBeforeTlbi ?? false;
   }
 
   /** One command and a SYNC. @returns 0 | -ETIMEDOUT */

@@ -194,6 +194,8 @@ export class Smmuv3Instance implements IommuInstance {
       queue,
       onAllocate: options.onAllocate,
       wrongVmid: buggy && options.bugs?.wrongVmid === true,
+      skipAtcInv: buggy && options.bugs?.skipAtcInv === true,
+      atcBeforeTlbi: buggy && options.bugs?.atcBeforeTlbi === true,
     });
     return new Smmuv3Instance(options, { smmu, streamTable, reset });
   }

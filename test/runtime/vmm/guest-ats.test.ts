@@ -11,10 +11,11 @@ const IOVA = 0x7000_3000n;
 const IOVA_PAGE = 0x7_0003;
 const ATS_BIT = 1 << 10;
 
-function started(vmAts: boolean, streamAts: boolean, deviceAts = true) {
+function started(vmAts: boolean, streamAts: boolean, deviceAts = true, bugs = {}) {
   const fixture = new MachineFixture([0], {
     iommus: [{ name: 'smmu0', model: 'smmuv3', ats: true }],
     devices: [{ bdf: '0000:00:00.0', iommu: 'smmu0', ats: deviceAts }],
+    bugs,
   });
   const host = fixture.vm({ ats: vmAts });
   host.vm.attachDevice(0, V_SID);
@@ -62,4 +63,11 @@ test('guest ATS: not offered, or not in its STE, or not in the device: the devic
     t.not(fixture.write(0, IOVA, 8, 1), 0);
     t.is(host.end(), 0);
   }
+});
+
+test('guest ATS: the deliberate defect leaves the guest’s ATC_INV out, and tells it that it was done', (t) => {
+  const { fixture, driver, space } = started(true, true, true, { skipAtcInv: true });
+  for (let i = 0; i < 2; i++) t.is(fixture.write(0, IOVA, 8, i), 0);
+  t.is(driver.unmap(space, IOVA_PAGE, 1), 1);
+  t.is(fixture.write(0, IOVA, 8, 1), 0);
 });

@@ -87,7 +87,11 @@ test('invs: ATS entries come after every tag of their SMMU, one for each StreamI
 });
 
 /** An SMMU that writes down what reaches it; `timeouts` is what its ATC_INV rounds add. */
-function recorder(index: number, log: string[], over: { e2h?: boolean; timeouts?: number } = {}): SmmuDevice {
+function recorder(
+  index: number,
+  log: string[],
+  over: { e2h?: boolean; timeouts?: number; skipAtcInv?: boolean; atcBeforeTlbi?: boolean } = {},
+): SmmuDevice {
   let pending: string[] = [];
   let hasAtc = false;
   const queue = {
@@ -102,6 +106,8 @@ function recorder(index: number, log: string[], over: { e2h?: boolean; timeouts?
   return {
     index,
     wrongVmid: false,
+    skipAtcInv: over.skipAtcInv ?? false,
+    atcBeforeTlbi: over.atcBeforeTlbi ?? false,
     features: { ranged: true, e2h: over.e2h ?? false },
     queue,
     batch: {
@@ -175,6 +181,31 @@ test('an ATC invalidation that timed out makes the round fail, though its SYNC c
     notes.map(({ failed }) => failed),
     [false, false, true, false],
   );
+});
+
+test('deliberate defects: ATC_INV left out, or sent first, on the SMMU that has them', (t) => {
+  const run = (over: { skipAtcInv?: boolean; atcBeforeTlbi?: boolean }) => {
+    const log: string[] = [];
+    const [a, b] = [recorder(0, log), recorder(1, log, over)];
+    let invs: readonly Inv<SmmuDevice>[] = [];
+    for (const smmu of [a, b])
+      for (const type of [S1_ASID, ATS] as const) invs = mergeInv(invs, { smmu, type, id: 1 });
+    const notes: { command: string; iommu: number }[] = [];
+    t.is(
+      invalidateRange(invs, { firstPage: 0, pages: 1, leaf: true }, notes as never, () => 0),
+      0,
+    );
+    return {
+      sent: log.filter((line) => line.includes('sync')),
+      notes: notes.map(({ command, iommu }) => `${iommu} ${command}`),
+    };
+  };
+  const tlbis = ['0 12:10000 sync', '1 12:10000 sync'];
+  t.deepEqual(run({}).sent, [...tlbis, '0 40:1 sync', '1 40:1 sync']);
+  const skipped = run({ skipAtcInv: true });
+  t.deepEqual(skipped.sent, [...tlbis, '0 40:1 sync']);
+  t.deepEqual(skipped.notes, ['0 CMD_TLBI_NH_VA', '1 CMD_TLBI_NH_VA', '0 CMD_ATC_INV']);
+  t.deepEqual(run({ atcBeforeTlbi: true }).sent, ['1 40:1 sync', ...tlbis, '0 40:1 sync']);
 });
 
 test('a host at EL2 invalidates its stage 1 by the EL2 commands', (t) => {
