@@ -3,7 +3,7 @@
  *
  * - `cix-p1`: the CIX P1, an Armv9 board, described by us; reading its firmware's IORT gives the same.
  *   One SMMUv3 for PCI, one for display, NPU and camera; a region that display streams use from boot on.
- * - `server-4`: an Arm server of our making: four sockets' worth of SMMUv3, PCI segment and ATS each.
+ * - `server-4`: an Arm server of our making: four sockets' worth of SMMUv3 and PCI segment each, ATS on every other.
  */
 import type { MachineDescription, NamedComponentDescription } from './description.js';
 
@@ -114,7 +114,7 @@ const SERVER_4: MachineDescription = {
   masters: [0, 1, 2, 3].map((segment) => ({
     kind: 'pci-root-complex',
     segment,
-    ats: true,
+    ats: segment % 2 === 1,
     memoryAddressSize: 64,
     idMappings: [{ inputBase: 0, count: 0x1_0000, outputBase: 0, iommu: `smmu${segment}` }],
   })),

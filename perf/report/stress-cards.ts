@@ -43,6 +43,7 @@ export function smmuTable({ final }: StressResult): Markup {
       'translations',
       'per s',
       'hits',
+      'in ATCs',
       'walks',
       'invalidations',
       'SYNCs',
@@ -64,6 +65,7 @@ export function smmuTable({ final }: StressResult): Markup {
         compact(iommu.translations),
         rate(iommu.translations, atS),
         hitRate(iommu.hits, iommu.translations),
+        hitRate(iommu.atcHits, iommu.translations),
         compact(iommu.misses),
         compact(iommu.invalidations),
         compact(iommu.syncs),
@@ -93,12 +95,13 @@ export function latencyTable({ latencies }: StressResult): Markup | null {
 }
 
 const ABORTED = 'aborted, no event';
+const NOT_GRANTED = 'ATS request not granted';
 
 export function faultCard(run: StressResult): Markup {
   const kinds = [...new Set(run.faults.flatMap(({ events }) => Object.keys(events)))].sort();
-  const parts = [...kinds, ABORTED].map((name, i) => ({ name, color: (i + 2) % PALETTE_SIZE }));
-  const rows = run.faults.map(({ name, events, aborted }, index) => {
-    const counts = [...kinds.map((kind) => events[kind] ?? 0), aborted];
+  const parts = [...kinds, ABORTED, NOT_GRANTED].map((name, i) => ({ name, color: (i + 2) % PALETTE_SIZE }));
+  const rows = run.faults.map(({ name, events, aborted, notGranted }, index) => {
+    const counts = [...kinds.map((kind) => events[kind] ?? 0), aborted, notGranted];
     return { name, counts, dropped: run.final.iommus[index]?.eventsDropped ?? 0 };
   });
   return html`<div class="card"><h3>Faults by event</h3>
@@ -145,13 +148,14 @@ export function checkCard({ checksByRule, final }: StressResult): Markup {
 export function deviceTable({ devices, final }: StressResult): Markup {
   return html`<details><summary>Devices</summary>${table(
     'Devices',
-    ['device', 'traffic', 'owner', 'SMMU', 'stream'],
-    devices.map(({ label, kind, guest, space, iommu, streamId }) => [
+    ['device', 'traffic', 'owner', 'SMMU', 'stream', 'ATC'],
+    devices.map(({ label, kind, guest, space, iommu, streamId, ats }) => [
       label,
       kind === 'guest' ? 'nested' : kind,
       guest !== null ? `guest ${guest}` : `host space ${space ?? 0}`,
       final.iommus[iommu]?.name ?? '-',
       `0x${streamId.toString(16)}`,
+      ats ? 'yes' : '-',
     ]),
   )}</details>`;
 }
@@ -166,6 +170,7 @@ export function optionCards({ options, versions, trace }: StressResult): Markup 
     ['mix', mixText(options.mix)],
     ['hostile', `${options.hostilePercent} %`],
     ['stage 2', options.s2Sharing],
+    ['ATCs', options.ats ?? 'auto'],
     ['memory', bytes(options.memoryBytes)],
     ['injected bug', options.inject ?? 'none'],
     ['killed', options.kill === null ? 'nobody' : `a ${options.kill.kind} after ${options.kill.afterMs} ms`],

@@ -41,6 +41,9 @@ export function renderSummary(result: StressResult, columns?: number): string {
       compact(iommu.faults),
     ];
   });
+  const atc = final.iommus
+    .filter(({ atcHits }) => atcHits > 0)
+    .map(({ name, atcHits, translations }) => `${name} ${hitRate(atcHits, translations)}`);
   const dropped = final.iommus.reduce((sum, { eventsDropped }) => sum + eventsDropped, 0);
   const rules = Object.entries(result.checksByRule).map(([rule, count]) => `${rule} ${count}`);
   const lines = [
@@ -51,6 +54,7 @@ export function renderSummary(result: StressResult, columns?: number): string {
       `guest invalidations ${perSecond(final.guestInvalidations)}/s` +
       (guestLatency.count > 0 ? ` (p50 ${guestP50} us, p99 ${guestP99} us)` : '') +
       (dropped > 0 ? `, ${plural(dropped, 'event')} dropped (queue full)` : ''),
+    ...(atc.length > 0 ? [`translations served by devices' own ATCs: ${atc.join(', ')}`] : []),
     `start-up: machine ${startup.machineMs.toFixed(0)} ms, workers ${startup.workersMs.toFixed(0)} ms, ` +
       `first DMA after ${startup.firstDmaMs.toFixed(0)} ms; Node ${versions.node}, ${plural(versions.cores, 'core')}`,
     `checks: ${rules.length === 0 ? 'none were made' : rules.join(', ')}`,

@@ -1,13 +1,23 @@
 /**
  * The ledger of faults: every event an SMMU recorded must reach the driver, and every fault a device was
- * answered must have been recorded. Wrapped around what the drivers deliver, on the core's thread.
+ * answered must have been recorded. Page requests likewise. Wrapped around what the drivers deliver, on the core's thread.
  */
+import { PortLayout } from '../../hw/iotlb/port-layout.js';
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
-import { C_BAD_STREAMID, EVENT_NAMES, F_PERMISSION, F_TRANSLATION } from '../../hw/smmuv3/event.js';
+import {
+  C_BAD_STREAMID,
+  C_BAD_SUBSTREAMID,
+  EVENT_NAMES,
+  F_BAD_ATS_TREQ,
+  F_PERMISSION,
+  F_TRANSL_FORBIDDEN,
+  F_TRANSLATION,
+} from '../../hw/smmuv3/event.js';
 import { Smmuv3Layout } from '../../hw/smmuv3/smmuv3-layout.js';
 import type { IommuInstance } from '../../runtime/drivers/contract.js';
 import type { HostEvent } from '../../runtime/drivers/smmuv3/smmu.js';
 import type { Machine } from '../../runtime/machine.js';
+import { portKey } from '../../runtime/machine-hardware.js';
 import { read64 } from './counters.js';
 import { DeviceStats, StressLayout } from './stress-layout.js';
 import type { ViolationStory } from './types.js';
@@ -16,23 +26,28 @@ const NAMED = [
   [F_TRANSLATION, 'F_TRANSLATION', 'translationFaults'],
   [F_PERMISSION, 'F_PERMISSION', 'permissionFaults'],
   [C_BAD_STREAMID, 'C_BAD_STREAMID', 'badStreams'],
+  [C_BAD_SUBSTREAMID, 'C_BAD_SUBSTREAMID', 'badSubstreams'],
+  [F_TRANSL_FORBIDDEN, 'F_TRANSL_FORBIDDEN', 'forbiddenTranslated'],
+  [F_BAD_ATS_TREQ, 'F_BAD_ATS_TREQ', 'forbiddenRequests'],
 ] as const;
 
 export class EventLedger {
   /** Comparisons made. */
   checks = 0;
   readonly #received: Map<number, number>[];
+  readonly #pageRequests: number[];
   readonly #hostProblems: string[] = [];
 
   constructor(iommus: number) {
     this.#received = Array.from({ length: iommus }, () => new Map<number, number>());
+    this.#pageRequests = Array.from({ length: iommus }, () => 0);
   }
 
   /** Instruments.onHostEvent: events that no guest hears of. */
   host(iommu: number, event: HostEvent): void {
     if (event.kind === 'event') this.#count(iommu, event.record.id);
-    else if (event.kind !== 'overflow' && event.kind !== 'page-request')
-      this.#hostProblems.push(`IOMMU ${iommu}: ${JSON.stringify(event)}`);
+    else if (event.kind === 'page-request') this.#pageRequests[iommu]!++;
+    else if (event.kind !== 'overflow') this.#hostProblems.push(`IOMMU ${iommu}: ${JSON.stringify(event)}`);
   }
 
   /** Counts what goes to guests as well, and passes it on. */
@@ -88,6 +103,17 @@ export class EventLedger {
       // What was merged or lost is not known by type.
       for (const [id, event, field] of NAMED)
         expect(`${event} events`, this.#received[index]!.get(id) ?? 0, answered(field), lost + merged);
+      this.checks++;
+      const made = answered('pageRequests');
+      const reached = this.#pageRequests[index]!;
+      const waiting = unserved(machine, index);
+      if (made !== reached + waiting)
+        stories.push(
+          imbalance(
+            name,
+            `page requests: ${made} made, ${reached} reached the driver, ${waiting} are still at their devices`,
+          ),
+        );
     }
     for (const problem of this.#hostProblems) stories.push(imbalance('(driver)', problem));
     return stories;
@@ -109,6 +135,16 @@ export function eventCounters(
     lost: memory.words.load(base + Smmuv3Layout.at.eventsLost) >>> 0,
     merged: memory.words.load(base + Smmuv3Layout.at.eventsMerged) >>> 0,
   };
+}
+
+/** Page requests that the SMMU had not yet taken when the run ended. */
+function unserved({ memory, config }: Machine, iommu: number): number {
+  return config.devices.reduce((sum, { iommuIndex }, device) => {
+    if (iommuIndex !== iommu) return sum;
+    const { base } = memory.region(PortLayout, portKey(device));
+    const { pprProd, pprCons } = PortLayout.at;
+    return sum + ((memory.words.load(base + pprProd) - memory.words.load(base + pprCons)) >>> 0);
+  }, 0);
 }
 
 function imbalance(iommu: string, summary: string): ViolationStory {

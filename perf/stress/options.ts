@@ -11,7 +11,15 @@ import { OptionError } from './option-error.js';
 import { memoryNeeded, planStress } from './plan.js';
 import { loadTopology } from './presets.js';
 import { deviceCapacity, machineConfigOf } from './topology.js';
-import { INJECTIONS, type Kill, type StressOptions, TRAFFIC_KINDS, type TrafficKind } from './types.js';
+import {
+  ATS_CHOICES,
+  ATS_INJECTIONS,
+  INJECTIONS,
+  type Kill,
+  type StressOptions,
+  TRAFFIC_KINDS,
+  type TrafficKind,
+} from './types.js';
 
 /** What is taken when an option is left out; the seed is then drawn, `devices` counted from the topology. */
 export const DEFAULTS = {
@@ -21,6 +29,7 @@ export const DEFAULTS = {
   hostile: 1,
   memory: '256MiB',
   s2Sharing: 'shared',
+  ats: 'auto',
   devicesPerSmmu: 2,
   devicesMin: 4,
   devicesMax: 12,
@@ -38,6 +47,8 @@ export interface StressInput {
   readonly mix?: string | undefined;
   readonly s2Sharing?: string | undefined;
   readonly inject?: string | undefined;
+  /** `auto`, `on`, `off`. */
+  readonly ats?: string | undefined;
   /** `device:250`: a kind of thread, and milliseconds of traffic. */
   readonly kill?: string | undefined;
   /** Percent. */
@@ -90,6 +101,7 @@ const schema = z.strictObject({
   s2Sharing: z.enum(['shared', 'per-psmmu'], "must be 'shared' or 'per-psmmu'").default(DEFAULTS.s2Sharing),
   trace: z.string().min(1, 'needs a file name').optional(),
   inject: z.enum(INJECTIONS, `must be one of ${INJECTIONS.join(', ')}`).optional(),
+  ats: z.enum(ATS_CHOICES, `must be one of ${ATS_CHOICES.join(', ')}`).default(DEFAULTS.ats),
   kill: z
     .string()
     .transform((text, context) => {
@@ -169,9 +181,11 @@ export function stressOptions(
   const topology = loadTopology(data.topology);
   const devices = data.devices ?? defaultDevices(topology);
   const traffic = guestsAndMix(data.guests, data.mix, devices);
-  const { s2Sharing, memory: memoryBytes } = data;
+  const { s2Sharing, memory: memoryBytes, ats } = data;
   // Placed here only to be refused here: by the time it is built, threads are about to start.
-  machineConfigOf(topology, { devices, memoryBytes, s2Sharing, trace: false });
+  const placed = machineConfigOf(topology, { devices, memoryBytes, s2Sharing, ats, trace: false });
+  if (ATS_INJECTIONS.some((bug) => bug === data.inject) && !placed.devices.some((device) => device.ats))
+    throw new OptionError('inject', `${data.inject} needs a device with an ATC, and there is none`);
   const options: StressOptions = {
     topologyName: data.topology,
     topology,
@@ -182,6 +196,7 @@ export function stressOptions(
     hostilePercent: data.hostile,
     s2Sharing,
     inject: data.inject ?? null,
+    ats,
     ...(data.trace === undefined ? {} : { trace: data.trace }),
     kill: data.kill ?? null,
     memoryBytes,

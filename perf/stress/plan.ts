@@ -91,9 +91,14 @@ export function planStress(options: StressOptions, devices: number): StressPlan 
 /** Who has each of the machine's devices, for a report. */
 export function devicesOf(
   plan: StressPlan,
-  devices: readonly { readonly label: string; readonly iommuIndex: number; readonly sid: number }[],
+  devices: readonly {
+    readonly label: string;
+    readonly iommuIndex: number;
+    readonly sid: number;
+    readonly ats: boolean;
+  }[],
 ): StressDevice[] {
-  return devices.map(({ label, iommuIndex, sid }, index) => {
+  return devices.map(({ label, iommuIndex, sid, ats }, index) => {
     const host = plan.hosts.find(({ device }) => device === index);
     const guest = plan.guests.find(({ devices: own }) => own.includes(index));
     return {
@@ -103,6 +108,7 @@ export function devicesOf(
       kind: host?.kind ?? 'guest',
       guest: guest?.vm ?? null,
       space: host?.space ?? null,
+      ats,
     };
   });
 }

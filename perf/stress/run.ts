@@ -9,7 +9,7 @@ import { createMachine, type Machine } from '../../runtime/machine.js';
 import type { MachineConfig } from '../../runtime/machine-config.js';
 import { type HostOptions, WorkerHost } from '../../workers/host.js';
 import { Histogram } from '../report/histogram.js';
-import { Checker } from './checker/checker.js';
+import { atcsOf, Checker } from './checker/checker.js';
 import { Shadow } from './checker/shadow.js';
 import { Stories } from './checker/stories.js';
 import { EventLedger } from './events.js';
@@ -21,15 +21,16 @@ import { StressLayout } from './stress-layout.js';
 import { allocTimelines, planTimelines, timedTarget } from './timeline.js';
 import { writeTimelines } from './timeline-file.js';
 import { machineConfigOf } from './topology.js';
-import type {
-  Injection,
-  Kill,
-  StressListener,
-  StressOptions,
-  StressResult,
-  StressSample,
-  ViolationStory,
-  WorkerDeath,
+import {
+  ATS_INJECTIONS,
+  type Injection,
+  type Kill,
+  type StressListener,
+  type StressOptions,
+  type StressResult,
+  type StressSample,
+  type ViolationStory,
+  type WorkerDeath,
 } from './types.js';
 import { runVersions } from './versions.js';
 
@@ -189,6 +190,7 @@ function build(options: StressOptions): Parts {
     devices,
     memoryBytes,
     s2Sharing,
+    ats: options.ats,
     trace: true,
     instrumentBytes: timelines?.bytes ?? 0,
   });
@@ -209,6 +211,7 @@ function build(options: StressOptions): Parts {
         kernel,
         shadow,
         checked.iommus.map(({ name, iotlbEntries }, index) => ({ name, index, iotlbEntries })),
+        atcsOf(checked.devices),
       );
       const inner = checker;
       return {
@@ -223,12 +226,13 @@ function build(options: StressOptions): Parts {
 }
 
 /**
- * One SMMU of several misbehaves: the second that has a device, so that a checker which looks at the first one
- * only would miss it.
+ * One SMMU of several misbehaves: the second that has a device (with an ATC, where that matters), so that a checker
+ * which looks at the first one only would miss it.
  */
 function bugsOf(inject: Injection | null, config: MachineConfig): NonNullable<MachineConfig['bugs']> {
+  const needsAts = inject !== null && ATS_INJECTIONS.includes(inject);
   const used = config.iommus.flatMap(({ name }, index) =>
-    config.devices.some(({ iommu }) => iommu === name) ? [index] : [],
+    config.devices.some(({ iommu, ats }) => iommu === name && (ats || !needsAts)) ? [index] : [],
   );
   return {
     iommu: used[1] ?? used[0] ?? 0,
@@ -236,6 +240,8 @@ function bugsOf(inject: Injection | null, config: MachineConfig): NonNullable<Ma
     earlySync: inject === 'early-sync',
     wrongVmid: inject === 'wrong-vmid',
     earlyFree: inject === 'early-free',
+    skipAtcInv: inject === 'skip-atc-inv',
+    atcBeforeTlbi: inject === 'atc-before-tlbi',
   };
 }
 

@@ -12,7 +12,7 @@ import { DeviceStats, GuestStats, StressLayout } from './stress-layout.js';
 import type { FaultBreakdown, IommuTotals, LatencyDistribution, StressSample } from './types.js';
 
 /** Checks by rule, as the report names them. */
-export type ChecksByRule = Readonly<Record<'R1' | 'R1 canary' | 'R6' | 'R7' | 'FAULT', number>>;
+export type ChecksByRule = Readonly<Record<'R1' | 'R1 canary' | 'R2' | 'R6' | 'R7' | 'FAULT', number>>;
 
 export class Sampler {
   readonly #machine: Machine;
@@ -84,14 +84,19 @@ export class Sampler {
 
   faults(): FaultBreakdown[] {
     const { memory, iommus, config } = this.#machine;
+    const sum = (index: number, field: 'aborts' | 'notGranted'): number =>
+      config.devices.reduce(
+        (before, { iommuIndex }, device) =>
+          iommuIndex === index
+            ? before + read64(memory, this.#device(device) + DeviceStats.at[field])
+            : before,
+        0,
+      );
     return iommus.map(({ index, name }) => ({
       name,
       events: this.#ledger.byName(index),
-      aborted: config.devices.reduce(
-        (sum, { iommuIndex }, device) =>
-          iommuIndex === index ? sum + read64(memory, this.#device(device) + DeviceStats.at.aborts) : sum,
-        0,
-      ),
+      aborted: sum(index, 'aborts'),
+      notGranted: sum(index, 'notGranted'),
     }));
   }
 
@@ -100,6 +105,7 @@ export class Sampler {
     return {
       R1: this.#devices('checks'),
       'R1 canary': checks.canary + this.#guestSum('canaryChecks'),
+      R2: this.#devices('atcChecks') + checks.R2 + this.#guestSum('atcScans'),
       R6: checks.R6,
       R7: checks.R7,
       FAULT: this.#devices('faultChecks') + this.#ledger.checks,
@@ -121,19 +127,22 @@ export class Sampler {
     const syncs = word(Smmuv3Layout.at.syncSeq);
     const { recorded, lost } = eventCounters(memory, index);
     let hits = 0;
+    let atcHits = 0;
     let misses = 0;
     let faults = 0;
     config.devices.forEach(({ iommuIndex }, device) => {
       if (iommuIndex !== index) return;
       const port = memory.region(PortLayout, portKey(device)).base;
       hits += read64(memory, port + PortLayout.at.hitsMicro) + read64(memory, port + PortLayout.at.hitsIotlb);
+      atcHits += read64(memory, port + PortLayout.at.hitsAtc);
       misses += read64(memory, port + PortLayout.at.misses);
       faults += read64(memory, port + PortLayout.at.faults);
     });
     return {
       name,
-      translations: hits + misses,
-      hits,
+      translations: hits + atcHits + misses,
+      hits: hits + atcHits,
+      atcHits,
       misses,
       invalidations: word(Smmuv3Layout.at.commandsConsumed) - syncs,
       syncs,
@@ -143,7 +152,7 @@ export class Sampler {
     };
   }
 
-  #devices(field: 'maps' | 'unmaps' | 'checks' | 'faultChecks'): number {
+  #devices(field: 'maps' | 'unmaps' | 'checks' | 'atcChecks' | 'faultChecks'): number {
     const { memory, config } = this.#machine;
     let sum = 0;
     for (let device = 0; device < config.devices.length; device++)
@@ -151,7 +160,7 @@ export class Sampler {
     return sum;
   }
 
-  #guestSum(field: 'maps' | 'unmaps' | 'invalidations' | 'canaryChecks'): number {
+  #guestSum(field: 'maps' | 'unmaps' | 'invalidations' | 'canaryChecks' | 'atcScans'): number {
     let sum = 0;
     for (let vm = 0; vm < this.#guests; vm++)
       sum += read64(

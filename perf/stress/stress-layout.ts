@@ -23,7 +23,8 @@ export const DeviceStats = layout('device-stats', 1, {
   /** 1 while it may send DMA; a nested device looks at its guest's `ready` after setting it. */
   active: line(u32()),
   dmas: line(u64()),
-  /** Shadow comparisons made (R1). */
+  /** Shadow comparisons made: of addresses from the device's own ATC (R2), of all others (R1). */
+  atcChecks: u64(),
   checks: u64(),
   /** Hostile transactions whose answer was compared (FAULT). */
   faultChecks: u64(),
@@ -37,6 +38,14 @@ export const DeviceStats = layout('device-stats', 1, {
   translationFaults: u64(),
   permissionFaults: u64(),
   badStreams: u64(),
+  badSubstreams: u64(),
+  /** Translated transactions, and Translation Requests, of a device that may not use ATS. */
+  forbiddenTranslated: u64(),
+  forbiddenRequests: u64(),
+  /** Translation Requests not granted, or refused for the configuration: without an event. */
+  notGranted: u64(),
+  /** Page requests made. */
+  pageRequests: u64(),
   /** Aborted without an event: the stream is blocked. */
   aborts: u64(),
   otherFaults: u64(),
@@ -57,6 +66,8 @@ export const GuestStats = layout('guest-stats', 1, {
   /** Times the VM was ended and made anew. */
   restarts: u64(),
   canaryChecks: u64(),
+  /** ATCs looked into after an invalidation (R2). */
+  atcScans: u64(),
   events: u64(),
   /** Issue to completion of a guest invalidation. */
   latency: histogramField(),

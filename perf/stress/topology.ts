@@ -1,11 +1,12 @@
 /**
- * From a machine's description to the machine that is built: which devices there are, and which stream each
- * one's DMA carries.
+ * From a machine's description to the machine that is built: which devices there are, which stream each one's DMA
+ * carries, and which have an ATC.
  *
  * Devices are dealt out over the SMMUs in turn, and behind one SMMU over its masters in turn, so that few
  * devices already reach all parts of the topology. A PCI device is a function on a bus of its own (01:00.0,
  * 02:00.0, ...) while there are buses; a named component's device is its path and input ID, `\_SB_.NPU0#0`.
  * Every device has a stream to itself; IDs that share a stream, as one behind a PCI bridge would, are skipped.
+ * One with an ATC makes page requests as well.
  */
 import {
   type MachineDescription,
@@ -16,6 +17,7 @@ import {
 import { MAX_PORTS } from '../../hw/iotlb/unit-layout.js';
 import type { MachineConfig } from '../../runtime/machine-config.js';
 import { OptionError } from './option-error.js';
+import type { AtsChoice } from './types.js';
 
 export interface MachineChoices {
   /** How many devices in all. */
@@ -23,6 +25,8 @@ export interface MachineChoices {
   readonly memoryBytes: number;
   readonly s2Sharing: 'shared' | 'per-psmmu';
   readonly trace: boolean;
+  /** Default: auto. */
+  readonly ats?: AtsChoice | undefined;
   /** Room for regions of an instrument. */
   readonly instrumentBytes?: number;
   readonly bugs?: MachineConfig['bugs'];
@@ -41,7 +45,7 @@ export function machineConfigOf(description: MachineDescription, choices: Machin
   return {
     memory: choices.memoryBytes,
     iommus: description.iommus.map(({ name, model }) => ({ name, model })),
-    devices: placeDevices(description, choices.devices),
+    devices: placeDevices(description, choices.devices, choices.ats ?? 'auto'),
     s2Sharing: choices.s2Sharing,
     trace: choices.trace,
     instrumentBytes: choices.instrumentBytes ?? 0,
@@ -51,12 +55,12 @@ export function machineConfigOf(description: MachineDescription, choices: Machin
 
 /** How many devices a machine of this description has room for, counted up to `limit`. */
 export function deviceCapacity(description: MachineDescription, limit: number): number {
-  return deal(description, limit).length;
+  return deal(description, limit, 'off').length;
 }
 
-function placeDevices(description: MachineDescription, count: number): Device[] {
+function placeDevices(description: MachineDescription, count: number, ats: AtsChoice): Device[] {
   if (description.iommus.length === 0) throw new OptionError('topology', noSmmu(description));
-  const devices = deal(description, count);
+  const devices = deal(description, count, ats);
   if (devices.length === count) return devices;
   if (devices.length === 0)
     throw new OptionError('topology', 'no master has a stream mapping to an SMMUv3: nothing could do DMA');
@@ -73,9 +77,9 @@ function noSmmu(description: MachineDescription): string {
   return `needs an SMMUv3; this machine has ${has}`;
 }
 
-function deal(description: MachineDescription, count: number): Device[] {
+function deal(description: MachineDescription, count: number, ats: AtsChoice): Device[] {
   const devices: Device[] = [];
-  let sources = description.iommus.map(({ name }) => devicesOf(description, name));
+  let sources = description.iommus.map(({ name }) => devicesOf(description, name, ats));
   while (sources.length > 0) {
     const left: Generator<Device>[] = [];
     for (const source of sources) {
@@ -91,9 +95,9 @@ function deal(description: MachineDescription, count: number): Device[] {
 }
 
 /** The devices that fit behind one SMMU, best choice first. */
-function* devicesOf(description: MachineDescription, iommu: string): Generator<Device> {
+function* devicesOf(description: MachineDescription, iommu: string, ats: AtsChoice): Generator<Device> {
   const streams = new Set<number>();
-  let masters = description.masters.map((master) => identitiesOf(master, iommu));
+  let masters = description.masters.map((master) => identitiesOf(master, iommu, ats));
   while (masters.length > 0) {
     const left: typeof masters = [];
     for (const identities of masters) {
@@ -110,6 +114,8 @@ function* devicesOf(description: MachineDescription, iommu: string): Generator<D
 interface Identity {
   readonly label: { bdf: string } | { name: string };
   readonly query: Parameters<typeof streamIdFor>[1];
+  /** It has an ATC. */
+  readonly ats: boolean;
 }
 
 function nextFree(
@@ -124,21 +130,23 @@ function nextFree(
     const stream = streamIdFor(description, value.query);
     if (stream === undefined || stream.iommu !== iommu || streams.has(stream.streamId)) continue;
     streams.add(stream.streamId);
-    return { ...value.label, iommu, streamId: stream.streamId };
+    return { ...value.label, iommu, streamId: stream.streamId, ats: value.ats, pri: value.ats };
   }
 }
 
-function* identitiesOf(master: MasterDescription, iommu: string): Generator<Identity> {
+/** Only PCI devices have ATCs; `auto`: where the root complex passes their requests on. */
+function* identitiesOf(master: MasterDescription, iommu: string, choice: AtsChoice): Generator<Identity> {
   for (const mapping of master.idMappings) {
     if (mapping.iommu !== iommu) continue;
     if (master.kind === 'named-component') {
       const { path } = master;
       for (const inputId of inputsOf(mapping))
-        yield { label: { name: `${path}#${inputId}` }, query: { path, inputId } };
+        yield { label: { name: `${path}#${inputId}` }, query: { path, inputId }, ats: false };
     } else {
       const { segment } = master;
+      const ats = choice === 'on' || (choice === 'auto' && master.ats);
       for (const rid of mapping.single ? inputsOf(mapping) : ridsOf(mapping))
-        yield { label: { bdf: bdfOf(segment, rid) }, query: { segment, rid } };
+        yield { label: { bdf: bdfOf(segment, rid) }, query: { segment, rid }, ats };
     }
   }
 }

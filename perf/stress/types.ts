@@ -3,9 +3,20 @@ import type { MachineDescription } from '../../hw/acpi/description.js';
 import type { KillableKind } from '../../workers/protocol/messages.js';
 
 export type TrafficKind = 'nic' | 'nvme' | 'gpu' | 'guest';
-export type Injection = 'skip-tlbi' | 'early-sync' | 'wrong-vmid' | 'early-free';
-
-export const INJECTIONS: readonly Injection[] = ['skip-tlbi', 'early-sync', 'wrong-vmid', 'early-free'];
+export const INJECTIONS = [
+  'skip-tlbi',
+  'early-sync',
+  'wrong-vmid',
+  'early-free',
+  'skip-atc-inv',
+  'atc-before-tlbi',
+] as const;
+export type Injection = (typeof INJECTIONS)[number];
+/** Injections that only a device with an ATC feels. */
+export const ATS_INJECTIONS: readonly Injection[] = ['skip-atc-inv', 'atc-before-tlbi'];
+/** Which PCI devices have an ATC: those behind a root complex that is described with ATS, all, none. */
+export const ATS_CHOICES = ['auto', 'on', 'off'] as const;
+export type AtsChoice = (typeof ATS_CHOICES)[number];
 export const TRAFFIC_KINDS: readonly TrafficKind[] = ['nic', 'nvme', 'gpu', 'guest'];
 
 export interface Kill {
@@ -30,6 +41,8 @@ export interface StressOptions {
   readonly hostilePercent: number;
   readonly s2Sharing: 'shared' | 'per-psmmu';
   readonly inject: Injection | null;
+  /** Default: auto. */
+  readonly ats?: AtsChoice;
   /** One thread that is ended in the middle of its work, to see that the run survives it. */
   readonly kill: Kill | null;
   /** A file for the timelines, for Perfetto; absent: none are kept. */
@@ -43,8 +56,10 @@ export interface IommuTotals {
   readonly name: string;
   /** Page translations that devices asked for, whatever came of them. */
   readonly translations: number;
-  /** Of those, found in a device's micro-TLB or in the IOTLB. */
+  /** Of those, found in a device's micro-TLB, in the IOTLB, or by the device itself in its ATC. */
   readonly hits: number;
+  /** Of the hits, those in ATCs. */
+  readonly atcHits: number;
   readonly misses: number;
   /** Invalidation commands consumed (TLBI_*, CFGI_*). */
   readonly invalidations: number;
@@ -101,6 +116,8 @@ export interface FaultBreakdown {
   readonly events: Readonly<Record<string, number>>;
   /** Transactions aborted without an event: the stream was blocked. */
   readonly aborted: number;
+  /** Translation Requests that were not granted, or refused: the device is told, and nobody else. */
+  readonly notGranted: number;
 }
 
 export interface StressDevice {
@@ -112,6 +129,8 @@ export interface StressDevice {
   /** The VM that it is assigned to, or the host address space that it shares. */
   readonly guest: number | null;
   readonly space: number | null;
+  /** It has an ATC. */
+  readonly ats: boolean;
 }
 
 /** What a file of timelines has. */
@@ -141,7 +160,7 @@ export interface RunVersions {
 
 /** One violation, told so that someone can act on it. Absent facts are null, never invented. */
 export interface ViolationStory {
-  /** R1, R6, R7 (perf/README.md), or FAULT for a hostile transaction that was not answered as it should be. */
+  /** R1, R2, R6, R7 (perf/README.md), or FAULT for a hostile transaction that was not answered as it should be. */
   readonly rule: string;
   readonly summary: string;
   readonly device: string | null;

@@ -10,7 +10,7 @@ import { renderStressHtml } from '../../perf/report/stress-page.js';
 import { OptionError } from '../../perf/stress/option-error.js';
 import { DEFAULTS, type StressInput, stressOptions } from '../../perf/stress/options.js';
 import { PRESET_NAMES } from '../../perf/stress/presets.js';
-import { INJECTIONS, type StressOptions, type StressResult } from '../../perf/stress/types.js';
+import { ATS_CHOICES, INJECTIONS, type StressOptions, type StressResult } from '../../perf/stress/types.js';
 import { ConfigError } from '../../runtime/machine-config.js';
 import { KILLABLE_KINDS } from '../../workers/protocol/messages.js';
 import { EXIT_CLEAN, EXIT_FOUND, type RunStress, type Surroundings } from '../surroundings.js';
@@ -28,7 +28,7 @@ interface Flags extends Omit<StressInput, 'topology'> {
 }
 
 export function addStress(program: Command, around: Surroundings, done: (code: number) => void): void {
-  const { duration, guests, mix, hostile, memory, s2Sharing } = DEFAULTS;
+  const { duration, guests, mix, hostile, memory, s2Sharing, ats } = DEFAULTS;
   program
     .command('stress')
     .description(
@@ -48,6 +48,11 @@ export function addStress(program: Command, around: Surroundings, done: (code: n
     .option(
       '--s2-sharing <how>',
       `one stage 2 for all SMMUs or one each: shared, per-psmmu (default: ${s2Sharing})`,
+    )
+    .option(
+      '--ats <which>',
+      `PCI devices that keep translations in an ATC: ${ATS_CHOICES.join(', ')}; auto: where the root complex ` +
+        `has ATS (default: ${ats})`,
     )
     .option('--inject <bug>', `a deliberate bug, to see the checker fire: ${INJECTIONS.join(', ')}`)
     .option(

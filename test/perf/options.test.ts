@@ -16,10 +16,20 @@ test('options: the defaults', (t) => {
     hostilePercent: 1,
     s2Sharing: 'shared',
     inject: null,
+    ats: 'auto',
     kill: null,
     memoryBytes: 268_435_456,
   });
   t.is(stressOptions({ topology: 'server-4' }).devices, 8);
+});
+
+test('options: a bug of ATCs needs a device that has one', (t) => {
+  for (const inject of ['skip-atc-inv', 'atc-before-tlbi'] as const) {
+    t.is(cix({ inject }).inject, inject);
+    t.throws(() => cix({ inject, ats: 'off' }), { message: /needs a device with an ATC/ });
+  }
+  t.is(cix({ inject: 'skip-tlbi', ats: 'off' }).ats, 'off');
+  t.throws(() => cix({ ats: 'some' }), { message: /must be one of auto, on, off/ });
 });
 
 test('options: a seed is drawn when none is given, and differs', (t) => {

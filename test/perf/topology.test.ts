@@ -41,6 +41,23 @@ function handmade(): MachineDescription {
   };
 }
 
+test('topology: PCI devices have an ATC where the root complex has ATS, or all, or none', (t) => {
+  const ats = (name: string, choice?: 'auto' | 'on' | 'off') =>
+    machineConfigOf(loadTopology(name), { ...CHOICES, devices: 4, ats: choice }).devices.map(
+      ({ bdf, ats, pri }) => {
+        t.is(ats, pri);
+        return bdf === undefined ? '-' : ats ? 'ATC' : 'none';
+      },
+    );
+  t.deepEqual(ats('server-4'), ['none', 'ATC', 'none', 'ATC']);
+  t.deepEqual(ats('server-4', 'auto'), ['none', 'ATC', 'none', 'ATC']);
+  t.deepEqual(ats('server-4', 'on'), ['ATC', 'ATC', 'ATC', 'ATC']);
+  t.deepEqual(ats('server-4', 'off'), ['none', 'none', 'none', 'none']);
+  // A named component has none, whatever is asked for.
+  t.deepEqual(ats('cix-p1', 'on'), ['ATC', '-', 'ATC', '-']);
+  t.false(place(handmade(), 1)[0]!.ats);
+});
+
 for (const name of PRESET_NAMES) {
   test(`topology: ${name} places up to 64 devices, in turn over its SMMUs, each on a stream of its own`, (t) => {
     const description = loadTopology(name);

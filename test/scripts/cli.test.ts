@@ -62,7 +62,7 @@ const WRONG: [args: string[], stderr: RegExp][] = [
   ],
   [
     ['stress', '--inject', 'nothing'],
-    /--inject: must be one of skip-tlbi, early-sync, wrong-vmid, early-free/,
+    /--inject: must be one of skip-tlbi, early-sync, wrong-vmid, early-free, skip-atc-inv, atc-before-tlbi/,
   ],
   [['stress', '--mix', 'usb=1'], /--mix: 'usb' is not a kind of traffic/],
   [
@@ -162,7 +162,7 @@ test('stress: without a topology both presets run, one report holds both, the ta
 test('stress: the options given are the options run', async (t) => {
   const args =
     'stress --topology server-4 --duration 3 --devices 6 --guests 1 --seed 5 --mix nic=1,guest=2 ' +
-    '--s2-sharing per-psmmu --inject early-sync --kill guest:70 --hostile 2.5 --memory 512MiB --no-report';
+    '--s2-sharing per-psmmu --inject early-sync --ats on --kill guest:70 --hostile 2.5 --memory 512MiB --no-report';
   t.plan(5);
   const run: RunStress = (options, ...rest) => {
     const { topology, ...plain } = options;
@@ -176,6 +176,7 @@ test('stress: the options given are the options run', async (t) => {
       hostilePercent: 2.5,
       s2Sharing: 'per-psmmu',
       inject: 'early-sync',
+      ats: 'on',
       kill: { kind: 'guest', afterMs: 70 },
       memoryBytes: 536_870_912,
     });

@@ -4,15 +4,20 @@
  *
  *   R1  after an unmap no frame it freed is touched: per-DMA comparison (programs/dma-batch.ts), and a canary
  *       that fills the dead frame until it is mapped again
+ *   R2  when an unmap returns, no ATC of the machine leads to the frames, and none that the unmap had invalidated
+ *       has a translation older than the TLBI; the per-DMA comparison is the same as R1's
  *   R6  an ASID or VMID is handed out only when no IOTLB entry of that SMMU carries it
  *   R7  when an unmap returns, no IOTLB of the machine, whatever its tag, still reaches the frames
  */
+import { PortLayout } from '../../../hw/iotlb/port-layout.js';
 import { iotlbLayout } from '../../../hw/iotlb/unit-layout.js';
-import type { IotlbEntryView, Kernel } from '../../../hw/kernel/kernel.js';
+import type { AtcEntryView, IotlbEntryView, Kernel } from '../../../hw/kernel/kernel.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
 import type { InvalidationNote, IoasObserver } from '../../../runtime/drivers/contract.js';
+import { portKey } from '../../../runtime/machine-hardware.js';
 import type { Shadow } from './shadow.js';
+import { TraceReader } from './trace-reader.js';
 
 /** Runs longer than this carry a canary on every eighth frame only: the large ones would cost milliseconds. */
 const DENSE_PAGES = 64;
@@ -47,6 +52,13 @@ export type CoreFinding =
       readonly unmap: UnmapRecord;
     }
   | {
+      readonly kind: 'atc';
+      readonly iommu: number;
+      readonly device: number;
+      readonly entry: AtcEntryView;
+      readonly unmap: UnmapRecord;
+    }
+  | {
       readonly kind: 'id';
       readonly iommu: number;
       readonly id: 'vmid' | 'asid';
@@ -60,14 +72,45 @@ export interface CheckedIommu {
   readonly iotlbEntries: number;
 }
 
+/** Notes of ATC_INV carry a StreamID where the others have an ASID or VMID. */
+export const ofAtc = ({ command }: InvalidationNote): boolean => command === 'CMD_ATC_INV';
+
+/** What an unmap sent to the ATC of one device. */
+export const atcNoteOf = (
+  notes: readonly InvalidationNote[],
+  iommu: number,
+  sid: number,
+): InvalidationNote | undefined =>
+  notes.find((note) => note.iommu === iommu && ofAtc(note) && note.tag === sid);
+
+/** A device with an ATC. */
+export interface CheckedAtc {
+  /** Index in the machine. */
+  readonly device: number;
+  readonly iommu: number;
+  readonly sid: number;
+}
+
+interface WatchedAtc extends CheckedAtc {
+  readonly port: number;
+  readonly trace: TraceReader | null;
+}
+
+/** The devices of a machine that R2 is about. */
+export const atcsOf = (
+  devices: readonly { readonly iommuIndex: number; readonly sid: number; readonly ats: boolean }[],
+): CheckedAtc[] =>
+  devices.flatMap(({ iommuIndex, sid, ats }, device) => (ats ? [{ device, iommu: iommuIndex, sid }] : []));
+
 export class Checker implements IoasObserver {
   /** Checks made by the core, by rule. */
-  readonly checks = { canary: 0, R6: 0, R7: 0 };
+  readonly checks = { canary: 0, R2: 0, R6: 0, R7: 0 };
   readonly findings: CoreFinding[] = [];
   readonly #memory: MachineMemory;
   readonly #kernel: Kernel;
   readonly #shadow: Shadow;
   readonly #iommus: { readonly index: number; readonly iotlb: number; readonly entries: number }[];
+  readonly #atcs: readonly WatchedAtc[];
   readonly #unmaps = new Array<UnmapRecord | undefined>(UNMAP_RECORDS);
   readonly #clock: number;
   readonly #firstPfn: number;
@@ -75,7 +118,13 @@ export class Checker implements IoasObserver {
   readonly #canaried: Uint8Array;
   #unmapNumber = 0;
 
-  constructor(memory: MachineMemory, kernel: Kernel, shadow: Shadow, iommus: readonly CheckedIommu[]) {
+  constructor(
+    memory: MachineMemory,
+    kernel: Kernel,
+    shadow: Shadow,
+    iommus: readonly CheckedIommu[],
+    atcs: readonly CheckedAtc[] = [],
+  ) {
     this.#memory = memory;
     this.#kernel = kernel;
     this.#shadow = shadow;
@@ -83,6 +132,11 @@ export class Checker implements IoasObserver {
       index,
       iotlb: memory.region(iotlbLayout(iotlbEntries), `iotlb:${index}`).base,
       entries: iotlbEntries,
+    }));
+    this.#atcs = atcs.map((atc) => ({
+      ...atc,
+      port: memory.region(PortLayout, portKey(atc.device)).base,
+      trace: memory.hasRegion(`trace:${atc.iommu}`) ? new TraceReader(memory, atc.iommu) : null,
     }));
     this.#clock = memory.region(ClockLayout, 'clock').base + ClockLayout.at.tick;
     this.#firstPfn = memory.ram.basePa / 4096;
@@ -138,6 +192,7 @@ export class Checker implements IoasObserver {
       this.#canaried[frame - this.#firstPfn] = 1;
     }
     this.#checkIotlbs(record);
+    for (const atc of this.#atcs) this.#checkAtc(atc, record);
   }
 
   /** R6, at the moment a tag is handed out. */
@@ -181,5 +236,30 @@ export class Checker implements IoasObserver {
       if (entry === null) continue;
       this.findings.push({ kind: 'iotlb', iommu: index, entry, unmap: record });
     }
+  }
+
+  /** Every SYNC is complete, so each device has left the batch in which it could have made such an entry. */
+  #checkAtc(atc: WatchedAtc, record: UnmapRecord): void {
+    this.checks.R2++;
+    const { device, iommu, port } = atc;
+    const entry = this.#kernel.atcFindPa(port, record.pfn, record.pages) ?? this.#olderThanTlbi(atc, record);
+    if (entry !== null) this.findings.push({ kind: 'atc', iommu, device, entry, unmap: record });
+  }
+
+  /**
+   * Of what ATC_INV had to take from this device, an entry that a walk made before the first TLBI was issued: whatever
+   * it leads to. A translation by two stages is kept under the guest's address, so that all of them had to go.
+   */
+  #olderThanTlbi({ iommu, sid, port, trace }: WatchedAtc, { notes }: UnmapRecord): AtcEntryView | null {
+    const sent = atcNoteOf(notes, iommu, sid);
+    const tlbi = notes.find((note) => note.iommu === iommu && !ofAtc(note));
+    if (trace === null || sent === undefined || tlbi === undefined) return null;
+    const { firstPage, pages } = sent;
+    let entry = this.#kernel.atcFindPage(port, firstPage, pages);
+    for (; entry !== null; entry = this.#kernel.atcFindPage(port, firstPage, pages, entry.index + 1)) {
+      const walk = trace.walk(entry.fillSeq);
+      if (walk !== null && ((walk.tick - tlbi.tickIssued) | 0) < 0) return entry;
+    }
+    return null;
   }
 }

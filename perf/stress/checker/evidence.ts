@@ -7,13 +7,13 @@ import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { CMD_SYNC } from '../../../hw/smmuv3/command.js';
 import type { TracedSync, Walk } from '../../../hw/smmuv3/trace.js';
 import type { InvalidationNote } from '../../../runtime/drivers/contract.js';
-import type { UnmapRecord } from './checker.js';
+import { ofAtc, type UnmapRecord } from './checker.js';
 import { commandText } from './consumed-command.js';
 import type { InvalidationFacts } from './inference.js';
 import type { GuestInvalidation } from './shadow.js';
 import { TraceReader } from './trace-reader.js';
 
-const SOURCES = ['nowhere', "the device's micro-TLB", 'the IOTLB', 'a walk', 'bypass'];
+const SOURCES = ['nowhere', "the device's micro-TLB", 'the IOTLB', 'a walk', 'bypass', "the device's ATC"];
 /** Commands told of one invalidation. */
 const MAX_COMMANDS = 8;
 /** Queue indexes carry a wrap bit and at most 19 bits of index. */
@@ -87,10 +87,10 @@ export class Evidence {
       return iommu < 0
         ? `${range}; no invalidation of it is on record`
         : `${range}; no invalidation of it by ${this.iommus[iommu]} is on record`;
-    const sent = notes.map(
-      (note) =>
-        `${note.command} with tag ${note.tag} to ${this.iommus[note.iommu]}, issued after tick ${note.tickIssued}`,
-    );
+    const sent = notes.map((note) => {
+      const whose = ofAtc(note) ? `of stream ${hex(note.tag)}` : `with tag ${note.tag}`;
+      return `${note.command} ${whose} to ${this.iommus[note.iommu]}, issued after tick ${note.tickIssued}`;
+    });
     return `${range}: ${sent.join('; ')}`;
   }
 

@@ -1,12 +1,13 @@
 /**
- * Stories of what the core saw itself: an IOTLB that still reached freed frames (R7), the broken canary of a dead
- * frame (R1), a tag handed out too early (R6).
+ * Stories of what the core saw itself: an IOTLB (R7) or an ATC (R2) that still reached freed frames, the broken canary
+ * of a dead frame (R1), a tag handed out too early (R6).
  */
 
-import { XLAT_FROM_IOTLB } from '../../../hw/iotlb/port-layout.js';
+import { XLAT_FROM_ATC, XLAT_FROM_IOTLB } from '../../../hw/iotlb/port-layout.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import type { ViolationStory } from '../types.js';
-import type { Checker, CoreFinding } from './checker.js';
+import { inferAtc } from './atc-inference.js';
+import { atcNoteOf, type Checker, type CoreFinding, ofAtc } from './checker.js';
 import { type Evidence, hex, pageHex, sizeText } from './evidence.js';
 import { infer } from './inference.js';
 import type { Shadow } from './shadow.js';
@@ -34,6 +35,7 @@ export class FindingStories {
 
   tell(finding: CoreFinding): ViolationStory {
     if (finding.kind === 'id') return this.#ofTag(finding);
+    if (finding.kind === 'atc') return this.#ofAtc(finding);
     return finding.kind === 'canary' ? this.#ofCanary(finding) : this.#ofEntry(finding);
   }
 
@@ -56,7 +58,7 @@ export class FindingStories {
   #ofEntry({ iommu, entry, unmap }: Finding<'iotlb'>): ViolationStory {
     const evidence = this.#evidence;
     const name = evidence.iommus[iommu]!;
-    const notes = unmap.notes.filter((note) => note.iommu === iommu);
+    const notes = unmap.notes.filter((note) => note.iommu === iommu && !ofAtc(note));
     const tag = entry.stage2 ? entry.vmid : entry.asid;
     const note = notes.find((sent) => sent.tag === tag) ?? notes[0] ?? null;
     const walk = evidence.walk(iommu, entry.fillSeq);
@@ -92,6 +94,50 @@ export class FindingStories {
     };
   }
 
+  #ofAtc({ iommu, device, entry, unmap }: Finding<'atc'>): ViolationStory {
+    const evidence = this.#evidence;
+    const name = evidence.iommus[iommu]!;
+    const { label, sid } = evidence.device(device)!;
+    const note = unmap.notes.find((sent) => sent.iommu === iommu && !ofAtc(sent)) ?? null;
+    const atcNote = atcNoteOf(unmap.notes, iommu, sid) ?? null;
+    const notes = [note, atcNote].filter((sent) => sent !== null);
+    const walk = evidence.walk(iommu, entry.fillSeq);
+    const walkTick = walk?.tick ?? null;
+    const tlbi = note === null ? null : evidence.ofNote(note);
+    const atc = atcNote === null ? null : evidence.ofNote(atcNote);
+    const { freedTick } = unmap;
+    const inference =
+      infer({
+        iommu: name,
+        invalidation: tlbi,
+        entry: this.#checker.entryOf(iommu, entry.fillSeq),
+        walkTick,
+        freedTick,
+        use: null,
+        seenTick: freedTick,
+      }) ?? inferAtc({ iommu: name, sid, tlbi, atc, walkTick });
+    return {
+      rule: 'R2',
+      summary:
+        `the frames of an unmap were freed while the ATC of ${label} still held ` +
+        `${pageHex(entry.page)} -> ${pageHex(entry.pfn)} (${sizeText(entry.sizeLg2)})`,
+      iommu: name,
+      device: label,
+      stream: hex(sid),
+      iova: pageHex(entry.page),
+      pa: pageHex(entry.pfn),
+      walk: evidence.walkText(entry.fillSeq, walk, XLAT_FROM_ATC, entry.sizeLg2),
+      invalidation: evidence.unmapText(unmap, notes, iommu),
+      sync: notes.length === 0 ? null : notes.map((sent) => evidence.syncText(sent)).join('; '),
+      details: [
+        `the frames were freed at tick ${freedTick}`,
+        ...evidence.commandTexts(iommu, tlbi),
+        ...evidence.commandTexts(iommu, atc),
+        ...(inference === null ? [] : [inference]),
+      ],
+    };
+  }
+
   /** Who wrote is known only if that DMA was itself seen (R1); the walks to the frame are in the trace. */
   #ofCanary({ pfn, word, value, unmap }: Finding<'canary'>): ViolationStory {
     const evidence = this.#evidence;
@@ -103,7 +149,7 @@ export class FindingStories {
     const iommu = writer?.iommu ?? (told.length === 1 ? told[0]! : -1);
     const notes = unmap === null ? [] : unmap.notes.filter((note) => iommu < 0 || note.iommu === iommu);
     const iovaPage = unmap === null ? -1 : unmap.iovaPage + pfn - unmap.pfn;
-    const note = iommu < 0 ? undefined : notes[0];
+    const note = iommu < 0 ? undefined : notes.find((sent) => !ofAtc(sent));
     const facts = note === undefined ? null : evidence.ofNote(note);
     const fillSeq = record < 0 ? 0 : u32[record + V.fillSeq]!;
     const walk = writer === undefined ? null : evidence.walk(writer.iommu, fillSeq);

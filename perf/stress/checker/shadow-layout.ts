@@ -76,6 +76,10 @@ export const KIND_READ_CANARY = 4;
 export const KIND_WRONG_FAULT = 5;
 export const KIND_NO_FAULT = 6;
 export const KIND_CANARY_BROKEN = 7;
+/** Of a guest: its invalidation is complete, and an ATC still leads to the frame. No DMA is told of. */
+export const KIND_ATC_KEPT = 8;
+/** A page request was answered with something else than a refusal. */
+export const KIND_WRONG_PAGE_RESPONSE = 9;
 
 /** Guest invalidations that completed, for stories: ring of the last ones. */
 export const GUEST_INVS = 8192;

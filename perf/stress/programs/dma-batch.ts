@@ -9,13 +9,24 @@ import {
   PORT_BATCH,
   PortLayout,
   XLAT_ABORT,
+  XLAT_ATS_CA,
+  XLAT_ATS_UR,
   XLAT_FLAG_WRITE,
+  XLAT_FROM_ATC,
+  XLAT_NOT_GRANTED,
   XLAT_OK,
   Xlat,
 } from '../../../hw/iotlb/port-layout.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import type { DmaPort } from '../../../hw/pci/dma-port.js';
-import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../../hw/smmuv3/event.js';
+import {
+  C_BAD_STREAMID,
+  C_BAD_SUBSTREAMID,
+  F_BAD_ATS_TREQ,
+  F_PERMISSION,
+  F_TRANSL_FORBIDDEN,
+  F_TRANSLATION,
+} from '../../../hw/smmuv3/event.js';
 import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { Timeline } from '../../../hw/timeline/timeline.js';
@@ -48,8 +59,45 @@ import { deviceTrack, TIMELINE_DMA } from '../timeline.js';
 export const EXPECT_OK = 0;
 /** Its mapping is being made or unmade: translated or F_TRANSLATION. */
 export const EXPECT_EITHER = -1;
-/** Otherwise: the very event number it must fault with. */
+/** Otherwise: the very event number it must fault with, or XLAT_ABORT when there is to be none. */
 export type Expectation = number;
+
+/**
+ * The status that a device sees of a fault. One that uses its ATC asks first, and is told by the answer: it gets no
+ * permission, or a Completer Abort when the configuration is bad, and there is no event.
+ */
+function statusOf(expect: number, usesAtc: boolean): number {
+  if (expect === F_TRANSL_FORBIDDEN) return XLAT_ABORT;
+  if (expect === F_BAD_ATS_TREQ) return XLAT_ATS_UR;
+  if (!usesAtc) return expect === EXPECT_EITHER ? F_TRANSLATION : expect;
+  if (expect === EXPECT_EITHER || expect === F_TRANSLATION || expect === F_PERMISSION)
+    return XLAT_NOT_GRANTED;
+  return expect === C_BAD_SUBSTREAMID ? XLAT_ATS_CA : expect;
+}
+
+/** Where a fault is counted: by the event that must have been recorded for it. */
+function counterOf(status: number, expect: number): number {
+  const at = DeviceStats.at;
+  switch (status) {
+    case F_TRANSLATION:
+      return at.translationFaults;
+    case F_PERMISSION:
+      return at.permissionFaults;
+    case C_BAD_STREAMID:
+      return at.badStreams;
+    case C_BAD_SUBSTREAMID:
+      return at.badSubstreams;
+    case XLAT_ABORT:
+      return expect === F_TRANSL_FORBIDDEN ? at.forbiddenTranslated : at.aborts;
+    case XLAT_ATS_UR:
+      return expect === F_BAD_ATS_TREQ ? at.forbiddenRequests : at.notGranted;
+    case XLAT_ATS_CA:
+    case XLAT_NOT_GRANTED:
+      return at.notGranted;
+    default:
+      return at.otherFaults;
+  }
+}
 
 /** Batches that stay in their epoch for longer, and how long at most. */
 const SLOW_PERCENT = 2;
@@ -63,6 +111,8 @@ export interface BatchOwner {
   /** VM number for a nested device, -1 for a host one. */
   readonly vm: number;
 }
+
+const PLAIN: { readonly sid?: number; readonly ssid?: number; readonly kind?: number } = {};
 
 export class DmaBatch {
   count = 0;
@@ -83,6 +133,8 @@ export class DmaBatch {
   readonly #pageHigh = new Uint32Array(PORT_BATCH);
   readonly #flags = new Int32Array(PORT_BATCH);
   #stamp = 2;
+  /** Whether the device used its ATC for this batch. */
+  #usesAtc = false;
   /** Logical time: taken before this batch was translated; not yet taken by anyone when it had been. */
   #began = 0;
   #translated = 0;
@@ -114,17 +166,25 @@ export class DmaBatch {
     return this.count === PORT_BATCH;
   }
 
-  /** Adds a transaction to somewhere in a page. */
-  add(page: number, write: boolean, expect: Expectation, sid = this.#port.streamId): void {
+  /**
+   * Adds a transaction to somewhere in a page.
+   * @param kind  XLAT_FLAG_* besides the direction
+   */
+  add(
+    page: number,
+    write: boolean,
+    expect: Expectation,
+    { sid = this.#port.streamId, ssid = NO_SSID, kind = 0 } = PLAIN,
+  ): void {
     const slot = this.count++;
-    const flags = write ? XLAT_FLAG_WRITE : 0;
+    const flags = (write ? XLAT_FLAG_WRITE : 0) | kind;
     const high = Math.floor(page / 2 ** 20);
     const low = ((page % 2 ** 20) * 4096 + this.#random.below(1024) * 4) >>> 0;
     this.#expect[slot] = expect;
     this.#pageLow[slot] = low;
     this.#pageHigh[slot] = high;
     this.#flags[slot] = flags;
-    this.#port.prepare(slot, low | 0, high | 0, flags, sid, NO_SSID);
+    this.#port.prepare(slot, low | 0, high | 0, flags, sid, ssid);
   }
 
   /** Sends the batch and judges it. @returns how many were translated */
@@ -137,16 +197,20 @@ export class DmaBatch {
     const { u32 } = this.#memory;
     const began = this.#timeline?.nowNs() ?? 0;
     const missed = u32[this.#misses]!;
+    // Switched by nobody while a batch is out: the device's own program is what attaches and detaches it.
+    this.#usesAtc = this.#port.ats.enabled;
     const sentNs = this.#env.clock.nowNs();
     this.#port.translate(count);
     if (u32[this.#misses] !== missed) this.#missLatency.record(this.#env.clock.nowNs() - sentNs);
     this.#translated = words.load(this.#clock);
     if (this.#random.chance(SLOW_PERCENT)) this.#dawdle();
     let translated = 0;
+    let fromAtc = 0;
     for (let slot = 0; slot < count; slot++) {
       const status = this.#port.status(slot);
       if (status === XLAT_OK) {
         translated++;
+        if (this.#port.field(slot, Xlat.at.source) === XLAT_FROM_ATC) fromAtc++;
         this.#commit(slot);
       } else this.#faulted(slot, status);
     }
@@ -161,7 +225,8 @@ export class DmaBatch {
       this.#port.streamId,
     );
     bump(this.#memory, this.#stats + DeviceStats.at.dmas, count);
-    bump(this.#memory, this.#stats + DeviceStats.at.checks, translated);
+    bump(this.#memory, this.#stats + DeviceStats.at.checks, translated - fromAtc);
+    bump(this.#memory, this.#stats + DeviceStats.at.atcChecks, fromAtc);
     return translated;
   }
 
@@ -214,21 +279,10 @@ export class DmaBatch {
 
   #faulted(slot: number, status: number): void {
     const stats = this.#stats;
-    const at = DeviceStats.at;
-    const counter =
-      status === F_TRANSLATION
-        ? at.translationFaults
-        : status === F_PERMISSION
-          ? at.permissionFaults
-          : status === C_BAD_STREAMID
-            ? at.badStreams
-            : status === XLAT_ABORT
-              ? at.aborts
-              : at.otherFaults;
-    bump(this.#memory, stats + counter);
     const expect = this.#expect[slot]!;
-    if (expect > 0) bump(this.#memory, stats + at.faultChecks);
-    const right = expect === EXPECT_EITHER ? status === F_TRANSLATION : status === expect;
+    bump(this.#memory, stats + counterOf(status, expect));
+    if (expect > 0) bump(this.#memory, stats + DeviceStats.at.faultChecks);
+    const right = expect !== EXPECT_OK && status === statusOf(expect, this.#usesAtc);
     if (!right) this.#note(slot, KIND_WRONG_FAULT, 0, status);
   }
 

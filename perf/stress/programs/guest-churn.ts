@@ -4,14 +4,16 @@
  * through the shared object table, straight to the physical SMMUs' command queues.
  *
  *   map      canary ok -> shadow live -> PTE
- *   unmap    PTE clear -> TLBI + SYNC (IOMMU_HWPT_INVALIDATE) -> shadow dead, canary
+ *   unmap    PTE clear -> TLBI + SYNC, ATC_INV + SYNC (IOMMU_HWPT_INVALIDATE) -> shadow dead, canary, ATC looked into
  *   balloon  IOAS_UNMAP of a slice of guest RAM under the devices' feet, IOAS_MAP puts it back
  */
 
+import { PortLayout } from '../../../hw/iotlb/port-layout.js';
 import { PROT_READ, PROT_WRITE } from '../../../hw/pagetable/aarch64.js';
 import { PAGE_TABLE_BYTES } from '../../../hw/pagetable/page-table-layout.js';
 import { rest } from '../../../hw/sync/wait.js';
 import { Timeline } from '../../../hw/timeline/timeline.js';
+import { portKey } from '../../../runtime/machine-hardware.js';
 import type { GuestAddressSpace } from '../../../runtime/vmm/guest-address-space.js';
 import { GuestDriver } from '../../../runtime/vmm/guest-driver.js';
 import { GuestRam } from '../../../runtime/vmm/guest-ram.js';
@@ -118,6 +120,8 @@ class Life {
   readonly #vm: Vm;
   readonly #drivers = new Map<VirtualSmmu, GuestDriver>();
   readonly #devices: Driven[] = [];
+  /** Bases of the ports of devices with an ATC, by device. */
+  readonly #atcs = new Map<number, number>();
   readonly #shadow: Shadow;
   readonly #pages: GuestPages;
   /** First slice of the data pages, and how many there are. */
@@ -139,9 +143,13 @@ class Life {
     this.#latency = new Histogram(memory.u32, stats + GuestStats.at.latency);
     const ram = new GuestRam(memory, user, { userVa: args.ramVa, bytes: args.ramBytes });
     const { vsmmu, s2Sharing } = args;
-    const vm = Vm.create(transport, ram, { vsmmu, s2Sharing, sliceBytes: SLICE_PAGES * 4096 });
+    const vm = Vm.create(transport, ram, { vsmmu, s2Sharing, sliceBytes: SLICE_PAGES * 4096, ats: true });
     if (typeof vm === 'number') throw new Error(`guest: creating the VM gave ${errnoName(-vm)}`);
     this.#vm = vm;
+    for (const { index } of args.devices) {
+      const port = memory.region(PortLayout, portKey(index)).base;
+      if (memory.words.load(port + PortLayout.at.ats) !== 0) this.#atcs.set(index, port);
+    }
     for (const { index, vSid } of args.devices)
       must(`attaching device ${index}`, vm.attachDevice(index, vSid));
 
@@ -185,7 +193,7 @@ class Life {
       const ipaPages = new Float64Array(args.slots).fill(-1);
       this.#devices.push({ index, driver, space, ipaPages, states });
       this.#mapSteady(driver, space, ram);
-      must(`setting up stream ${vSid}`, driver.setupStream(vSid, space));
+      must(`setting up stream ${vSid}`, driver.setupStream(vSid, space, { ats: true }));
     }
   }
 
@@ -267,11 +275,20 @@ class Life {
       const ipaPage = device.ipaPages[slot]!;
       if (ipaPage >= 0) {
         this.#pages.kill(ipaPage, number);
+        if (this.#atcs.has(device.index)) this.#checkAtc(device.index, ipaPage, number);
         device.ipaPages[slot] = -1;
         bump(memory, this.#stats + GuestStats.at.unmaps);
       }
       memory.u8[device.states + slot] = SLOT_UNMAPPED;
     }
+  }
+
+  /** R2: the invalidation is complete, so the device's ATC cannot lead there any more. */
+  #checkAtc(device: number, ipaPage: number, number: number): void {
+    const { memory, kernel } = this.#context.thread;
+    const found = kernel.atcFindPa(this.#atcs.get(device)!, this.#pages.frameOf(ipaPage), 1);
+    bump(memory, this.#stats + GuestStats.at.atcScans);
+    if (found !== null) this.#pages.keptByAtc(device, ipaPage, number, found);
   }
 
   #balloon(): void {

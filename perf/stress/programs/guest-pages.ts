@@ -3,10 +3,12 @@
  * is live while one device's stage 1 maps it; from the completion of the invalidation that ends this until it
  * is mapped again, nobody may touch it.
  */
+import { XLAT_FROM_ATC } from '../../../hw/iotlb/port-layout.js';
+import type { AtcEntryView } from '../../../hw/kernel/kernel.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
 import type { Shadow } from '../checker/shadow.js';
-import { KIND_CANARY_BROKEN, SHADOW_GUEST_INV, V } from '../checker/shadow-layout.js';
+import { DEAD, KIND_ATC_KEPT, KIND_CANARY_BROKEN, SHADOW_GUEST_INV, V } from '../checker/shadow-layout.js';
 import type { Random } from '../random.js';
 
 export class GuestPages {
@@ -67,6 +69,33 @@ export class GuestPages {
     this.#shadow.setGuestDead(pfn, number);
     this.#plant(page, pfn);
     this.#free.push(page);
+  }
+
+  frameOf(ipaPage: number): number {
+    return this.#firstPfn + ipaPage - this.#firstIpaPage;
+  }
+
+  /** The invalidation `number` of this page is complete, and the device's ATC has it still. */
+  keptByAtc(device: number, ipaPage: number, number: number, entry: AtcEntryView): void {
+    const record = this.#shadow.claimViolation();
+    if (record < 0) return;
+    const { i32 } = this.#memory;
+    i32.fill(0, record + 1, record + 32);
+    i32[record + V.kind] = KIND_ATC_KEPT;
+    i32[record + V.device] = device;
+    i32[record + V.iovaLow] = (entry.page % 2 ** 20) << 12;
+    i32[record + V.iovaHigh] = Math.floor(entry.page / 2 ** 20);
+    i32[record + V.pfn] = this.frameOf(ipaPage);
+    i32[record + V.ipaPage] = ipaPage;
+    i32[record + V.fillSeq] = entry.fillSeq;
+    i32[record + V.source] = XLAT_FROM_ATC;
+    i32[record + V.sizeLg2] = entry.sizeLg2;
+    i32[record + V.guestPage] = DEAD;
+    i32[record + V.guestInv] = number;
+    i32[record + V.tick] = this.tick();
+    i32[record + V.write] = 2;
+    i32[record + V.vm] = this.#vm;
+    this.#shadow.publishViolation(record);
   }
 
   /** The host took these pages away and gave them back cleared: dead ones get their canary again. */

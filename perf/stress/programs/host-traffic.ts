@@ -11,7 +11,7 @@
  */
 
 import { XLAT_ABORT } from '../../../hw/iotlb/port-layout.js';
-import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../../hw/smmuv3/event.js';
+import { F_TRANSLATION } from '../../../hw/smmuv3/event.js';
 import { rest } from '../../../hw/sync/wait.js';
 import { ENOMEM } from '../../../uapi/abi/errno.js';
 import {
@@ -36,6 +36,7 @@ import { bump } from '../counters.js';
 import { Random } from '../random.js';
 import { DeviceStats, StressLayout } from '../stress-layout.js';
 import { DmaBatch, EXPECT_EITHER, EXPECT_OK } from './dma-batch.js';
+import { Hostile } from './hostile.js';
 import { Pace } from './pace.js';
 
 /** A window of an address space: `slots` buffers of `slotPages` pages. */
@@ -111,6 +112,7 @@ export function hostTraffic(context: ProgramContext, args: HostTrafficArgs): voi
     { device: args.device, owner: args.ioasId, vm: -1 },
     stats,
   );
+  const hostile = new Hostile(memory, port, shadow, random, args, stats);
   const style = STYLE[args.kind];
   const { window } = args;
   const state = new Uint8Array(window.slots);
@@ -181,17 +183,10 @@ export function hostTraffic(context: ProgramContext, args: HostTrafficArgs): voi
     }
   };
 
-  const hostile = (): void => {
-    const kind = random.below(3);
-    if (kind === 0) batch.add(args.holePage, random.chance(50), F_TRANSLATION);
-    else if (kind === 1) batch.add(args.readOnlyPage, true, F_PERMISSION);
-    else batch.add(args.holePage, false, C_BAD_STREAMID, args.badSid);
-  };
-
   const fill = (): void => {
     while (!batch.full) {
       if (random.chance(args.hostilePercent)) {
-        hostile();
+        hostile.add(batch);
         continue;
       }
       const neighbour = args.neighbours.length > 0 && random.chance(NEIGHBOUR_PERCENT);

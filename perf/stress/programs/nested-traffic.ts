@@ -3,7 +3,6 @@
  * the guest maps and unmaps all the time, and that the host takes away and gives back underneath; each may be
  * translated or fault, but never reach what was taken away.
  */
-import { C_BAD_STREAMID, F_PERMISSION, F_TRANSLATION } from '../../../hw/smmuv3/event.js';
 import { rest } from '../../../hw/sync/wait.js';
 import type { ProgramContext } from '../../../workers/program.js';
 import { Shadow } from '../checker/shadow.js';
@@ -17,6 +16,7 @@ import {
   StressLayout,
 } from '../stress-layout.js';
 import { DmaBatch, EXPECT_EITHER, EXPECT_OK } from './dma-batch.js';
+import { Hostile } from './hostile.js';
 import { Pace } from './pace.js';
 
 export interface NestedTrafficArgs {
@@ -49,6 +49,7 @@ export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs):
   const { words } = memory;
   const shadow = new Shadow(memory);
   const slotAt = base + StressLayout.at.slots + args.device * MAX_GUEST_SLOTS;
+  const hostile = new Hostile(memory, port, shadow, random, args, stats);
   const pace = new Pace(env, random, args.duty);
 
   let batch = new DmaBatch(
@@ -92,18 +93,11 @@ export function nestedTraffic(context: ProgramContext, args: NestedTrafficArgs):
   const pause = (): void => words.store(stats + DeviceStats.at.active, 0);
   let owner = 0;
 
-  const hostile = (): void => {
-    const kind = random.below(3);
-    if (kind === 0) batch.add(args.holePage, random.chance(50), F_TRANSLATION);
-    else if (kind === 1) batch.add(args.readOnlyPage, true, F_PERMISSION);
-    else batch.add(args.holePage, false, C_BAD_STREAMID, args.badSid);
-  };
-
   while (!context.stopRequested()) {
     if (!resume()) break;
     while (!batch.full) {
       if (random.chance(args.hostilePercent)) {
-        hostile();
+        hostile.add(batch);
         continue;
       }
       const write = random.chance(50);

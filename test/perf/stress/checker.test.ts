@@ -1,10 +1,10 @@
 import test from 'ava';
-import { Checker } from '../../../perf/stress/checker/checker.js';
+import { atcsOf, Checker } from '../../../perf/stress/checker/checker.js';
 import { canaryOf, Shadow } from '../../../perf/stress/checker/shadow.js';
 import { createMachine } from '../../../runtime/machine.js';
 
 /** A machine on one thread, the checker watching. */
-function watched() {
+function watched({ ats = false, bugs = {} }: { ats?: boolean; bugs?: object } = {}) {
   let checker: Checker | undefined;
   let shadow: Shadow | undefined;
   const machine = createMachine(
@@ -15,9 +15,10 @@ function watched() {
         { name: 'smmu1', model: 'smmuv3', iotlbEntries: 256 },
       ],
       devices: [
-        { bdf: '0000:01:00.0', iommu: 'smmu0' },
-        { bdf: '0001:01:00.0', iommu: 'smmu1' },
+        { bdf: '0000:01:00.0', iommu: 'smmu0', ats },
+        { bdf: '0001:01:00.0', iommu: 'smmu1', ats },
       ],
+      bugs,
       trace: true,
     },
     {
@@ -29,6 +30,7 @@ function watched() {
           kernel,
           shadow,
           config.iommus.map(({ name, iotlbEntries }, index) => ({ name, index, iotlbEntries })),
+          atcsOf(config.devices),
         );
         const observer = checker;
         return { observer, onAllocateTag: (iommu, kind, id) => observer.idAllocated(iommu, kind, id) };
@@ -115,4 +117,64 @@ test('checker: an ASID handed out while an entry carries it is found (R6)', (t) 
     checker.findings.map((finding) => finding.kind),
     ['id'],
   );
+});
+
+test('checker: with ATCs that the driver invalidates, nothing is found, and all of them were looked into', (t) => {
+  const { machine, checker, map, unmap } = watched({ ats: true });
+  map();
+  const port = machine.dmaPort('0000:01:00.0');
+  t.true(port.ats.enabled);
+  t.is(port.write(0x40_0000n, new Uint8Array(64 * 4096).fill(1)), 0);
+  unmap();
+  t.deepEqual(checker.findings, []);
+  t.true(checker.checks.R2 >= 2);
+});
+
+test('checker: an ATC that still leads to freed frames is found (R2), while its device would use it', (t) => {
+  const { machine, checker, pfn, map, unmap } = watched({ ats: true, bugs: { skipAtcInv: true } });
+  map();
+  const port = machine.dmaPort('0000:01:00.0');
+  t.is(port.write(0x40_5000n, new Uint8Array(8)), 0);
+  unmap();
+  t.is(checker.findings.length, 1);
+  t.like(checker.findings[0], { kind: 'atc', iommu: 0, device: 0 });
+  t.like((checker.findings[0] as { entry: object }).entry, { page: 0x405, pfn: pfn + 5 });
+  // Switched off and on again: the device empties its ATC before it looks there.
+  map();
+  port.ats.disable();
+  port.ats.enable();
+  unmap();
+  t.is(checker.findings.length, 1);
+});
+
+test('checker: a translation older than the TLBI that survives its ATC_INV is found, wherever it leads (R2)', (t) => {
+  const { machine, checker, map, unmap } = watched({ ats: true, bugs: { skipAtcInv: true } });
+  map();
+  const port = machine.dmaPort('0000:01:00.0');
+  t.is(port.write(0x40_5000n, new Uint8Array(8)), 0);
+  const { sid } = machine.config.devices[0]!;
+  const note = {
+    iommu: 0,
+    firstPage: 0x400,
+    pages: 64,
+    syncIndex: 0,
+    tickIssued: 1_000_000,
+    tickDone: 1_000_001,
+    durationNs: 1,
+    failed: false,
+  };
+  // Frames that nobody reaches.
+  const other = machine.memory.ram.basePa / 4096 + machine.memory.ram.bytes / 4096 - 1;
+  const unmapped = (tlbiTick: number, atcStream: number) =>
+    checker.unmapped(1, 0x400, other, 1, [
+      { ...note, tag: 1, command: 'CMD_TLBI_NH_VA', tickIssued: tlbiTick },
+      { ...note, tag: atcStream, command: 'CMD_ATC_INV' },
+    ]);
+  unmapped(1_000_000, sid + 1);
+  unmapped(0, sid);
+  t.deepEqual(checker.findings, []);
+  unmapped(1_000_000, sid);
+  t.like(checker.findings[0], { kind: 'atc', device: 0 });
+  t.like((checker.findings[0] as { entry: object }).entry, { page: 0x405 });
+  unmap();
 });

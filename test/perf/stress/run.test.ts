@@ -46,17 +46,23 @@ test.serial('stress: a correct machine is clean, and every rule was really check
     ...silent,
     sample({ atS, iommus, guestInvalidations, maps, unmaps }) {
       const all = iommus.every((i) => i.hits > 0 && i.misses > 0 && i.syncs > 0 && i.faults > 0);
-      if (atS > 3 && all && Math.min(guestInvalidations, maps, unmaps) > 0) enough.abort();
+      const atcs = iommus.some((i) => i.atcHits > 0);
+      if (atS > 3 && all && atcs && Math.min(guestInvalidations, maps, unmaps) > 0) enough.abort();
     },
   };
   const result = await runStress(options({ durationS: 60 }), listener, enough.signal);
   t.deepEqual(result.violations, []);
   t.deepEqual(result.deaths, []);
   t.is(result.final.violations, 0);
-  for (const rule of ['R1', 'R1 canary', 'R6', 'R7', 'FAULT']) t.true(result.checksByRule[rule]! > 0, rule);
+  for (const rule of ['R1', 'R1 canary', 'R2', 'R6', 'R7', 'FAULT'])
+    t.true(result.checksByRule[rule]! > 0, rule);
   for (const iommu of result.final.iommus) {
     t.true(iommu.hits > 0 && iommu.misses > 0 && iommu.syncs > 0 && iommu.faults > 0, iommu.name);
   }
+  t.deepEqual(
+    result.final.iommus.map(({ atcHits }) => atcHits > 0),
+    [false, true, false, true],
+  );
   t.true(result.final.guestInvalidations > 0);
   t.true(result.final.maps > 0 && result.final.unmaps > 0);
 });
@@ -95,6 +101,33 @@ for (const inject of ['skip-tlbi', 'early-sync', 'wrong-vmid', 'early-free'] sat
         ['smmu1'],
       );
   });
+
+const ATS_STORIES: readonly (readonly [Injection, RegExp])[] = [
+  ['skip-atc-inv', /^no CMD_ATC_INV was issued for stream 0x[0-9a-f]+$/],
+  ['atc-before-tlbi', /^CMD_ATC_INV was consumed before the SYNC of the TLBI had completed: /],
+];
+for (const [inject, why] of ATS_STORIES)
+  test.serial(
+    `stress: --inject ${inject} on one SMMU with ATS is caught by R2, with its story`,
+    async (t) => {
+      t.log(`seed ${SEED}`);
+      const result = await run({ inject, durationS: 30 });
+      t.deepEqual(result.deaths, []);
+      const told = result.violations.find(({ rule, details }) => rule === 'R2' && why.test(details.at(-1)!));
+      t.truthy(told, JSON.stringify(result.violations.slice(0, 3), null, 1));
+      t.is(told!.iommu, 'smmu3');
+      t.truthy(told!.device);
+      t.regex(told!.stream!, /^0x[0-9a-f]+$/);
+      t.regex(told!.iova!, /^0x[0-9a-f]+$/);
+      t.regex(told!.walk!, /served by the device's ATC, made by walk \d+ /);
+      t.regex(told!.invalidation!, /CMD_TLBI_|guest \d+ invalidated/);
+      t.regex(told!.sync!, /CMD_SYNC/);
+      t.deepEqual(
+        [...new Set(result.violations.filter(({ device }) => device).map(({ iommu }) => iommu))],
+        ['smmu3'],
+      );
+    },
+  );
 
 test.serial('stress: a machine that is kept is the one that failed', async (t) => {
   const images: Uint8Array[] = [];

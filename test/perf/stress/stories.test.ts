@@ -1,5 +1,6 @@
 import test from 'ava';
-import { Checker } from '../../../perf/stress/checker/checker.js';
+import { type AtcFacts, inferAtc } from '../../../perf/stress/checker/atc-inference.js';
+import { atcsOf, Checker } from '../../../perf/stress/checker/checker.js';
 import { commandText, covers, tlbiOf } from '../../../perf/stress/checker/consumed-command.js';
 import { type Facts, type InvalidationFacts, infer } from '../../../perf/stress/checker/inference.js';
 import { Shadow } from '../../../perf/stress/checker/shadow.js';
@@ -152,14 +153,14 @@ test('infer: freed before the SYNC had completed', (t) => {
 });
 
 /** One device, a block of 2 MiB mapped and used, unmapped with a bug in the machine, and used again. */
-function told(bug: 'skipTlbi' | 'wrongVmid' | 'earlyFree') {
+function told(bug: 'skipTlbi' | 'wrongVmid' | 'earlyFree' | 'skipAtcInv', ats = false) {
   let checker: Checker | undefined;
   let shadow: Shadow | undefined;
   const machine = createMachine(
     {
       memory: '64MiB',
       iommus: [{ name: 'smmu0', model: 'smmuv3', iotlbEntries: 256 }],
-      devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0' }],
+      devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', ats }],
       trace: true,
       bugs: { iommu: 0, [bug]: true },
     },
@@ -169,7 +170,7 @@ function told(bug: 'skipTlbi' | 'wrongVmid' | 'earlyFree') {
         memory.allocRegion(StressLayout, 'stress');
         shadow = new Shadow(memory);
         const iommus = config.iommus.map(({ name, iotlbEntries }, index) => ({ name, index, iotlbEntries }));
-        checker = new Checker(memory, kernel, shadow, iommus);
+        checker = new Checker(memory, kernel, shadow, iommus, atcsOf(config.devices));
         return { observer: checker };
       },
     },
@@ -232,4 +233,67 @@ test('story: a frame freed before its invalidation', (t) => {
   t.is(second, 0);
   const seen = stories.find(({ rule }) => rule === 'R7');
   t.is(seen?.details.at(-1), 'the frame was freed before the SYNC had completed');
+});
+
+test('story: an ATC that was not invalidated, told by the core, by the DMA and by the canary', (t) => {
+  const { first, second, label, stories } = told('skipAtcInv', true);
+  t.deepEqual([first, second], [1, 1]);
+  t.deepEqual(
+    stories.map(({ rule }) => rule),
+    ['R2', 'R2', 'R1'],
+  );
+  const [dma, kept] = stories;
+  for (const story of [dma!, kept!]) {
+    t.like(story, { device: label, iommu: 'smmu0', stream: '0x100' });
+    t.regex(
+      story.walk!,
+      /^4 KiB translation served by the device's ATC, made by walk \d+ at tick \d+: stream 0x100 /,
+    );
+    t.regex(story.invalidation!, /CMD_TLBI_NH_VA with tag \d+ to smmu0, issued after tick \d+$/);
+    t.regex(story.sync!, /^CMD_SYNC at index \d+ /);
+    t.is(story.details.at(-1), 'no CMD_ATC_INV was issued for stream 0x100');
+  }
+  t.regex(dma!.summary, /^DMA write reached frame 0x[0-9a-f]+ after an unmap had freed it$/);
+  t.regex(kept!.summary, /while the ATC of 0000:01:00\.0 still held 0x403000 -> 0x[0-9a-f]+ \(4 KiB\)$/);
+});
+
+test('story: where the IOTLB is to blame, the ATC that asked it is not', (t) => {
+  const { stories } = told('skipTlbi', true);
+  const atc = stories.filter(({ rule }) => rule === 'R2');
+  t.deepEqual(atc, []);
+  t.true(
+    stories.some(({ details }) => details.at(-1) === 'smmu0 consumed the invalidation but kept the entry'),
+  );
+});
+
+/** TLBI at 11, its SYNC complete at 13; ATC_INV at 21. */
+function atcFacts(over: Partial<AtcFacts> = {}, atcTick = 21, stream = 0x300): AtcFacts {
+  const invalidation = facts().invalidation!;
+  const atc = {
+    ...invalidation,
+    consumed: [{ opcode: 0x40, words: [0x40, stream, 52, 0], seq: 3, index: 2, tick: atcTick }],
+  };
+  return { iommu: 'smmu1', sid: 0x300, tlbi: invalidation, atc, walkTick: 5, ...over };
+}
+
+test('infer: an ATC invalidation that was left out, came first, or did not do its work', (t) => {
+  const first = /^CMD_ATC_INV was consumed before the SYNC of the TLBI had completed: /;
+  t.is(inferAtc(atcFacts({ atc: null })), 'no CMD_ATC_INV was issued for stream 0x300');
+  t.regex(inferAtc(atcFacts({}, 10))!, first);
+  t.regex(inferAtc(atcFacts({}, 12))!, first);
+  t.regex(inferAtc(atcFacts())!, /^smmu1 consumed CMD_ATC_INV after the TLBI, but the ATC has a translation/);
+  t.is(inferAtc(atcFacts({ walkTick: 22 })), null);
+  t.is(inferAtc(atcFacts({ walkTick: null })), null);
+  t.is(inferAtc(atcFacts({ tlbi: null })), null);
+  t.is(inferAtc(atcFacts({}, 21, 0x400)), null);
+});
+
+test('infer: a guest’s TLBI and ATC_INV are one invalidation', (t) => {
+  const { tlbi, atc } = atcFacts();
+  const both = { ...tlbi!, consumed: [...tlbi!.consumed, ...atc!.consumed] };
+  t.is(inferAtc(atcFacts({ tlbi, atc: tlbi })), 'no CMD_ATC_INV was issued for stream 0x300');
+  t.regex(inferAtc(atcFacts({ tlbi: both, atc: both }))!, /older$/);
+  const early = { ...tlbi!, consumed: [...atcFacts({}, 10).atc!.consumed, ...tlbi!.consumed] };
+  t.regex(inferAtc(atcFacts({ tlbi: early, atc: early }))!, /^CMD_ATC_INV was consumed before/);
+  t.is(inferAtc(atcFacts({ tlbi: { ...tlbi!, consumed: [] }, atc: { ...tlbi!, consumed: [] } })), null);
 });
