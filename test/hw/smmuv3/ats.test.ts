@@ -410,6 +410,38 @@ test('atc_inv: skipAtcInv, the deliberate fault, leaves stale entries', (t) => {
   t.is(f.dma(0x1000n).source, ATC);
 });
 
+test('ats: a checker finds the entries of an ATC by frame and by page, while its device would use them', (t) => {
+  const { f } = streams();
+  const { kernel } = f;
+  const port = f.ports[0]!;
+  const byFrame = (pfn: number, pages = 1) => kernel.atcFindPa(port, pfn, pages);
+  t.is(byFrame(0, 2 ** 40), null);
+  const { fillSeq } = f.dma(0x1000n);
+  f.dma(0x40_3000n);
+  t.like(byFrame(0x8_0800), { page: 1, pfn: 0x8_0800, sizeLg2: 12, fillSeq });
+  t.like(byFrame(0x8_0803), { page: 0x403, pfn: 0x8_0803, sizeLg2: 21 });
+  t.like(byFrame(0x8_0801, 8), { page: 0x403 });
+  t.is(byFrame(0x8_0801, 2), null);
+  t.is(byFrame(0x8_0801, 0), null);
+  t.like(kernel.atcFindPage(port, 0x400, 4), { pfn: 0x8_0803 });
+  t.is(kernel.atcFindPage(port, 0x404, 4), null);
+  const first = kernel.atcFindPage(port, 0, 2 ** 52)!;
+  const second = kernel.atcFindPage(port, 0, 2 ** 52, first.index + 1)!;
+  t.deepEqual([first.page, second.page].sort(), [0x403, 1].sort());
+  t.is(kernel.atcFindPage(port, 0, 2 ** 52, second.index + 1), null);
+  // Switched off, and on again: the next batch begins with an empty ATC, though the entries are there still.
+  const control = port + at.atsControl;
+  f.memory.words.add(control, 1);
+  t.is(byFrame(0x8_0800), null);
+  f.memory.words.add(control, 1);
+  t.is(byFrame(0x8_0800), null);
+  f.dma(0x1000n);
+  t.like(byFrame(0x8_0800), { page: 1 });
+  t.is(byFrame(0x8_0803), null);
+  f.command(S.atcInv(3, 0x1000n, 0), S.sync());
+  t.is(byFrame(0x8_0800), null);
+});
+
 test('ats: an ATC of garbage is the device’s own trouble: nothing outside the port changes', (t) => {
   const { f } = streams();
   const port = f.ports[0]!;
