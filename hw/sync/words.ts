@@ -24,7 +24,7 @@ export class Words {
   readonly #i64: BigInt64Array;
 
   constructor(buffer: SharedArrayBuffer) {
-    this.#i32 = new Int32Array(buffer, 0, buffer.byteLength >>> 2);
+    this.#i32 = new Int32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
     this.#i64 = new BigInt64Array(buffer, 0, Math.floor(buffer.byteLength / 8));
   }
 

@@ -13,6 +13,16 @@ test('create: RAM begins at a 2 MiB boundary behind the control regions', (t) =>
   t.is(ram.basePa, 0x8000_0000);
 });
 
+test('create: a memory of 4 GiB is usable to its last word', (t) => {
+  const controlBytes = MIB;
+  const { words, buffer } = MachineMemory.create({ ramBytes: 2 ** 32 - 2 * MIB, controlBytes });
+  t.is(buffer.byteLength, 2 ** 32);
+  words.store(2 ** 32 - 4, 7);
+  t.is(words.load(2 ** 32 - 4), 7);
+  words.store64(2 ** 32 - 8, 9n);
+  t.is(words.load64(2 ** 32 - 8), 9n);
+});
+
 test('create: sizes that make no sense are refused', (t) => {
   for (const ramBytes of [0, -2 * MIB, MIB, 2.5, Number.NaN, 2 ** 53])
     t.throws(() => MachineMemory.create({ ramBytes }), { instanceOf: RangeError }, `${ramBytes}`);
