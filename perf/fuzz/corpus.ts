@@ -3,7 +3,7 @@
  * of JSON lines, an input a line, its words in hexadecimal; a file that another version wrote is read as far as
  * it makes sense, because an input is only a starting point.
  */
-import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { OP_WORDS } from './target.js';
 
@@ -67,10 +67,9 @@ export function loadCorpus(folder: string, target: string): Uint32Array[] {
   return inputs;
 }
 
-/** Appends inputs to a target's file, creating both folder and file. */
+/** Appends inputs to a target's file; the folder is there (report/folder.ts). */
 export function saveCorpus(folder: string, target: string, inputs: readonly Uint32Array[]): void {
   if (inputs.length === 0) return;
-  mkdirSync(folder, { recursive: true });
   appendFileSync(fileOf(folder, target), `${inputs.map(formatInput).join('\n')}\n`);
 }
 

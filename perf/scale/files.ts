@@ -1,6 +1,6 @@
 /** What a sweep leaves behind: scale.json, scale.csv (a line a measurement) and scale.html with the plots. */
-import { accessSync, constants, existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { ScaleData } from '../report/scale-data.js';
 import { renderScaleHtml } from '../report/scale-page.js';
 
@@ -41,24 +41,6 @@ export function scaleCsv({ points }: ScaleData): string {
     ),
   );
   return `${[COLUMNS.join(','), ...lines].join('\n')}\n`;
-}
-
-/** Makes the folder. @returns why nothing could be written there, or null */
-export function folderProblem(folder: string): string | null {
-  try {
-    makeFolder(resolve(folder));
-    accessSync(folder, constants.W_OK);
-    return null;
-  } catch (error) {
-    return (error as Error).message;
-  }
-}
-
-/** One level at a time: Node's own recursion never ends where the system lets nobody make a folder (/proc). */
-function makeFolder(folder: string): void {
-  if (existsSync(folder)) return;
-  makeFolder(dirname(folder));
-  mkdirSync(folder);
 }
 
 /** @returns the paths */

@@ -1,4 +1,5 @@
 /** `iommufd chaos`: ends threads of stress runs at random moments, and sees whether each run survives it. */
+import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { CHAOS_KINDS, type ChaosRun, runChaos } from '../../perf/chaos/run.js';
 import { OptionError } from '../../perf/stress/option-error.js';
@@ -37,7 +38,7 @@ export function addChaos(program: Command, around: Surroundings, done: (code: nu
 async function chaos(flags: Flags, around: Surroundings): Promise<number> {
   const seed = flags.seed === undefined ? Date.now() >>> 0 : wholeOption('seed', flags.seed, 0, 2 ** 32 - 1);
   const count = wholeOption('count', flags.count, 1, 1e6);
-  const command = [process.execPath, new URL('../iommufd.js', import.meta.url).pathname, 'stress'];
+  const command = [process.execPath, fileURLToPath(new URL('../iommufd.js', import.meta.url)), 'stress'];
   around.stderr.write(`seed ${seed}\n`);
   const runs = await runChaos(
     { count, seed, kinds: kindsOf(flags.kinds), command },

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
 import { formatInput, parseInput } from '../../perf/fuzz/corpus.js';
 import { type FuzzFailure, type FuzzResult, TARGET_NAMES, type TargetName } from '../../perf/fuzz/types.js';
+import { folderProblem } from '../../perf/report/folder.js';
 import { OptionError } from '../../perf/stress/option-error.js';
 import { EXIT_CLEAN, EXIT_FOUND, type Surroundings } from '../surroundings.js';
 import { usageError, wholeOption } from './usage.js';
@@ -54,6 +55,8 @@ async function fuzz(flags: Flags, around: Surroundings): Promise<number> {
     corpus: flags.corpus === false ? null : flags.corpus,
     jobs: wholeOption('jobs', flags.jobs, 1, 64),
   };
+  const problem = options.corpus === null ? null : folderProblem(options.corpus);
+  if (problem !== null) throw new OptionError('corpus', problem);
   const { runFuzz } = await import('../../perf/fuzz/run.js');
   around.stderr.write(`seed ${options.seed}\n`);
   let said = 0;
@@ -69,19 +72,21 @@ async function fuzz(flags: Flags, around: Surroundings): Promise<number> {
     },
     around.signal,
   );
-  const files = result.failures.map(keep);
+  const files = result.failures.map((failure) => keep(failure, around));
   around.stdout.write(flags.json ? `${JSON.stringify(plain(result, files))}\n` : render(result, files));
   return result.failures.length === 0 ? EXIT_CLEAN : EXIT_FOUND;
 }
 
-/** @returns the file a failure was written to */
-function keep(failure: FuzzFailure): string {
+/** @returns the file a failure was written to; one that cannot be is told whole */
+function keep(failure: FuzzFailure, around: Surroundings): string {
   const file = `fuzz-${failure.target}-${failure.seed}.json`;
   const { target, seed, message } = failure;
-  writeFileSync(
-    file,
-    `${JSON.stringify({ target, seed, message, ops: JSON.parse(formatInput(failure.ops)) }, null, 1)}\n`,
-  );
+  const text = `${JSON.stringify({ target, seed, message, ops: JSON.parse(formatInput(failure.ops)) }, null, 1)}\n`;
+  try {
+    writeFileSync(file, text);
+  } catch (error) {
+    around.stderr.write(`iommufd fuzz: ${file}: not written: ${(error as Error).message}\n${text}`);
+  }
   return file;
 }
 

@@ -1,9 +1,11 @@
 /** `iommufd scale`: what more SMMUs, devices, guests, queues and shared stage 2 cost, point by point. */
+
 import { type Command, InvalidArgumentError } from 'commander';
+import { folderProblem } from '../../perf/report/folder.js';
 import type { ScaleData, ScaleParams } from '../../perf/report/scale-data.js';
 import { spreadOf } from '../../perf/report/scale-page.js';
 import { compact, micros } from '../../perf/report/units.js';
-import { folderProblem, writeScaleFiles } from '../../perf/scale/files.js';
+import { writeScaleFiles } from '../../perf/scale/files.js';
 import { SCALE_DEFAULTS, type ScaleInput, scaleOptions } from '../../perf/scale/options.js';
 import { OptionError } from '../../perf/stress/option-error.js';
 import { EXIT_CLEAN, EXIT_FOUND, type Surroundings } from '../surroundings.js';

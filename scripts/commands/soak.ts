@@ -1,7 +1,8 @@
 /** `iommufd soak`: stress for an hour, machine after machine, with an eye on what the process holds. */
-import { writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
+import { reportProblem, writeWhole } from '../../perf/report/report-json.js';
 import type { SoakSegment } from '../../perf/soak/run.js';
+import { OptionError } from '../../perf/stress/option-error.js';
 import { stressOptions } from '../../perf/stress/options.js';
 import { PRESET_NAMES } from '../../perf/stress/presets.js';
 import { EXIT_CLEAN, EXIT_FOUND, type Surroundings } from '../surroundings.js';
@@ -44,6 +45,8 @@ async function soak(flags: Flags, around: Surroundings): Promise<number> {
   const segmentS = wholeOption('segment', flags.segment, 1, week);
   const first = stressOptions({ topology: PRESET_NAMES[0]!, seed: flags.seed });
   const runs = PRESET_NAMES.map((topology) => stressOptions({ topology, seed: first.seed }));
+  const problem = flags.report === false ? null : reportProblem(flags.report);
+  if (problem !== null) throw new OptionError('report', problem);
   const { runSoak } = await import('../../perf/soak/run.js');
   around.stderr.write(`seed ${first.seed}\n`);
   const result = await runSoak(
@@ -51,7 +54,8 @@ async function soak(flags: Flags, around: Surroundings): Promise<number> {
     (segment, atS) => void (flags.json || around.stdout.write(`${line(segment, atS)}\n`)),
     around.signal,
   );
-  if (flags.report !== false) writeFileSync(flags.report, `${JSON.stringify(result, null, 1)}\n`);
+  const unwritten = flags.report === false ? null : notWritten(flags.report, result);
+  if (unwritten !== null) around.stderr.write(`iommufd soak: --report: not written: ${unwritten}\n`);
   if (flags.json) around.stdout.write(`${JSON.stringify(result)}\n`);
   else {
     for (const problem of result.problems) around.stdout.write(`${problem}\n`);
@@ -59,7 +63,17 @@ async function soak(flags: Flags, around: Surroundings): Promise<number> {
       `${result.segments.length} runs, ${result.checks} checks, ${result.problems.length} problems\n`,
     );
   }
-  return result.problems.length === 0 ? EXIT_CLEAN : EXIT_FOUND;
+  return result.problems.length === 0 && unwritten === null ? EXIT_CLEAN : EXIT_FOUND;
+}
+
+/** @returns why the readings could not be written; an hour of them is told all the same */
+function notWritten(file: string, result: unknown): string | null {
+  try {
+    writeWhole(file, `${JSON.stringify(result, null, 1)}\n`);
+    return null;
+  } catch (error) {
+    return (error as Error).message;
+  }
 }
 
 function line({ topology, checks, violations, after }: SoakSegment, atS: number): string {

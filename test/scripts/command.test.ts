@@ -45,3 +45,19 @@ full('command: a stdout that is full is one line on stderr and exit code 1', (t)
   t.regex(stderr, /^iommufd: stdout: ENOSPC: .*\n$/);
   t.is(status, 1);
 });
+
+const proc = existsSync('/proc/self') ? test : test.skip;
+proc('command: a place that takes no results is wrong usage, told before the work', (t) => {
+  for (const [args, told] of [
+    [['fuzz', '--count', '1000', '--corpus', '/proc/nowhere'], /--corpus: .*nowhere/],
+    [['fuzz', '--count', '1000', '--corpus', command], /--corpus: .*is not a folder/],
+    [['soak', '--duration', '600', '--report', '/nowhere/soak.json'], /--report: there is no directory/],
+    [['scale', '--out', command], /--out: .*is not a folder/],
+  ] as const) {
+    const { status, stdout, stderr } = run(...args);
+    t.is(status, 2, stderr);
+    t.is(stdout, '');
+    t.regex(stderr, told);
+    t.notRegex(stderr, / {4}at /);
+  }
+});

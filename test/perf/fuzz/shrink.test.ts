@@ -93,9 +93,9 @@ test('corpus: an outcome is new once; a file keeps inputs, and damaged lines are
   try {
     t.deepEqual(loadCorpus(folder, 'unit'), []);
     const inputs = [numbered(1, 2), numbered(0xffff_ffff)];
-    saveCorpus(join(folder, 'deep'), 'unit', inputs);
-    saveCorpus(join(folder, 'deep'), 'unit', [numbered(3)]);
-    t.deepEqual(loadCorpus(join(folder, 'deep'), 'unit').map(valuesOf), [[1, 2], [0xffff_ffff], [3]]);
+    saveCorpus(folder, 'unit', inputs);
+    saveCorpus(folder, 'unit', [numbered(3)]);
+    t.deepEqual(loadCorpus(folder, 'unit').map(valuesOf), [[1, 2], [0xffff_ffff], [3]]);
     writeFileSync(
       join(folder, 'guest.jsonl'),
       `nonsense\n"1 2 3"\n${formatInput(numbered(9))}\n"100000000 1 1 1 1 1"\n`,

@@ -2,8 +2,9 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { folderProblem } from '../../../perf/report/folder.js';
 import type { ScaleData, ScaleParams } from '../../../perf/report/scale-data.js';
-import { folderProblem, scaleCsv, writeScaleFiles } from '../../../perf/scale/files.js';
+import { scaleCsv, writeScaleFiles } from '../../../perf/scale/files.js';
 
 const params: ScaleParams = {
   psmmus: 2,
@@ -59,4 +60,5 @@ test('files: CSV, JSON and a page, in a folder that is made', (t) => {
   t.deepEqual(JSON.parse(readFileSync(paths[1]!, 'utf8')), data);
   t.regex(readFileSync(paths[2]!, 'utf8'), /^<!doctype html>/i);
   t.regex(folderProblem('/proc/nowhere')!, /nowhere/);
+  t.regex(folderProblem(paths[0]!)!, /is not a folder/);
 });
