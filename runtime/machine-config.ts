@@ -48,7 +48,7 @@ const iommuSchema = keyed({
   name: z.string().min(1),
   model: z.enum(MODELS, {
     error: ({ input }) =>
-      `'${String(input)}' is none of the models ${MODELS.join(', ')}, of which only 'smmuv3' is modelled`,
+      `${typeof input === 'string' ? `'${input}'` : `of type ${typeof input}, which`} is none of the models ${MODELS.join(', ')}, of which only 'smmuv3' is modelled`,
   }),
   /** IOTLB entries, a power of two. */
   iotlbEntries: z.number().int().min(16).max(65536).default(2048),

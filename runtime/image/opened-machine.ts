@@ -11,6 +11,7 @@ import { readFileSync } from 'node:fs';
 import { ATC_BYTES, ATC_ENTRIES, PortLayout } from '../../hw/iotlb/port-layout.js';
 import { contextsLayout, iotlbLayout, UnitLayout } from '../../hw/iotlb/unit-layout.js';
 import type { Kernel } from '../../hw/kernel/kernel.js';
+import { requireBytes } from '../../hw/memory/bytes-argument.js';
 import { FrameAllocator } from '../../hw/memory/frame-allocator.js';
 import { framesLayout } from '../../hw/memory/frames-layout.js';
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
@@ -139,10 +140,13 @@ export class OpenedMachine {
 /**
  * Opens what Machine.saveImage() or saveToFile() wrote.
  * @param source  the image, or the path of a file
- * @throws ImageError naming the field that makes no sense, before any memory is made
+ * @throws ImageError naming the field that makes no sense, before any memory is made | TypeError a source that is
+ *         neither | what fs.readFileSync throws
  */
 export function openImage(source: Uint8Array | string, options: OpenImageOptions = {}): OpenedMachine {
-  return new OpenedMachine(typeof source === 'string' ? readFileSync(source) : source, options);
+  if (typeof source === 'string') return new OpenedMachine(readFileSync(source), options);
+  requireBytes(source, 'source, unless it is a path,');
+  return new OpenedMachine(source, options);
 }
 
 /** A configuration as createMachine takes it, from one that was checked. */

@@ -51,6 +51,12 @@ const wrong: [string, unknown, string, RegExp][] = [
     /'smmuv2' is none of the models smmuv3, amd, vtd, of which only 'smmuv3' is modelled/,
   ],
   [
+    'a model that cannot even be printed',
+    { ...good, iommus: [{ name: 'a', model: Object.create(null) }] },
+    'iommus[0].model',
+    /of type object, which is none of the models/,
+  ],
+  [
     'a model that is not there yet',
     {
       ...good,

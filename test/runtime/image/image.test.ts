@@ -166,6 +166,11 @@ function withHeader(image: Uint8Array, edit: (header: never) => void): Uint8Arra
   });
 }
 
+test('image: a source that is neither bytes nor a path is refused as such', (t) => {
+  for (const source of [null, undefined, 3, {}, new ArrayBuffer(64), new Uint16Array(64)])
+    t.throws(() => openImage(source as unknown as Uint8Array), { instanceOf: TypeError, message: /source/ });
+});
+
 test('image: whatever is wrong with a file is told by the name of its field', (t) => {
   const { machine } = attached();
   const image = machine.saveImage();
