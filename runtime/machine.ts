@@ -211,10 +211,13 @@ export class Machine {
    * @returns whether there was anything
    */
   poll(): boolean {
-    let any = this.settle();
+    const any = this.settle();
     this.#tellInterrupts();
-    for (const { instance } of this.iommus) any = instance.poll() || any;
-    return any;
+    let served = false;
+    for (const { instance } of this.iommus) served = instance.poll() || served;
+    // Devices are answered by commands: inline, they are carried out before this returns.
+    if (served) this.settle();
+    return any || served;
   }
 
   /**
@@ -244,8 +247,10 @@ export class Machine {
    * however often it fired. It is told by poll(), before the driver serves what raised it; a line that fires twice
    * in between fired once. MSIs are writes into the machine's memory, as on hardware.
    * @returns takes the listener away again
+   * @throws TypeError it is no function
    */
   onInterrupt(listener: InterruptListener): () => void {
+    if (typeof listener !== 'function') throw new TypeError('onInterrupt: the listener must be a function');
     if (this.#interrupted.size === 0) for (const lines of this.#lines) lines.take();
     this.#interrupted.add(listener);
     return () => this.#interrupted.delete(listener);

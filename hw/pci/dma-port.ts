@@ -73,7 +73,7 @@ export class DmaPort {
   readonly streamId: number;
   /** The device's ATS capability. */
   readonly ats: AtsControl;
-  /** False on the thread that answers stalls: it would wait for itself. */
+  /** False on the thread that answers stalls and page requests: it would wait for itself. */
   waitsForStalls = true;
   readonly #pages: PageRequester;
   readonly #env: SyncEnv;
@@ -196,13 +196,18 @@ export class DmaPort {
     return this.#pages.response(group);
   }
 
-  /** The same, after waiting for it. @param timeoutNs  then it is 'waiting' still */
+  /**
+   * The same, after waiting for it. On the thread that answers (poll()) it waits for the hardware alone.
+   * @param timeoutNs  then it is 'waiting' still
+   */
   awaitPageResponse(group: number, timeoutNs = NEVER): PageResponse {
     let response: PageResponse = 'waiting';
-    this.#await(() => {
+    const answered = (): boolean => {
       response = this.#pages.response(group);
       return response !== 'waiting';
-    }, timeoutNs);
+    };
+    if (this.#mayWait) this.#await(answered, timeoutNs);
+    else while (!answered() && this.#env.relax?.() === true);
     return response;
   }
 
@@ -272,7 +277,7 @@ export class DmaPort {
         if (stalled.size === 0) break;
         pieces = [];
         this.#stalled = [...stalled.keys()];
-        if (!this.waitsForStalls || !this.#env.canPark || this.#env.relax !== undefined) return XLAT_STALLED;
+        if (!this.#mayWait) return XLAT_STALLED;
         for (const [stag, piece] of stalled) {
           const verdict = this.#awaitVerdict(stag);
           if (verdict === VERDICT_ABORT) return XLAT_ABORT;
@@ -309,6 +314,11 @@ export class DmaPort {
     }
     this.end();
     return failed;
+  }
+
+  /** Software that answers runs on another thread, and this one may sleep. */
+  get #mayWait(): boolean {
+    return this.waitsForStalls && this.#env.canPark && this.#env.relax === undefined;
   }
 
   /** @throws PortDeadError when the pIOMMU is gone: nobody decides any more */

@@ -25,6 +25,7 @@ import {
   PRG_SUCCESS,
   PRG_WAITING,
 } from '../iotlb/port-layout.js';
+import { requireAddress } from '../memory/bytes-argument.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 
 export interface PageRequest {
@@ -62,10 +63,12 @@ export class PageRequester {
    * Puts a request on its way; the caller rings the unit's doorbell.
    * @returns 0 | -EOPNOTSUPP the device makes no page requests | -EBUSY too many on their way, or too many groups
    *          waiting, or the group's last answer was not taken
-   * @throws RangeError for a group or a PASID out of range
+   * @throws RangeError for a group or a PASID out of range | TypeError an iova that is no bigint; nothing is then sent
    */
   request(request: PageRequest): number {
-    const { group, pasid } = request;
+    const { group, iova } = request;
+    requireAddress(iova, 'iova');
+    const ssid = ssidOf(request.pasid);
     if (!(Number.isInteger(group) && group >= 0 && group <= PRG_INDEX_MASK))
       throw new RangeError(`group is ${group}, not in 0..${PRG_INDEX_MASK}`);
     if (!this.#capable()) return -EOPNOTSUPP;
@@ -76,23 +79,28 @@ export class PageRequester {
     if ((words.load(slot) & PRG_STATE_MASK) !== PRG_WAITING)
       words.store(slot, PRG_WAITING | (group << PRG_INDEX_SHIFT));
     this.#push(
-      request.iova,
+      iova,
       ((request.read ?? true) ? PPR_READ : 0) |
         (request.write ? PPR_WRITE : 0) |
         (request.execute ? PPR_EXECUTE : 0) |
         (request.privileged ? PPR_PRIVILEGED : 0) |
         ((request.last ?? true) ? PPR_LAST : 0),
-      ssidOf(pasid),
+      ssid,
       group,
     );
     return 0;
   }
 
-  /** A Stop Marker: no request of this PASID follows. Nobody answers it. @returns as request */
+  /**
+   * A Stop Marker: no request of this PASID follows. Nobody answers it.
+   * @returns as request
+   * @throws RangeError for a PASID out of range, or none: without one it would be a request
+   */
   stop(pasid: number): number {
+    const ssid = requirePasid(pasid);
     if (!this.#capable()) return -EOPNOTSUPP;
     if (this.#full()) return -EBUSY;
-    this.#push(0n, PPR_LAST, ssidOf(pasid), 0);
+    this.#push(0n, PPR_LAST, ssid, 0);
     return 0;
   }
 
@@ -164,7 +172,10 @@ const PASID_BITS = 20;
 
 /** @throws RangeError for a PASID of more than 20 bits */
 export function ssidOf(pasid: number | undefined): number {
-  if (pasid === undefined) return NO_SSID;
+  return pasid === undefined ? NO_SSID : requirePasid(pasid);
+}
+
+function requirePasid(pasid: number): number {
   if (!(Number.isInteger(pasid) && pasid >= 0 && pasid < 2 ** PASID_BITS))
     throw new RangeError(`pasid is ${pasid}, not in 0..${2 ** PASID_BITS - 1}`);
   return pasid;
