@@ -153,11 +153,13 @@ export class FindingStories {
     const facts = note === undefined ? null : evidence.ofNote(note);
     const fillSeq = record < 0 ? 0 : u32[record + V.fillSeq]!;
     const walk = writer === undefined ? null : evidence.walk(writer.iommu, fillSeq);
-    const inference = infer({
-      iommu: evidence.iommus[iommu] ?? ANY_IOMMU,
+    const walkTick = walk?.tick ?? null;
+    const name = evidence.iommus[iommu] ?? ANY_IOMMU;
+    const byTlb = infer({
+      iommu: name,
       invalidation: facts,
       entry: writer === undefined ? null : this.#checker.entryOf(writer.iommu, fillSeq),
-      walkTick: walk?.tick ?? null,
+      walkTick,
       freedTick: unmap?.freedTick ?? null,
       use:
         writer === undefined
@@ -169,6 +171,11 @@ export class FindingStories {
             },
       seenTick: null,
     });
+    const byAtc = writer !== undefined && u32[record + V.source] === XLAT_FROM_ATC;
+    const atcNote = byAtc ? atcNoteOf(notes, writer.iommu, writer.sid) : undefined;
+    const atc = atcNote === undefined ? null : evidence.ofNote(atcNote);
+    const inference =
+      byTlb ?? (byAtc ? inferAtc({ iommu: name, sid: writer.sid, tlbi: facts, atc, walkTick }) : null);
     return {
       rule: 'R1',
       summary: `the canary of dead frame ${pageHex(pfn)} was overwritten with ${hex(value >>> 0)}`,

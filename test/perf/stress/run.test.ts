@@ -31,11 +31,14 @@ const silent: StressListener = {
   death: () => undefined,
 };
 
+/** Where other programs have the processors, a guest that is just being set up takes a while to stop. */
+const PATIENT = { stopTimeoutMs: 15_000 };
+
 function run(
   over: Partial<StressOptions> = {},
   signal = new AbortController().signal,
 ): Promise<StressResult> {
-  return runStress(options(over), silent, signal);
+  return runStress(options(over), silent, signal, PATIENT);
 }
 
 test.serial('stress: a correct machine is clean, and every rule was really checked', async (t) => {
@@ -102,16 +105,17 @@ for (const inject of ['skip-tlbi', 'early-sync', 'wrong-vmid', 'early-free'] sat
       );
   });
 
-const ATS_STORIES: readonly (readonly [Injection, RegExp])[] = [
-  ['skip-atc-inv', /^no CMD_ATC_INV was issued for stream 0x[0-9a-f]+$/],
-  ['atc-before-tlbi', /^CMD_ATC_INV was consumed before the SYNC of the TLBI had completed: /],
+const GUESTS_ONLY = { nic: 0, nvme: 0, gpu: 0, guest: 1 };
+const ATS_STORIES: readonly (readonly [Injection, RegExp, Partial<StressOptions>])[] = [
+  ['skip-atc-inv', /^no CMD_ATC_INV was issued for stream 0x[0-9a-f]+$/, { mix: GUESTS_ONLY }],
+  ['atc-before-tlbi', /^CMD_ATC_INV was consumed before the SYNC of the TLBI had completed: /, {}],
 ];
-for (const [inject, why] of ATS_STORIES)
+for (const [inject, why, over] of ATS_STORIES)
   test.serial(
     `stress: --inject ${inject} on one SMMU with ATS is caught by R2, with its story`,
     async (t) => {
       t.log(`seed ${SEED}`);
-      const result = await run({ inject, durationS: 30 });
+      const result = await run({ inject, durationS: 30, ...over });
       t.deepEqual(result.deaths, []);
       const told = result.violations.find(({ rule, details }) => rule === 'R2' && why.test(details.at(-1)!));
       t.truthy(told, JSON.stringify(result.violations.slice(0, 3), null, 1));
@@ -149,7 +153,7 @@ test.serial('stress: aborting ends it early, cleanly, with results', async (t) =
   setTimeout(() => controller.abort(), 1500);
   const began = performance.now();
   const result = await run({ durationS: 60 }, controller.signal);
-  t.true(performance.now() - began < 20_000);
+  t.true(performance.now() - began < 40_000);
   t.true(result.interrupted);
   t.deepEqual(result.violations, []);
   t.deepEqual(result.deaths, []);

@@ -242,8 +242,8 @@ test('story: an ATC that was not invalidated, told by the core, by the DMA and b
     stories.map(({ rule }) => rule),
     ['R2', 'R2', 'R1'],
   );
-  const [dma, kept] = stories;
-  for (const story of [dma!, kept!]) {
+  const [dma, kept, canary] = stories;
+  for (const story of [dma!, kept!, canary!]) {
     t.like(story, { device: label, iommu: 'smmu0', stream: '0x100' });
     t.regex(
       story.walk!,
