@@ -98,8 +98,17 @@ export class DmaPort {
     this.#pages = new PageRequester(memory, this.#base);
   }
 
-  /** Describes transaction `slot` of the next batch: one page at most. @param iova bytes, as two 32-bit halves */
+  /**
+   * Describes transaction `slot` of the next batch: one page at most.
+   * @param slot  0 to PORT_BATCH - 1
+   * @param iovaLow  bytes, with iovaHigh: two 32-bit halves
+   * @param sid   a Requester ID is believed, as by a root port without ACS Source Validation
+   * @throws RangeError no such slot
+   */
   prepare(slot: number, iovaLow: number, iovaHigh: number, flags: number, sid: number, ssid: number): void {
+    // The next word is another region's.
+    if (!(slot >= 0 && slot < PORT_BATCH))
+      throw new RangeError(`slot is ${slot}, not in 0..${PORT_BATCH - 1}`);
     const word = this.#slots + slot * (XLAT_BYTES / 4);
     const { i32 } = this.#memory;
     i32[word + AT.iova / 4] = iovaLow;

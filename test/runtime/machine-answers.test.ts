@@ -73,6 +73,15 @@ test('stopPageRequests: without a PASID it would be a request, so it is refused'
   machine.close();
 });
 
+test('prepare: a slot that a batch does not have is refused, and nothing else is written', (t) => {
+  const { machine, port } = attached({});
+  const before = machine.memory.u8.slice(0, machine.memory.ram.linear);
+  for (const slot of [-1, 64, 65, 1e6, Number.NaN])
+    t.throws(() => port.prepare(slot, -1, -1, 0, port.streamId, 0), { instanceOf: RangeError }, `${slot}`);
+  t.true(Buffer.from(machine.memory.u8.buffer, 0, before.length).equals(before));
+  machine.close();
+});
+
 test('onInterrupt: what is no function is refused at once', (t) => {
   const { machine } = attached({});
   t.throws(() => machine.onInterrupt('x' as unknown as () => void), {
