@@ -1,6 +1,7 @@
 /** A mapping: a range of IOVA and the slice of user pages behind it. struct iopt_area. */
-import type { Span } from './ordered-spans.js';
+
 import type { IoptPages } from './pages.js';
+import type { Span } from './span-chunk.js';
 
 export interface IoptArea extends Span {
   /** Bytes into the first page of the slice. */

@@ -19,7 +19,8 @@ import {
   pageOf,
   U64_MAX,
 } from './area.js';
-import { OrderedSpans, type Span } from './ordered-spans.js';
+import { OrderedSpans } from './ordered-spans.js';
+import type { Span } from './span-chunk.js';
 
 export interface ReservedRange {
   readonly firstPage: number;

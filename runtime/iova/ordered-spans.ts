@@ -8,15 +8,7 @@
  * millions of spans costs a few cache misses more than one of a thousand. A position is (page, offset): a 64-bit
  * byte address is not exact as a Number, its page number is.
  */
-import { CHUNK_SPANS, SpanChunk } from './span-chunk.js';
-
-export interface Span {
-  readonly firstPage: number;
-  readonly firstOffset: number;
-  /** Inclusive. */
-  readonly lastPage: number;
-  readonly lastOffset: number;
-}
+import { CHUNK_SPANS, type Span, SpanChunk } from './span-chunk.js';
 
 const FIRST_CHUNKS = 4;
 

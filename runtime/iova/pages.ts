@@ -18,7 +18,8 @@
  */
 import { bug } from '../../hw/memory/bug.js';
 import { EFAULT } from '../../uapi/abi/errno.js';
-import { OrderedSpans, type Span } from './ordered-spans.js';
+import { OrderedSpans } from './ordered-spans.js';
+import type { Span } from './span-chunk.js';
 
 /** What pinning needs of user memory. */
 export interface PinnableMemory {

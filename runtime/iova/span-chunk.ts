@@ -8,7 +8,13 @@
  *
  * Several spans may begin on one page, at offsets that grow.
  */
-import type { Span } from './ordered-spans.js';
+export interface Span {
+  readonly firstPage: number;
+  readonly firstOffset: number;
+  /** Inclusive. */
+  readonly lastPage: number;
+  readonly lastOffset: number;
+}
 
 /** Spans of a full chunk. */
 export const CHUNK_SPANS = 256;

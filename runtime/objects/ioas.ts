@@ -25,7 +25,8 @@ import type { UcmdOf } from '../core/ucmd.js';
 import { IOMMU_READ, IOMMU_WRITE } from '../drivers/contract.js';
 import { offsetOf, type PagesSlice, pageOf, U64_MAX } from '../iova/area.js';
 import { IoPagetable } from '../iova/io-pagetable.js';
-import { OrderedSpans, type Span } from '../iova/ordered-spans.js';
+import { OrderedSpans } from '../iova/ordered-spans.js';
+import type { Span } from '../iova/span-chunk.js';
 import type { HwptPaging } from './hwpt.js';
 
 const MAP_FLAGS = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE;

@@ -1,5 +1,6 @@
 import test from 'ava';
-import { OrderedSpans, type Span } from '../../../runtime/iova/ordered-spans.js';
+import { OrderedSpans } from '../../../runtime/iova/ordered-spans.js';
+import type { Span } from '../../../runtime/iova/span-chunk.js';
 import { Random, SEED } from '../../kit/random.js';
 
 const span = (first: number, last: number): Span => ({
