@@ -284,8 +284,9 @@ export class Kernel {
   }
 
   /**
-   * The same for `n` consecutive Xlats of one stream. Addresses of tables are remembered within the batch, as
-   * a walk cache that ends with the call.
+   * The same for `n` consecutive Xlats of one stream, whose walks go in lockstep. Addresses of tables are
+   * remembered within the batch, as a walk cache that ends with the call. Answers are those of one by one, but
+   * a walk may read a descriptor before the hardware updates of those in front of it.
    * @returns how many faulted
    */
   translateBatch(unit: number, context: number, iotlb: number, firstXlat: number, n: number): number {

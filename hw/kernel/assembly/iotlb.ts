@@ -130,7 +130,11 @@ function isEmpty(entry: usize): bool {
   return (load<u32>(entry, IOTLB_ENTRY_PAGE) & u32(VALID)) == 0;
 }
 
-/** Inserts one translation, aligned down to its size. @returns its fillSeq, already taken from the unit */
+/**
+ * Inserts one translation, aligned down to its size.
+ * @param missed   `find` has just said that there is none of this page
+ * @param fillSeq  already taken from the unit
+ */
 export function fill(
   unit: usize,
   iotlb: usize,
@@ -141,6 +145,7 @@ export function fill(
   bits: u64,
   ipaPage: u32,
   fillSeq: u32,
+  missed: bool,
 ): void {
   const sizeBit = sizeLg2 - 12;
   const present = load<u32>(unit, UNIT_LEAF_SIZES);
@@ -155,10 +160,12 @@ export function fill(
   victim = select<usize>(set + 32, victim, isEmpty(set + 32));
   victim = select<usize>(set + 64, victim, isEmpty(set + 64));
   victim = select<usize>(set + 96, victim, isEmpty(set + 96));
-  victim = select<usize>(set, victim, matches(set, tag, key));
-  victim = select<usize>(set + 32, victim, matches(set + 32, tag, key));
-  victim = select<usize>(set + 64, victim, matches(set + 64, tag, key));
-  victim = select<usize>(set + 96, victim, matches(set + 96, tag, key));
+  if (!missed) {
+    victim = select<usize>(set, victim, matches(set, tag, key));
+    victim = select<usize>(set + 32, victim, matches(set + 32, tag, key));
+    victim = select<usize>(set + 64, victim, matches(set + 64, tag, key));
+    victim = select<usize>(set + 96, victim, matches(set + 96, tag, key));
+  }
   // An exchange-and-add, not a store: the plain stores below must not pass it.
   const seq = atomic.add<u32>(victim, 1, IOTLB_ENTRY_SEQ);
   schedulePoint();
@@ -189,7 +196,7 @@ export function iotlbFill(
   ipaPage: u32,
 ): u32 {
   const seq = nextFillSeq(unit);
-  fill(unit, iotlb, tag, u64(page), u64(pfn) << 12, sizeLg2, u64(bits), ipaPage, seq);
+  fill(unit, iotlb, tag, u64(page), u64(pfn) << 12, sizeLg2, u64(bits), ipaPage, seq, false);
   return seq;
 }
 

@@ -25,6 +25,8 @@ export const X: u32 = 16;
 export const PRIVILEGED: u32 = 32;
 /** Not unprivileged data of a regime with two privileges: the short rule for those does not do. */
 export const UNUSUAL: u32 = 64;
+/** An access of stage 2 that fetches a descriptor or a CD. */
+export const TABLE: u32 = 128;
 /** What of a `need` are permissions. */
 export const PERMISSIONS: u32 = R | W | X;
 

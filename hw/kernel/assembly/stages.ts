@@ -17,12 +17,26 @@
  * write permission in stage 2, where it may mark the table's own page. If the descriptor has changed meanwhile,
  * the walk starts again.
  *
- * Each stage is there twice. The quick one takes the 4 KiB granule and what is mostly the case, says no to the rest
- * and knows nothing of faults; the full one then starts again, and decides.
+ * What is mostly the case never comes here: short-walks.ts.
  *
  * Not modelled: LPA2 (DS: 52-bit addresses with 4 and 16 KiB granules, level -1, level-0 blocks), TTB1, small
  * tables (STT), block sizes that BBML would let alias, XNX, memory attributes (but Device memory, for S2PTW).
  */
+import {
+  AF,
+  addressOf,
+  alignRoot,
+  CONTIGUOUS,
+  dirtyByHardware,
+  firstBlockLevel,
+  fits,
+  groupLg2,
+  HA_HD_S1,
+  HA_HD_S2,
+  MEMATTR_HIGH,
+  NG,
+  S2_WRITE,
+} from './descriptors';
 import {
   CLASS_IN,
   CLASS_TTD,
@@ -30,10 +44,8 @@ import {
   CONTEXT_FLAG_OAS52,
   CONTEXT_FLAG_S1_AF_FAULT,
   CONTEXT_FLAG_S1_HA,
-  CONTEXT_FLAG_S1_HD,
   CONTEXT_FLAG_S2_AF_FAULT,
   CONTEXT_FLAG_S2_HA,
-  CONTEXT_FLAG_S2_HD,
   CONTEXT_FLAG_S2_PTW,
   CONTEXT_FLAGS,
   CONTEXT_S1_GRANULE_LG2,
@@ -56,7 +68,7 @@ import {
   XLAT_FAULT_TABLE_WRITE,
   XLAT_OK,
 } from './layout';
-import { ramBase, ramLastWord, ramLinear, ramWord, schedulePoint } from './machine';
+import { ramWord, schedulePoint } from './machine';
 import {
   AP_READ_ONLY,
   AP_TABLE_PRIVILEGED,
@@ -69,25 +81,19 @@ import {
   R,
   stage1Permissions,
   stage2Permissions,
+  TABLE,
   UNUSUAL,
   W,
 } from './permissions';
-
-/** Next-level table or output address in a descriptor, bits 47:12. */
-export const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
-export const AF: u64 = 1 << 10;
-const NG: u64 = 1 << 11;
-const DBM: u64 = 1 << 51;
-const CONTIGUOUS: u64 = 1 << 52;
-/** Bits 51:48 of an address, as a descriptor of a 64 KiB granule holds them. */
-const HIGH_ADDRESS: u64 = 0xf000;
-const HIGH_ADDRESS_SHIFT: u64 = 36;
-/** Stage 2: S2AP[1], and MemAttr[3:2], which is 0 for Device memory, with S2FWB or without. */
-const S2_WRITE: u64 = 1 << 7;
-const MEMATTR_HIGH: u64 = 3 << 4;
-
-/** An access of stage 2 that fetches a descriptor or a CD. */
-export const TABLE: u32 = 128;
+import {
+  knownPlace,
+  knownTable,
+  quickStage2,
+  rememberTable,
+  shortBits,
+  shortLg2,
+  shortPa,
+} from './short-walks';
 
 /** Descriptors that changed under an update, before the walk gives up with an external abort. */
 const UPDATE_TRIES: u32 = 1000;
@@ -106,55 +112,9 @@ export let outFetch: u64 = 0;
 
 let updateTries: u32 = 0;
 
-export function fits(address: u64, bits: u32): bool {
-  return bits >= 64 || address >> u64(bits) == 0;
-}
-
 /** To be called before the stages of one translation. */
 export function beginWalk(): void {
   updateTries = 0;
-}
-
-// What the short walks need of a context, worked out once a batch. The shift of the first level is 0 for a stage
-// that they do not serve: another granule, or a range that makes no sense.
-let quickFlags: u32 = 0;
-let quickShift1: u64 = 0;
-let quickShift2: u64 = 0;
-let quickLevel1: u32 = 0;
-let quickRoot1: u64 = 0;
-let quickRoot2: u64 = 0;
-let quickInput1: u32 = 0;
-let quickInput2: u32 = 0;
-/** Bits that no address of the stage's tables and leaves may have. */
-let quickBeyond1: u64 = 0;
-let quickBeyond2: u64 = 0;
-
-function quickShift(granuleLg2: u32, level: u32, inputBits: u32): u64 {
-  const shift: u32 = 39 - 9 * level;
-  return granuleLg2 == 12 && level <= 3 && inputBits > shift && inputBits <= 48 ? u64(shift) : 0;
-}
-
-function beyond(outputBits: u32): u64 {
-  return outputBits >= 48 ? 0 : ADDRESS & ~(((<u64>1) << u64(outputBits)) - 1);
-}
-
-/** To be called before the translations of one batch: nothing of the context may change until its end. */
-export function useContext(context: usize): void {
-  quickFlags = load<u32>(context, CONTEXT_FLAGS);
-  quickInput1 = load<u32>(context, CONTEXT_S1_INPUT_BITS);
-  quickInput2 = load<u32>(context, CONTEXT_S2_INPUT_BITS);
-  quickLevel1 = load<u32>(context, CONTEXT_S1_START_LEVEL);
-  quickShift1 = quickShift(load<u32>(context, CONTEXT_S1_GRANULE_LG2), quickLevel1, quickInput1);
-  quickShift2 = quickShift(
-    load<u32>(context, CONTEXT_S2_GRANULE_LG2),
-    load<u32>(context, CONTEXT_S2_START_LEVEL),
-    quickInput2,
-  );
-  quickRoot1 = alignRoot(load<u64>(context, CONTEXT_S1_ROOT), quickInput1, quickShift1);
-  quickRoot2 = alignRoot(load<u64>(context, CONTEXT_S2_ROOT), quickInput2, quickShift2);
-  quickBeyond1 = beyond(load<u32>(context, CONTEXT_S1_OUTPUT_BITS));
-  quickBeyond2 = beyond(load<u32>(context, CONTEXT_S2_OUTPUT_BITS));
-  forgetTables();
 }
 
 /** Sets what a fault reports. */
@@ -164,175 +124,10 @@ export function blame(fault: u32, level: u32, ipa: u64): void {
   outIpa = ipa;
 }
 
-/** A root is aligned to its own size, of which the low bits of the register are no part. */
-function alignRoot(root: u64, inputBits: u32, shift: u64): u64 {
-  const lg2 = u64(inputBits) - shift + 3;
-  return lg2 <= 4 ? root & ~0xf : root & ~(((<u64>1) << lg2) - 1);
-}
-
-/** @param wide  64 KiB granule of an SMMU with 52-bit addresses */
-function addressOf(descriptor: u64, wide: bool): u64 {
-  let address = descriptor & ADDRESS;
-  if (wide) address = (address & ~HIGH_ADDRESS) | ((descriptor & HIGH_ADDRESS) << HIGH_ADDRESS_SHIFT);
-  return address;
-}
-
-/** Highest level, as the smallest number, at which a block may stand. */
-function firstBlockLevel(granuleLg2: u32, wide: bool): u32 {
-  return granuleLg2 == 12 ? 1 : 2 - u32(wide);
-}
-
-/** Log2 of the size that a leaf with the contiguous bit stands for. */
-function groupLg2(
-  granuleLg2: u32,
-  level: u32,
-  leafLg2: u64,
-  base: u64,
-  input: u64,
-  inputBits: u32,
-  outputBits: u32,
-): u64 {
-  let more: u64;
-  if (granuleLg2 == 12) more = 4;
-  else if (granuleLg2 == 14) more = level == 3 ? 7 : 5;
-  else more = level == 1 ? 0 : 5;
-  const lg2 = leafLg2 + more;
-  const place = (((<u64>1) << more) - 1) << leafLg2;
-  return lg2 <= u64(min(inputBits, outputBits)) && ((base ^ input) & place) == 0 ? lg2 : leafLg2;
-}
-
 /** Hardware update of a descriptor. @returns whether it still was what the walk saw */
 function update(word: usize, descriptor: u64, updated: u64): bool {
   schedulePoint();
   return atomic.cmpxchg<u64>(word, descriptor, updated) == descriptor;
-}
-
-/** Log2 of the size of a leaf with the contiguous bit, 4 KiB granule. */
-function quickLg2(leaf: u64, shift: u64, input: u64, inputBits: u32, outputBits: u32, both: u32): u32 {
-  if (dirtyByHardware(quickFlags, leaf, both)) return u32(shift);
-  return u32(groupLg2(12, 1, shift, leaf & ADDRESS, input, inputBits, outputBits));
-}
-
-/**
- * Stage 2 with the 4 KiB granule, when all is as it mostly is.
- * @param need  R or W, and perhaps TABLE
- * @returns whether it came to an end that allows the access: sets what `stage2` does. If not, that one says why.
- */
-export function quickStage2(context: usize, ipa: u64, need: u32): bool {
-  let shift = quickShift2;
-  if (shift == 0 || ipa >> u64(quickInput2) != 0) return false;
-  const base = ramBase;
-  const last = ramLastWord;
-  const linear = <usize>ramLinear;
-  let offset = quickRoot2 + ((ipa >> shift) << 3) - base;
-  let seen: u64 = 0;
-  let descriptor: u64 = 0;
-  for (;;) {
-    if (offset > last) return false;
-    schedulePoint();
-    descriptor = atomic.load<u64>(linear + u32(offset));
-    if (((descriptor & 3) != 3) | (shift == 12)) break;
-    seen |= descriptor;
-    shift -= 9;
-    offset = (descriptor & ADDRESS) + (((ipa >> shift) & 511) << 3) - base;
-  }
-  const below = ((<u64>1) << shift) - 1;
-  const type: u64 = shift == 12 ? 3 : 1;
-  const address = descriptor & ADDRESS & ~below;
-  if (
-    ((descriptor & (AF | 3)) != (AF | type)) |
-    (shift > 30) |
-    ((((seen & ADDRESS) | address) & quickBeyond2) != 0)
-  )
-    return false;
-  const permissions = (u32(descriptor >> 6) & 3) << 1;
-  if ((need & PERMISSIONS & ~permissions) != 0) return false;
-  if ((need & TABLE) != 0 && (descriptor & MEMATTR_HIGH) == 0) return false;
-  outPa = address | (ipa & below);
-  outLg2 = u32(shift);
-  if ((descriptor & CONTIGUOUS) != 0) {
-    const outputBits = load<u32>(context, CONTEXT_S2_OUTPUT_BITS);
-    outLg2 = quickLg2(descriptor, shift, ipa, quickInput2, outputBits, HA_HD_S2);
-  }
-  outBits = permissions;
-  return true;
-}
-
-/** Stage 1 likewise, of unprivileged data. */
-export function quickStage1(context: usize, iova: u64, need: u32): bool {
-  let shift = quickShift1;
-  if (shift == 0 || iova >> u64(quickInput1) != 0) return false;
-  const base = ramBase;
-  const last = ramLastWord;
-  const linear = <usize>ramLinear;
-  let offset = quickRoot1 + ((iova >> shift) << 3) - base;
-  let hierarchy: u64 = 0;
-  let descriptor: u64 = 0;
-  for (;;) {
-    if (offset > last) return false;
-    schedulePoint();
-    descriptor = atomic.load<u64>(linear + u32(offset));
-    if (((descriptor & 3) != 3) | (shift == 12)) break;
-    hierarchy |= descriptor;
-    shift -= 9;
-    offset = (descriptor & ADDRESS) + (((iova >> shift) & 511) << 3) - base;
-  }
-  return quickLeaf1(context, iova, need, descriptor, hierarchy, shift);
-}
-
-/** The same with each table reached through stage 2. */
-export function quickNested1(context: usize, iova: u64, need: u32): bool {
-  let shift = quickShift1;
-  if (shift == 0 || iova >> u64(quickInput1) != 0) return false;
-  const base = ramBase;
-  const last = ramLastWord;
-  const linear = <usize>ramLinear;
-  let level = quickLevel1;
-  let slot = quickRoot1 + ((iova >> shift) << 3);
-  let hierarchy: u64 = 0;
-  let descriptor: u64 = 0;
-  for (;;) {
-    let offset: u64;
-    // What tableThroughStage2 begins with, without the call.
-    if (knownTable(level) == (slot & ~0xfff)) {
-      offset = (knownPlace(level) | (slot & 0xfff)) - base;
-    } else {
-      if (tableThroughStage2(context, slot, level) != XLAT_OK) return false;
-      offset = outPa - base;
-    }
-    if (offset > last) return false;
-    schedulePoint();
-    descriptor = atomic.load<u64>(linear + u32(offset));
-    if (((descriptor & 3) != 3) | (shift == 12)) break;
-    hierarchy |= descriptor;
-    shift -= 9;
-    level++;
-    slot = (descriptor & ADDRESS) + (((iova >> shift) & 511) << 3);
-  }
-  return quickLeaf1(context, iova, need, descriptor, hierarchy, shift);
-}
-
-function quickLeaf1(context: usize, iova: u64, need: u32, descriptor: u64, hierarchy: u64, shift: u64): bool {
-  const below = ((<u64>1) << shift) - 1;
-  const type: u64 = shift == 12 ? 3 : 1;
-  const address = descriptor & ADDRESS & ~below;
-  if (
-    ((descriptor & (AF | AP_UNPRIVILEGED | 3)) != (AF | AP_UNPRIVILEGED | type)) |
-    (shift > 30) |
-    ((((hierarchy & ADDRESS) | address) & quickBeyond1) != 0) |
-    ((hierarchy & (AP_TABLE_PRIVILEGED | AP_TABLE_READ_ONLY)) != 0)
-  )
-    return false;
-  const permissions = (descriptor & AP_READ_ONLY) == 0 ? R | W : R;
-  if ((need & ~permissions) != 0) return false;
-  outPa = address | (iova & below);
-  outLg2 = u32(shift);
-  if ((descriptor & CONTIGUOUS) != 0) {
-    const outputBits = load<u32>(context, CONTEXT_S1_OUTPUT_BITS);
-    outLg2 = quickLg2(descriptor, shift, iova, quickInput1, outputBits, HA_HD_S1);
-  }
-  outBits = permissions | select<u32>(G, 0, (descriptor & NG) == 0);
-  return true;
 }
 
 /** Stage 2, from the start: the descriptor was changed while it was to be updated. */
@@ -343,13 +138,16 @@ function stage2Again(context: usize, ipa: u64, need: u32, slot: u64): u32 {
 }
 
 /**
- * Stage 2 of one address.
+ * Stage 2 of one address, by the short walk if that will do.
  * @param need  R, W or X, and perhaps UNUSUAL and TABLE
  * @returns a status; sets outPa, outLg2, outBits, or outLevel (and outFetch)
  */
 export function stage2(context: usize, ipa: u64, need: u32): u32 {
-  if ((need & UNUSUAL) == 0 && quickStage2(context, ipa, need)) return XLAT_OK;
-  return fullStage2(context, ipa, need);
+  if ((need & UNUSUAL) != 0 || !quickStage2(context, ipa, need)) return fullStage2(context, ipa, need);
+  outPa = shortPa;
+  outLg2 = shortLg2;
+  outBits = shortBits;
+  return XLAT_OK;
 }
 
 function fullStage2(context: usize, ipa: u64, need: u32): u32 {
@@ -420,52 +218,6 @@ function fullStage2(context: usize, ipa: u64, need: u32): u32 {
   return XLAT_OK;
 }
 
-const HA_HD_S1: u32 = CONTEXT_FLAG_S1_HA | CONTEXT_FLAG_S1_HD;
-const HA_HD_S2: u32 = CONTEXT_FLAG_S2_HA | CONTEXT_FLAG_S2_HD;
-
-/**
- * Whether the leaf's dirty state is hardware's (HD counts only with HA). Such a leaf never stands for its
- * contiguous group: a write must mark the page it is for.
- */
-function dirtyByHardware(flags: u32, descriptor: u64, both: u32): bool {
-  return ((flags & both) == both) & ((descriptor & DBM) != 0);
-}
-
-// A walk cache that lives as long as one batch: for each level of stage 1, the last table page and where
-// stage 2 put it. No command is processed within a batch, so nothing can be stale; the next batch starts empty.
-const NO_PAGE: u64 = 0xffff_ffff_ffff_ffff;
-let tableIpa0: u64 = NO_PAGE;
-let tableIpa1: u64 = NO_PAGE;
-let tableIpa2: u64 = NO_PAGE;
-let tableIpa3: u64 = NO_PAGE;
-let tablePa0: u64 = 0;
-let tablePa1: u64 = 0;
-let tablePa2: u64 = 0;
-let tablePa3: u64 = 0;
-
-function forgetTables(): void {
-  tableIpa0 = NO_PAGE;
-  tableIpa1 = NO_PAGE;
-  tableIpa2 = NO_PAGE;
-  tableIpa3 = NO_PAGE;
-}
-
-function knownTable(level: u32): u64 {
-  return select<u64>(
-    select<u64>(tableIpa0, tableIpa1, level == 0),
-    select<u64>(tableIpa2, tableIpa3, level == 2),
-    level < 2,
-  );
-}
-
-function knownPlace(level: u32): u64 {
-  return select<u64>(
-    select<u64>(tablePa0, tablePa1, level == 0),
-    select<u64>(tablePa2, tablePa3, level == 2),
-    level < 2,
-  );
-}
-
 /** Where stage 2 puts a stage-1 descriptor, in outPa. @returns a status */
 function tableThroughStage2(context: usize, slot: u64, level: u32): u32 {
   const page = slot & ~0xfff;
@@ -474,22 +226,8 @@ function tableThroughStage2(context: usize, slot: u64, level: u32): u32 {
     return XLAT_OK;
   }
   const status = stage2(context, slot, R | TABLE);
-  if (status != XLAT_OK) return status;
-  const pa = outPa & ~0xfff;
-  if (level == 0) {
-    tableIpa0 = page;
-    tablePa0 = pa;
-  } else if (level == 1) {
-    tableIpa1 = page;
-    tablePa1 = pa;
-  } else if (level == 2) {
-    tableIpa2 = page;
-    tablePa2 = pa;
-  } else {
-    tableIpa3 = page;
-    tablePa3 = pa;
-  }
-  return XLAT_OK;
+  if (status == XLAT_OK) rememberTable(level, slot, outPa);
+  return status;
 }
 
 /**

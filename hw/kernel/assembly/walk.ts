@@ -9,6 +9,7 @@
  *
  * Whether a stream may send ATS traffic at all is decided before a record comes here ([IHI0070] 3.9).
  */
+import { fits } from './descriptors';
 import { fill, find, hitFillSeq, hitIpaPage, hitPa, hitWord, nextFillSeq, S1, S2 } from './iotlb';
 import {
   CLASS_CD,
@@ -55,13 +56,22 @@ import {
   XLAT_SOURCE,
   XLAT_STATUS,
 } from './layout';
-import { G, onePrivilege, PRIVILEGED, R, UNUSUAL, W, X } from './permissions';
+import { G, onePrivilege, PRIVILEGED, R, TABLE, UNUSUAL, W, X } from './permissions';
 import {
-  ADDRESS,
-  AF,
+  endStage1,
+  endStage2,
+  placeOfNested1,
+  placeOfStage1,
+  placeOfStage2,
+  shortBits,
+  shortLg2,
+  shortPa,
+  touch,
+  useContext,
+} from './short-walks';
+import {
   beginWalk,
   blame,
-  fits,
   outBits,
   outFault,
   outFetch,
@@ -69,16 +79,9 @@ import {
   outLevel,
   outLg2,
   outPa,
-  quickNested1,
-  quickStage1,
-  quickStage2,
   stage1,
   stage2,
-  TABLE,
-  useContext,
 } from './stages';
-
-export { ADDRESS, AF };
 
 /** STE.PRIVCFG and INSTCFG: the low bit of an override says privileged, or instruction. */
 const CFG_OVERRIDE: u32 = 2;
@@ -89,7 +92,11 @@ const CONTEXT_FLAGS_UNUSUAL: u32 =
   (CFG_OVERRIDE << CONTEXT_FLAG_PRIVCFG_SHIFT) |
   (CFG_OVERRIDE << CONTEXT_FLAG_INSTCFG_SHIFT);
 
-/** What a `walk` found, beyond the out* of its last stage. */
+/** Walks that go in lockstep: what they fetch, and their records, are to lie in the first cache together. */
+const GROUP: u32 = 64;
+
+/** What a `walk` found; on a fault, out* of its last stage say what. */
+let walkPa: u64 = 0;
 let walkBits: u32 = 0;
 let walkLg2: u32 = 0;
 let walkIpa: u64 = 0;
@@ -135,30 +142,47 @@ export function cacheable(contextFlags: u32): bool {
   return (priv != CFG_MASK) & (inst != CFG_MASK) & ((contextFlags & CONTEXT_FLAG_E0PD) == 0);
 }
 
-/** Both stages, as the kind asks. @returns a status; sets walk* and outPa, or what `fail` reports */
+/** Both stages, as the kind asks. @returns a status; sets walk*, or what `fail` reports */
 function walk(context: usize, kind: u32, iova: u64, need: u32): u32 {
   return need < UNUSUAL && quickWalk(context, kind, iova, need)
     ? XLAT_OK
     : fullWalk(context, kind, iova, need);
 }
 
-/** The two kinds that are most of all, without what only the others need. @returns whether it was so */
+/** The short walks. @returns whether they came to an end that allows the access */
 function quickWalk(context: usize, kind: u32, iova: u64, need: u32): bool {
+  if (kind == CONTEXT_S1) return endWalk(context, kind, iova, need, placeOfStage1(iova));
+  if (kind == CONTEXT_S2) return endWalk(context, kind, iova, need, placeOfStage2(iova));
+  if (kind != CONTEXT_NESTED || !endStage1(context, iova, need, placeOfNested1(context, iova))) return false;
+  walkBits = shortBits;
+  walkLg2 = shortLg2;
+  return endWalk(context, kind, shortPa, need, placeOfStage2(shortPa));
+}
+
+/**
+ * The last descriptor of the last stage.
+ * @param input  of that stage: an IPA, or the IOVA
+ * Nested: walkBits and walkLg2 are those of stage 1.
+ */
+function endWalk(context: usize, kind: u32, input: u64, need: u32, place: u64): bool {
   if (kind == CONTEXT_S1) {
-    if (!quickStage1(context, iova, need)) return false;
+    if (!endStage1(context, input, need, place)) return false;
+    walkPa = shortPa;
     walkIpa = 0;
-    walkBits = outBits;
-    walkLg2 = outLg2;
+    walkBits = shortBits;
+    walkLg2 = shortLg2;
     return true;
   }
-  if (kind != CONTEXT_NESTED || !quickNested1(context, iova, need)) return false;
-  const ipa = outPa;
-  const bits = outBits;
-  const lg2 = outLg2;
-  if (!quickStage2(context, ipa, need)) return false;
-  walkIpa = ipa;
-  walkBits = bits & (outBits | G);
-  walkLg2 = min(lg2, outLg2);
+  if (!endStage2(context, input, need, place)) return false;
+  walkPa = shortPa;
+  walkIpa = input;
+  if (kind == CONTEXT_NESTED) {
+    walkBits &= shortBits | G;
+    walkLg2 = min(walkLg2, shortLg2);
+  } else {
+    walkBits = shortBits;
+    walkLg2 = shortLg2;
+  }
   return true;
 }
 
@@ -173,6 +197,7 @@ function fullWalk(context: usize, kind: u32, iova: u64, need: u32): u32 {
     bits = outBits;
     lg2 = outLg2;
     if (kind != CONTEXT_NESTED) {
+      walkPa = outPa;
       walkIpa = 0;
       walkBits = bits;
       walkLg2 = lg2;
@@ -185,6 +210,7 @@ function fullWalk(context: usize, kind: u32, iova: u64, need: u32): u32 {
     blame(XLAT_FAULT_S2 | (CLASS_IN << XLAT_FAULT_CLASS_SHIFT), outLevel, ipa);
     return status;
   }
+  walkPa = outPa;
   walkIpa = ipa;
   walkBits = (bits & outBits) | (kind == CONTEXT_S2 ? 0 : bits & G);
   walkLg2 = min(lg2, outLg2);
@@ -217,8 +243,8 @@ function cached(
   const status = walk(context, kind, iova, need);
   if (status != XLAT_OK) return fail(xlat, status, fillSeq);
   const bits = u64(walkBits & (R | W | G)) | stages;
-  fill(unit, iotlb, tag, iova >> 12, outPa, walkLg2, bits, u32(walkIpa >> 12), fillSeq);
-  succeed(xlat, outPa, walkIpa, walkLg2, fillSeq, XLAT_FROM_WALK);
+  fill(unit, iotlb, tag, iova >> 12, walkPa, walkLg2, bits, u32(walkIpa >> 12), fillSeq, false);
+  succeed(xlat, walkPa, walkIpa, walkLg2, fillSeq, XLAT_FROM_WALK);
   return XLAT_OK;
 }
 
@@ -237,6 +263,7 @@ function uncached(
   if (split) {
     beginWalk();
     status = stage1(context, iova, need, true);
+    walkPa = outPa;
     walkIpa = outPa;
     walkBits = outBits;
     walkLg2 = outLg2;
@@ -244,7 +271,7 @@ function uncached(
     status = walk(context, kind, iova, need);
   }
   if (status != XLAT_OK) return fail(xlat, status, fillSeq);
-  succeed(xlat, outPa, walkIpa, walkLg2, fillSeq, XLAT_FROM_WALK);
+  succeed(xlat, walkPa, walkIpa, walkLg2, fillSeq, XLAT_FROM_WALK);
   return XLAT_OK;
 }
 
@@ -389,30 +416,89 @@ export function translate(unit: usize, context: usize, iotlb: usize, xlat: usize
   return one(unit, context, iotlb, xlat);
 }
 
+/** Keeps touch from being thrown away. */
+let touched: u64 = 0;
+
+function touchAll(first: usize, end: usize): void {
+  let seen: u64 = 0;
+  for (let xlat = first; xlat < end; xlat += XLAT_BYTES) seen |= touch(load<u64>(xlat, XLAT_PA));
+  touched = seen;
+}
+
+/**
+ * Brings short walks up to their last descriptor, without effect: those descriptors, which are what memory is
+ * slow with, are fetched for all of them at once. Filling the IOTLB takes locked instructions, across which no
+ * processor overlaps anything. Until it ends a walk keeps in its record, in place of an answer:
+ *   PA       place of the last descriptor, 0 when the walk is not for here
+ *   nested   IPA; STATUS and SIZE_LG2 with bits and size of stage 1
+ */
+function lockstep(context: usize, kind: u32, first: usize, end: usize): void {
+  for (let xlat = first; xlat < end; xlat += XLAT_BYTES) {
+    const iova = load<u64>(xlat, XLAT_IOVA);
+    let place: u64 = 0;
+    if ((load<u32>(xlat, XLAT_FLAGS) & ~XLAT_FLAG_WRITE) == 0) {
+      if (kind == CONTEXT_S1) place = placeOfStage1(iova);
+      else if (kind == CONTEXT_NESTED) place = placeOfNested1(context, iova);
+      else place = placeOfStage2(iova);
+    }
+    store<u64>(xlat, place, XLAT_PA);
+  }
+  touchAll(first, end);
+  if (kind != CONTEXT_NESTED) return;
+  for (let xlat = first; xlat < end; xlat += XLAT_BYTES) {
+    const found = load<u64>(xlat, XLAT_PA);
+    if (found == 0) continue;
+    const need = R << load<u32>(xlat, XLAT_FLAGS);
+    let place: u64 = 0;
+    if (endStage1(context, load<u64>(xlat, XLAT_IOVA), need, found)) {
+      store<u64>(xlat, shortPa, XLAT_IPA);
+      store<u64>(xlat, u64(shortBits) | (u64(shortLg2) << 32), XLAT_STATUS);
+      place = placeOfStage2(shortPa);
+    }
+    store<u64>(xlat, place, XLAT_PA);
+  }
+  touchAll(first, end);
+}
+
 export function translateBatch(unit: usize, context: usize, iotlb: usize, firstXlat: usize, n: u32): u32 {
   useContext(context);
   const kind = load<u32>(context, CONTEXT_KIND);
-  const tag = load<u32>(context, CONTEXT_TAG);
-  const stages = stagesOf(kind);
   const usual =
     kind - CONTEXT_S1 <= CONTEXT_NESTED - CONTEXT_S1 &&
     (load<u32>(context, CONTEXT_FLAGS) & CONTEXT_FLAGS_UNUSUAL) == 0;
   const end = firstXlat + n * XLAT_BYTES;
   let faults: u32 = 0;
-  for (let xlat = firstXlat; xlat < end; xlat += XLAT_BYTES) {
-    const flags = load<u32>(xlat, XLAT_FLAGS);
-    const iova = load<u64>(xlat, XLAT_IOVA);
-    // What is neither a plain miss nor a walk that ends well takes the long way, from the start.
-    if (usual && (flags & ~XLAT_FLAG_WRITE) == 0 && find(unit, iotlb, tag, stages, iova >> 12) == 0) {
-      if (quickWalk(context, kind, iova, R << flags)) {
-        const fillSeq = nextFillSeq(unit);
-        const bits = u64(walkBits & (R | W | G)) | stages;
-        fill(unit, iotlb, tag, iova >> 12, outPa, walkLg2, bits, u32(walkIpa >> 12), fillSeq);
-        succeed(xlat, outPa, walkIpa, walkLg2, fillSeq, XLAT_FROM_WALK);
-        continue;
+  if (!usual) {
+    for (let xlat = firstXlat; xlat < end; xlat += XLAT_BYTES)
+      faults += u32(one(unit, context, iotlb, xlat) != XLAT_OK);
+    return faults;
+  }
+  const tag = load<u32>(context, CONTEXT_TAG);
+  const stages = stagesOf(kind);
+  for (let first = firstXlat; first < end; first += GROUP * XLAT_BYTES) {
+    const last = min(end, first + GROUP * XLAT_BYTES);
+    lockstep(context, kind, first, last);
+    for (let xlat = first; xlat < last; xlat += XLAT_BYTES) {
+      const iova = load<u64>(xlat, XLAT_IOVA);
+      const place = load<u64>(xlat, XLAT_PA);
+      // What is neither a plain miss nor a walk that ends well takes the long way, from the start.
+      if (place != 0 && find(unit, iotlb, tag, stages, iova >> 12) == 0) {
+        let input = iova;
+        if (kind == CONTEXT_NESTED) {
+          input = load<u64>(xlat, XLAT_IPA);
+          walkBits = load<u32>(xlat, XLAT_STATUS);
+          walkLg2 = load<u32>(xlat, XLAT_SIZE_LG2);
+        }
+        if (endWalk(context, kind, input, R << load<u32>(xlat, XLAT_FLAGS), place)) {
+          const fillSeq = nextFillSeq(unit);
+          const bits = u64(walkBits & (R | W | G)) | stages;
+          fill(unit, iotlb, tag, iova >> 12, walkPa, walkLg2, bits, u32(walkIpa >> 12), fillSeq, true);
+          succeed(xlat, walkPa, walkIpa, walkLg2, fillSeq, XLAT_FROM_WALK);
+          continue;
+        }
       }
+      faults += u32(one(unit, context, iotlb, xlat) != XLAT_OK);
     }
-    faults += u32(one(unit, context, iotlb, xlat) != XLAT_OK);
   }
   return faults;
 }
