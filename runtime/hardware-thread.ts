@@ -17,8 +17,8 @@ import {
 } from '../hw/sync/thread.js';
 import { Timeline } from '../hw/timeline/timeline.js';
 import { smmuTrack } from '../hw/timeline/timeline-layout.js';
-import type { CheckedConfig } from './machine-config.js';
 import { smmuConfigOf, THREADS_KEY } from './machine-hardware.js';
+import type { CheckedConfig } from './machine-schema.js';
 
 /** What another thread needs to attach to a machine; travels by structured clone. */
 export interface MachineHandle {

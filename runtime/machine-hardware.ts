@@ -3,7 +3,7 @@
  * behind each IOMMU, and the keys of the regions. Loaded by every worker, so it must not bring the schema along.
  */
 import { type GranuleLg2, type Smmuv3Config, smmuv3Config } from '../hw/smmuv3/config.js';
-import type { CheckedConfig, ResolvedConfig } from './machine-config.js';
+import type { CheckedConfig, ResolvedConfig } from './machine-schema.js';
 
 export const THREADS_KEY = 'threads';
 export const FRAMES_KEY = 'frames';

@@ -10,8 +10,8 @@ import type { MachineMemory } from '../hw/memory/machine-memory.js';
 import { createSmmuv3Regions } from '../hw/smmuv3/regions.js';
 import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
 import { ThreadTableLayout } from '../hw/sync/thread.js';
-import type { CheckedConfig } from './machine-config.js';
 import { CLOCK_KEY, FRAMES_KEY, portKey, smmuConfigOf, THREADS_KEY } from './machine-hardware.js';
+import type { CheckedConfig } from './machine-schema.js';
 import { UserMemory } from './user-memory.js';
 
 /** Control memory besides what the regions of IOMMUs and devices take: objects, user memory, workers, a program's own. */

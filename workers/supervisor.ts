@@ -171,6 +171,8 @@ function terminatePrograms(): void {
   for (const pool of pools) void pool.destroy();
 }
 
+const KILL_AGAIN_MS = 5;
+
 /** Ends a thread at whatever point it is: in a loop, in a lock, asleep. Its end is then seen like any other. */
 function kill(kind: KillableKind, pick: number): void {
   const found = [...alive].filter(([worker, who]) => {
@@ -179,6 +181,9 @@ function kill(kind: KillableKind, pick: number): void {
     return (tasks.get(control.taskOf(id))?.kind ?? who.kind) === kind;
   });
   if (found.length > 0) void found[pick % found.length]![0].terminate();
+  // One that was asked for and has not begun yet.
+  else if ([...tasks.values()].some((task) => task.kind === kind) && !stopping && !terminating)
+    setTimeout(kill, KILL_AGAIN_MS, kind, pick);
 }
 
 /** The units were told to leave; whoever has not within the time is ended. */

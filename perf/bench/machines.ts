@@ -8,7 +8,7 @@ import { pageTablesLayout } from '../../hw/pagetable/page-table-layout.js';
 import type { DmaPort } from '../../hw/pci/dma-port.js';
 import type { IommufdFd } from '../../runtime/core/fd.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
-import type { MachineConfig } from '../../runtime/machine-config.js';
+import type { MachineConfig } from '../../runtime/machine-schema.js';
 import { GuestDriver } from '../../runtime/vmm/guest-driver.js';
 import { GuestRam } from '../../runtime/vmm/guest-ram.js';
 import { LocalTransport } from '../../runtime/vmm/local-transport.js';

@@ -34,6 +34,8 @@ export interface ChaosRun {
 const HANG_MS = 45_000;
 /** A thread is ended this long after the first DMA at the latest. */
 const LATEST_MS = 1200;
+/** Violations that a problem tells. */
+const TOLD = 3;
 /** Seconds of traffic, had nobody died. */
 const DURATION_S = 20;
 const TOPOLOGIES = ['server-4', 'cix-p1'] as const;
@@ -45,6 +47,9 @@ const reportSchema = z.object({
       z.object({
         final: z.object({ checks: z.number(), violations: z.number() }),
         deaths: z.array(z.object({ worker: z.string(), reason: z.string() })),
+        violations: z.array(
+          z.object({ rule: z.string(), summary: z.string(), details: z.array(z.string()) }),
+        ),
       }),
     )
     .length(1),
@@ -149,10 +154,14 @@ function reportProblem(file: string, kind: KillableKind): string | null {
   }
   const parsed = reportSchema.safeParse(JSON.parse(text));
   if (!parsed.success) return `the report is not whole: ${parsed.error.message}`;
-  const { final, deaths } = parsed.data.runs[0]!;
+  const { final, deaths, violations } = parsed.data.runs[0]!;
   if (!deaths.some(({ worker }) => NAMES[kind].test(worker)))
     return `no ${kind} is reported dead, only ${deaths.map(({ worker }) => worker).join(', ') || 'nobody'}`;
-  if (final.violations > 0) return `${final.violations} violations`;
+  if (final.violations > 0)
+    return `${final.violations} violations: ${violations
+      .slice(0, TOLD)
+      .map(({ rule, summary, details }) => [rule, summary, ...details].join('; '))
+      .join(' | ')}`;
   return null;
 }
 

@@ -6,7 +6,7 @@ import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PortLayout } from '../../hw/iotlb/port-layout.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
-import type { MachineConfig } from '../../runtime/machine-config.js';
+import type { MachineConfig } from '../../runtime/machine-schema.js';
 import { type ProgramTask, startWorkers } from '../../workers/index.js';
 import { Histogram } from '../report/histogram.js';
 import type { ScaleParams, ScaleRepeat } from '../report/scale-data.js';

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { InvalidationNote, IoasObserver } from '../../runtime/drivers/contract.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
-import type { MachineConfig } from '../../runtime/machine-config.js';
+import type { MachineConfig } from '../../runtime/machine-schema.js';
 import { type HostOptions, WorkerHost } from '../../workers/host.js';
 import { Histogram } from '../report/histogram.js';
 import { atcsOf, Checker } from './checker/checker.js';

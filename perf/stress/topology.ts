@@ -15,7 +15,7 @@ import {
   streamIdFor,
 } from '../../hw/acpi/description.js';
 import { MAX_PORTS } from '../../hw/iotlb/unit-layout.js';
-import type { MachineConfig } from '../../runtime/machine-config.js';
+import type { MachineConfig } from '../../runtime/machine-schema.js';
 import { OptionError } from './option-error.js';
 import type { AtsChoice } from './types.js';
 

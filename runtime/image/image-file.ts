@@ -19,7 +19,7 @@ import { z } from 'zod';
 import type { FrameAllocator } from '../../hw/memory/frame-allocator.js';
 import { FRAME_BYTES } from '../../hw/memory/frames-layout.js';
 import { MachineMemory } from '../../hw/memory/machine-memory.js';
-import type { MachineConfig } from '../machine-config.js';
+import type { MachineConfig } from '../machine-schema.js';
 
 export const IMAGE_VERSION = 1;
 

@@ -21,8 +21,9 @@ import type { Smmuv3 } from '../../hw/smmuv3/model.js';
 import { smmuv3Regions } from '../../hw/smmuv3/regions.js';
 import { Smmuv3Layout } from '../../hw/smmuv3/smmuv3-layout.js';
 import { type Clock, type SyncEnv, ThreadTableLayout } from '../../hw/sync/thread.js';
-import { type CheckedConfig, ConfigError, checkConfig } from '../machine-config.js';
+import { ConfigError, checkConfig } from '../machine-config.js';
 import { FRAMES_KEY, portKey, smmuConfigOf, THREADS_KEY } from '../machine-hardware.js';
+import type { CheckedConfig } from '../machine-schema.js';
 import { MachineThread } from '../machine-thread.js';
 import { encodeImage, ImageError, parseImage, restoreMemory } from './image-file.js';
 

@@ -5,7 +5,7 @@
 import { PAGE_TABLE_BYTES, pageTablesLayout } from '../../hw/pagetable/page-table-layout.js';
 import type { IommufdFd } from '../../runtime/core/fd.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
-import type { MachineConfig } from '../../runtime/machine-config.js';
+import type { MachineConfig } from '../../runtime/machine-schema.js';
 import { MachineThread } from '../../runtime/machine-thread.js';
 import { GuestDriver, type GuestDriverOptions } from '../../runtime/vmm/guest-driver.js';
 import { GuestRam } from '../../runtime/vmm/guest-ram.js';

@@ -1,5 +1,6 @@
 import test from 'ava';
-import { ConfigError, checkConfig, type MachineConfig, ridOf } from '../../runtime/machine-config.js';
+import { ConfigError, checkConfig, ridOf } from '../../runtime/machine-config.js';
+import type { MachineConfig } from '../../runtime/machine-schema.js';
 
 const good: MachineConfig = {
   memory: '64MiB',

@@ -41,7 +41,15 @@ test.serial('chaos: an exit code of 0, a missing report and the wrong dead are t
   const report = (deaths: unknown, violations = 0): string =>
     `import { writeFileSync } from 'node:fs';
      writeFileSync(process.argv.at(-1), ${JSON.stringify(
-       JSON.stringify({ runs: [{ final: { checks: 1, violations }, deaths }] }),
+       JSON.stringify({
+         runs: [
+           {
+             final: { checks: 1, violations },
+             deaths,
+             violations: violations > 0 ? [{ rule: 'R1', summary: 'too late', details: ['by far'] }] : [],
+           },
+         ],
+       }),
      )});
      process.exitCode = 1;`;
   try {
@@ -49,7 +57,10 @@ test.serial('chaos: an exit code of 0, a missing report and the wrong dead are t
     t.regex((await fake('process.exitCode = 1')) ?? '', /^no report/);
     t.regex((await fake(report([]))) ?? '', /no device is reported dead, only nobody/);
     t.regex((await fake(report([{ worker: 'guest 0', reason: '' }]))) ?? '', /only guest 0/);
-    t.regex((await fake(report([{ worker: 'nic x', reason: '' }], 2))) ?? '', /^2 violations/);
+    t.regex(
+      (await fake(report([{ worker: 'nic x', reason: '' }], 2))) ?? '',
+      /^2 violations: R1; too late; by far$/,
+    );
     t.is(await fake(report([{ worker: 'nic x', reason: '' }])), null);
   } finally {
     rmSync(folder, { recursive: true });
