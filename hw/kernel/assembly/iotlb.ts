@@ -60,7 +60,7 @@ export function spreadOf(tag: u32, sizeBit: u32): u32 {
 
 /** Set number. @param n  page number in units of the entry's size */
 export function setIndex(mask: u32, n: u64, spread: u32): u32 {
-  return (u32(n) ^ u32(n >> 11) ^ u32(n >> 22) ^ spread) & mask;
+  return (u32(n) ^ u32(n >> 10) ^ u32(n >> 20) ^ spread) & mask;
 }
 
 function setOf(iotlb: usize, mask: u32, n: u64, sizeBit: u32, tag: u32): usize {

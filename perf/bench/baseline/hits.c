@@ -49,7 +49,7 @@ static u32 run_hits(u8 *port, u32 n, u8 *micros, u8 *iotlb, u32 sid, u32 ssid, u
     u64 key = (iova & ~in_page) | key_low;
     u64 guess = (key << 32) | tag;
     u64 page = iova >> size_lg2;
-    u8 *set = sets + (((u32)page ^ (u32)(page >> 11) ^ (u32)(page >> 22) ^ spread) & mask) * SET_BYTES;
+    u8 *set = sets + (((u32)page ^ (u32)(page >> 10) ^ (u32)(page >> 20) ^ spread) & mask) * SET_BYTES;
     u8 *entry = NULL;
     for (u32 way = 0; way < IOTLB_WAYS; way++) {
       u8 *candidate = set + way * IOTLB_ENTRY_BYTES;

@@ -10,7 +10,7 @@ u32 spread_of(u32 tag, u32 size_bit) { return ((tag * 0x9e3779b1u) >> 16) ^ size
 
 static u8 *set_of(u8 *iotlb, u64 n, u32 size_bit, u32 tag) {
   u32 mask = get32(iotlb, IOTLB_SETS) - 1;
-  u32 index = ((u32)n ^ (u32)(n >> 11) ^ (u32)(n >> 22) ^ spread_of(tag, size_bit)) & mask;
+  u32 index = ((u32)n ^ (u32)(n >> 10) ^ (u32)(n >> 20) ^ spread_of(tag, size_bit)) & mask;
   return iotlb + IOTLB_ENTRIES + index * SET_BYTES;
 }
 

@@ -186,3 +186,24 @@ test('iotlb: consecutive pages fill every set before any is evicted', (t) => {
   for (let i = 0; i < ENTRIES; i++) kernel.iotlbFill(unit, iotlb, 9, 0x4000 + i, 0x100 + i, 12, READ | S2);
   t.is(kernel.iotlbCountVmid(iotlb, 9), ENTRIES);
 });
+
+test('iotlb: each of the low 30 bits of a page number moves it to another set', (t) => {
+  const WAYS = 4;
+  const bench = new KernelBench({ entries: 1024 * WAYS });
+  const setOf = (page: number): number => {
+    bench.kernel.iotlbFill(bench.unit, bench.iotlb, 1, page, 1, 12, READ | S1);
+    return Math.floor(bench.kernel.iotlbProbe(bench.unit, bench.iotlb, 1, S1, page) / WAYS);
+  };
+  for (let bit = 0; bit < 30; bit++) t.not(setOf(2 ** bit), setOf(0), `bit ${bit}`);
+});
+
+test('iotlb: pages at a power-of-two stride fill it before they push each other out', (t) => {
+  for (const strideLg2 of [0, 1, 2, 3, 4, 5, 6, 9, 10, 11]) {
+    const bench = new KernelBench({ entries: 1024 });
+    const { kernel, unit, iotlb } = bench;
+    const pages = Array.from({ length: 256 }, (_, i) => 0x12345 + i * 2 ** strideLg2);
+    for (const page of pages) kernel.iotlbFill(unit, iotlb, 1, page, 1, 12, READ | S1);
+    const kept = pages.filter((page) => kernel.iotlbProbe(unit, iotlb, 1, S1, page) >= 0);
+    t.is(kept.length, pages.length, `stride 2^${strideLg2}`);
+  }
+});
