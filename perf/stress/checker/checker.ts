@@ -10,12 +10,13 @@
  *   R7  when an unmap returns, no IOTLB of the machine, whatever its tag, still reaches the frames
  */
 import { PortLayout } from '../../../hw/iotlb/port-layout.js';
-import { iotlbLayout } from '../../../hw/iotlb/unit-layout.js';
+import { iotlbLayout, UnitLayout } from '../../../hw/iotlb/unit-layout.js';
 import type { AtcEntryView, IotlbEntryView, Kernel } from '../../../hw/kernel/kernel.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { ClockLayout } from '../../../hw/smmuv3/trace-layout.js';
+import { ThreadTable, ThreadTableLayout } from '../../../hw/sync/thread.js';
 import type { InvalidationNote, IoasObserver } from '../../../runtime/drivers/contract.js';
-import { portKey } from '../../../runtime/machine-hardware.js';
+import { portKey, THREADS_KEY } from '../../../runtime/machine-hardware.js';
 import type { Shadow } from './shadow.js';
 import { TraceReader } from './trace-reader.js';
 
@@ -109,7 +110,13 @@ export class Checker implements IoasObserver {
   readonly #memory: MachineMemory;
   readonly #kernel: Kernel;
   readonly #shadow: Shadow;
-  readonly #iommus: { readonly index: number; readonly iotlb: number; readonly entries: number }[];
+  readonly #threads: ThreadTable;
+  readonly #iommus: {
+    readonly index: number;
+    readonly unit: number;
+    readonly iotlb: number;
+    readonly entries: number;
+  }[];
   readonly #atcs: readonly WatchedAtc[];
   readonly #unmaps = new Array<UnmapRecord | undefined>(UNMAP_RECORDS);
   readonly #clock: number;
@@ -128,8 +135,10 @@ export class Checker implements IoasObserver {
     this.#memory = memory;
     this.#kernel = kernel;
     this.#shadow = shadow;
+    this.#threads = new ThreadTable(memory, memory.region(ThreadTableLayout, THREADS_KEY));
     this.#iommus = iommus.map(({ index, iotlbEntries }) => ({
       index,
+      unit: memory.region(UnitLayout, `unit:${index}`).base,
       iotlb: memory.region(iotlbLayout(iotlbEntries), `iotlb:${index}`).base,
       entries: iotlbEntries,
     }));
@@ -179,7 +188,7 @@ export class Checker implements IoasObserver {
     const freedTick = this.#memory.words.add(this.#clock, 1) >>> 0;
     const record: UnmapRecord = { number, ioasId, iovaPage, pfn, pages, notes, freedTick };
     this.#unmaps[number % UNMAP_RECORDS] = record;
-    if (notes.some(({ failed }) => failed)) {
+    if (notes.some(({ failed }) => failed) || this.#someHostDied()) {
       for (let i = 0; i < pages; i++) this.#shadow.setUncertain(pfn + i);
       return;
     }
@@ -193,6 +202,15 @@ export class Checker implements IoasObserver {
     }
     this.#checkIotlbs(record);
     for (const atc of this.#atcs) this.#checkAtc(atc, record);
+  }
+
+  /**
+   * A pIOMMU whose thread died takes nothing out of its IOTLB any more, be it for an unmap or for a tag that went
+   * before it: what its devices may still reach is not known, and not the fault of who frees.
+   */
+  #someHostDied(): boolean {
+    const { words } = this.#memory;
+    return this.#iommus.some(({ unit }) => this.#threads.isDead(words.load(unit + UnitLayout.at.owner)));
   }
 
   /** R6, at the moment a tag is handed out. */

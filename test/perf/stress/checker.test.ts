@@ -1,4 +1,5 @@
 import test from 'ava';
+import { UnitLayout } from '../../../hw/iotlb/unit-layout.js';
 import { atcsOf, Checker } from '../../../perf/stress/checker/checker.js';
 import { canaryOf, Shadow } from '../../../perf/stress/checker/shadow.js';
 import { createMachine } from '../../../runtime/machine.js';
@@ -104,6 +105,17 @@ test('checker: an IOTLB entry that outlives its unmap is found on whichever SMMU
   unmap();
   t.is(checker.findings.length, 1);
   t.like(checker.findings[0], { kind: 'iotlb', iommu: 1 });
+});
+
+test('checker: once a pIOMMU’s thread is dead, frames that are freed are nobody’s to judge', (t) => {
+  const { machine, checker, shadow, pfn, map } = watched();
+  map();
+  const { memory, env } = machine;
+  env.threads.markDead(memory.words.load(memory.region(UnitLayout, 'unit:0').base + UnitLayout.at.owner));
+  // A tag flushed in vain before: the unmap itself has nothing to invalidate there, and knows of no failure.
+  checker.unmapped(1, 0x400, pfn, 1, []);
+  t.deepEqual(checker.findings, []);
+  t.not(shadow.word(pfn, 0), -1, 'not dead');
 });
 
 test('checker: an ASID handed out while an entry carries it is found (R6)', (t) => {
