@@ -5,7 +5,7 @@ import * as S from '../../kit/smmu-structures.js';
 import { RACE_IOVA, RACE_PA, RACE_VERSIONS, RaceLayout } from './ats-race-layout.js';
 
 const EATS = 1n << 28n;
-const ROUNDS = 1500;
+const ROUNDS = 500;
 
 /** This thread is the SMMU and the driver; another one is the device. */
 async function race(skipAtcInv: boolean): Promise<{ stale: number; hits: number; batches: number }> {
