@@ -13,9 +13,7 @@ import { Timeline, type TimelineEvent } from '../../hw/timeline/timeline.js';
 import { smmuTrack } from '../../hw/timeline/timeline-layout.js';
 import type { Machine } from '../../runtime/machine.js';
 import { errnoName } from '../../uapi/abi/errno.js';
-import * as hwptInvalidate from '../../uapi/iommufd/hwpt-invalidate.js';
-import * as ioas from '../../uapi/iommufd/ioas.js';
-import * as vfio from '../../uapi/vfio/cdev.js';
+import * as uapi from '../../uapi/index.js';
 import { commandText } from './checker/consumed-command.js';
 import {
   CORE_TRACK,
@@ -212,11 +210,9 @@ const hex = (n: number): string => `0x${n.toString(16)}`;
 const IOCTL_TYPE = ';'.charCodeAt(0);
 /** By number, of those that a run uses. `_IO(type, nr)` has the type in bits 15 to 8; flags are smaller. */
 const IOCTL_NAMES = new Map(
-  [ioas, hwptInvalidate, vfio].flatMap((module) =>
-    Object.entries(module as Readonly<Record<string, unknown>>)
-      .filter(([, value]) => typeof value === 'number' && value >>> 8 === IOCTL_TYPE)
-      .map(([name, value]) => [value as number, name] as const),
-  ),
+  Object.entries(uapi as Readonly<Record<string, unknown>>)
+    .filter(([, value]) => typeof value === 'number' && value >>> 8 === IOCTL_TYPE)
+    .map(([name, value]) => [value as number, name] as const),
 );
 
 function ioctlSlice({ startNs, durationNs, args }: TimelineEvent): Told {

@@ -15,6 +15,7 @@ const ANY_STAGE = new Set([C.CMD_TLBI_S12_VMALL, C.CMD_TLBI_NSNH_ALL, ...EL2]);
 const SYNC_SIGNALS = ['SIG_NONE', 'SIG_IRQ', 'SIG_SEV', 'reserved'];
 /** log2 of the granule in 4 KiB pages, by TG. */
 const GRANULE_PAGES_LG2 = [0, 0, 2, 4];
+const PRI_ANSWERS = ['Response Failure', 'Invalid Request', 'Success', 'reserved'];
 
 /** Of the tag and range of a TLBI, what the command has; the rest is null. */
 export interface TlbiFields {
@@ -106,6 +107,15 @@ export function commandText(command: Pick<CommandSeen, 'opcode' | 'words'>): str
       const of = `${name} stream ${hex(sid)}${C.CMD_ATC.SSV.get(raw) === 1 ? ` substream ${hex(C.CMD_ATC.SubstreamID.get(raw))}` : ''}`;
       return lg2 >= 52 ? `${of} all` : `${of} pages ${hex(C.CMD_ATC.Page.get(raw))}..+${2 ** lg2}`;
     }
+    case C.CMD_PRI_RESP:
+      return `${name} stream ${hex(sid)} group ${C.CMD_PRI.PRGIndex.get(raw)} ${PRI_ANSWERS[C.CMD_PRI.Resp.get(raw)]}`;
+    case C.CMD_RESUME: {
+      const action =
+        C.CMD_STALL.Ac.get(raw) === 1 ? 'retry' : C.CMD_STALL.Ab.get(raw) === 1 ? 'abort' : 'RAZ/WI';
+      return `${name} stream ${hex(sid)} STAG ${hex(C.CMD_STALL.STAG.get(raw))} ${action}`;
+    }
+    case C.CMD_STALL_TERM:
+      return `${name} stream ${hex(sid)}`;
     case C.CMD_CFGI_STE_RANGE: {
       const range = C.CMD_CFGI_RANGE.Range.get(raw);
       return range === 31 ? 'CMD_CFGI_ALL' : `${name} stream ${hex(sid)} range ${range}`;

@@ -58,6 +58,18 @@ function facts(over: Partial<Facts> = {}, invalidation: Partial<InvalidationFact
   };
 }
 
+test('commandText: answers to page requests and verdicts on stalls, in words', (t) => {
+  // [IHI0070] 4.5.2: PRGIndex at 64, Resp at 76; 4.7.1: Ac at 12, Ab at 13, STAG at 64; the StreamID at 32.
+  const text = (opcode: number, ...rest: number[]) =>
+    commandText({ opcode, words: [opcode | rest[0]!, ...rest.slice(1)] });
+  t.is(text(0x41, 0, 0x200, (2 << 12) | 7, 0), 'CMD_PRI_RESP stream 0x200 group 7 Success');
+  t.is(text(0x41, 0, 0x200, 3, 0), 'CMD_PRI_RESP stream 0x200 group 3 Response Failure');
+  t.is(text(0x44, 1 << 12, 0x100, 0x101, 0), 'CMD_RESUME stream 0x100 STAG 0x101 retry');
+  t.is(text(0x44, 1 << 13, 0x100, 0x101, 0), 'CMD_RESUME stream 0x100 STAG 0x101 abort');
+  t.is(text(0x44, 0, 0x100, 0x101, 0), 'CMD_RESUME stream 0x100 STAG 0x101 RAZ/WI');
+  t.is(text(0x45, 0, 0x100, 0, 0), 'CMD_STALL_TERM stream 0x100');
+});
+
 test('command: told by name, tag, pages, and a SYNC by its signal', (t) => {
   t.is(commandText(tlbi(NH_VA, 1, 1, 0x20_0400, 0, 9)), 'CMD_TLBI_NH_VA VMID 1 ASID 1 pages 0x200400..+512');
   t.is(commandText(tlbi(NH_VA, 1, 1, 0x20_0400, 2, 3)), 'CMD_TLBI_NH_VA VMID 1 ASID 1 pages 0x200400..+24');

@@ -232,5 +232,10 @@ test.serial(
       'CMD_SYNC',
     ])
       t.true(kinds.has(name), name);
+    // Every ioctl has its name: none is told by its number.
+    t.deepEqual(
+      [...kinds].filter((name) => name.startsWith('ioctl ')),
+      [],
+    );
   },
 );
