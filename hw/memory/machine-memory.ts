@@ -91,7 +91,9 @@ export class MachineMemory {
     const linear = roundUp(FIRST + controlBytes, MIB2);
     const total = linear + ramBytes;
     if (total > MAX_BYTES)
-      throw new RangeError(`memory: ${ramBytes} bytes of RAM do not fit a 4 GiB linear memory`);
+      throw new RangeError(
+        `memory: ${ramBytes} bytes of RAM do not fit a 4 GiB linear memory: at most ${(MAX_BYTES - linear) / 2 ** 20} MiB`,
+      );
     const pages = total / PAGE;
     const memory = new Wasm.Memory({
       initial: pages,
