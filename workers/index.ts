@@ -1,6 +1,19 @@
 /**
  * Public entry point `iommufd`: build a machine, use it inline, or move its IOMMUs to threads of their own.
  */
+export {
+  VERDICT_ABORT,
+  VERDICT_NONE,
+  VERDICT_RAZ_WI,
+  VERDICT_RETRY,
+  XLAT_ABORT,
+  XLAT_ATS_CA,
+  XLAT_ATS_UR,
+  XLAT_NOT_GRANTED,
+  XLAT_OK,
+  XLAT_RAZ_WI,
+  XLAT_STALLED,
+} from '../hw/iotlb/port-layout.js';
 export { DmaPort, PortDeadError } from '../hw/pci/dma-port.js';
 export { dmaStatusName } from '../hw/pci/dma-status.js';
 export { IommufdFd } from '../runtime/core/fd.js';
