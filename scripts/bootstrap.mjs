@@ -23,6 +23,8 @@ const TASKS = {
   chaos: command('chaos'),
   soak: command('soak'),
   bench: command('bench'),
+  scale: command('scale'),
+  inspect: command('inspect'),
   test: (args) => [zx, join(root, 'scripts/test.mjs'), ...args],
 };
 

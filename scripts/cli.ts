@@ -1,14 +1,11 @@
 /** The `iommufd` command line: which commands there are, and what wrong usage comes to. */
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Help, type Option } from 'commander';
 import { addBench } from './commands/bench.js';
 import { addChaos } from './commands/chaos.js';
 import { addFuzz } from './commands/fuzz.js';
-
 import { addInspect } from './commands/inspect.js';
-
 import { addScale } from './commands/scale.js';
-
 import { addSoak } from './commands/soak.js';
 import { addStress } from './commands/stress.js';
 import { addTopology } from './commands/topology.js';
@@ -21,6 +18,12 @@ const NOT_YET: Record<string, string> = {
   decode: 'commands, events and table entries in words',
 };
 
+/** Commander's own, with defaults as a user would type them: without quotes, and none where it is empty. */
+function optionDescription(option: Option): string {
+  const text = Help.prototype.optionDescription.call(new Help(), option);
+  return text.replace(/ \(default: ""\)$/, '').replace(/\(default: "([^"]*)"\)$/, '(default: $1)');
+}
+
 /** @returns the exit code: 0 clean, 1 a violation or a dead worker, 2 wrong usage */
 export async function main(args: readonly string[], surroundings: Surroundings): Promise<number> {
   let exitCode = EXIT_CLEAN;
@@ -31,6 +34,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
     .description("Linux's iommufd user API over simulated physical IOMMUs, with real threads.")
     .version(packageVersion(), '-V, --version')
     .exitOverride()
+    .configureHelp({ optionDescription })
     .configureOutput({
       writeOut: (text) => surroundings.stdout.write(text),
       writeErr: (text) => surroundings.stderr.write(text),

@@ -61,7 +61,8 @@ export function renderSummary(result: StressResult, columns?: number): string {
   ].map((line) => (line.includes('\n') ? line : fold(line, columns)));
   for (const story of result.violations.slice(0, STORIES)) lines.push('', renderStory(story));
   const untold = result.violations.length - Math.min(result.violations.length, STORIES);
-  if (untold > 0) lines.push('', `and ${plural(untold, 'more violation', 'more violations')} in the report`);
+  if (untold > 0)
+    lines.push('', `and ${plural(untold, 'more violation', 'more violations')}, not printed here`);
   if (final.violations > result.violations.length)
     lines.push('', `of ${final.violations} violations, ${result.violations.length} were recorded in full`);
   for (const { worker, reason } of result.deaths) lines.push('', `worker ${worker} died: ${reason}`);

@@ -2,6 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { CHAOS_KINDS, type ChaosRun, runChaos } from '../../perf/chaos/run.js';
+import { plural } from '../../perf/report/units.js';
 import { OptionError } from '../../perf/stress/option-error.js';
 import type { KillableKind } from '../../workers/protocol/messages.js';
 import { EXIT_CLEAN, EXIT_FOUND, type Surroundings } from '../surroundings.js';
@@ -23,7 +24,12 @@ export function addChaos(program: Command, around: Surroundings, done: (code: nu
     .option('--count <n>', 'runs', '200')
     .option('--seed <n>', 'repeat the choices of a run; it printed its seed (default: drawn)')
     .option('--kinds <list>', `kinds of threads: ${CHAOS_KINDS.join(', ')}`, CHAOS_KINDS.join(','))
-    .option('--json', 'one JSON object')
+    .option('--json', 'one JSON object on stdout')
+    .addHelpText(
+      'after',
+      '\nRuns take some seconds each; iommufd stress --kill repeats one. Ctrl-C ends early, with its results.' +
+        '\nExit codes: 0 all survived, 1 a run did not, 2 wrong usage.',
+    )
     .action(async (flags: Flags) => {
       try {
         done(await chaos(flags, around));
@@ -51,12 +57,21 @@ async function chaos(flags: Flags, around: Surroundings): Promise<number> {
   const bad = runs.filter(({ problem }) => problem !== null);
   if (flags.json)
     around.stdout.write(`${JSON.stringify({ seed, survived: runs.length - bad.length, runs })}\n`);
-  else around.stdout.write(`${runs.length} runs, ${runs.length - bad.length} survived; seed ${seed}\n`);
+  else
+    around.stdout.write(
+      `${plural(runs.length, 'run')} (${kindsText(runs)}), ${runs.length - bad.length} survived; seed ${seed}\n`,
+    );
   return bad.length === 0 ? EXIT_CLEAN : EXIT_FOUND;
 }
 
 function told({ kind, afterMs, seed, problem }: ChaosRun): string {
   return `NOT survived: --kill ${kind}:${afterMs} --seed ${seed}: ${problem}`;
+}
+
+/** `device 3, guest 1`: whose threads were ended, and how often. */
+function kindsText(runs: readonly ChaosRun[]): string {
+  const ended = CHAOS_KINDS.map((kind) => [kind, runs.filter((run) => run.kind === kind).length] as const);
+  return ended.flatMap(([kind, n]) => (n === 0 ? [] : [`${kind} ${n}`])).join(', ') || 'none';
 }
 
 function kindsOf(list: string): KillableKind[] {

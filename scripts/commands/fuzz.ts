@@ -29,13 +29,18 @@ export function addFuzz(program: Command, around: Surroundings, done: (code: num
       'hostile registers, structures, commands, rings, guests and devices: nothing may break or leak',
     )
     .option('--count <n>', 'operations in all', String(DEFAULT_COUNT))
-    .option('--seed <n>', 'repeat a run with one job: it prints its seed')
+    .option('--seed <n>', 'repeat a run with --jobs 1; it printed its seed (default: drawn)')
     .option('--targets <list>', `of ${TARGET_NAMES.join(', ')}`, TARGET_NAMES.join(','))
     .option('--corpus <folder>', 'inputs worth keeping, read and added to', DEFAULT_CORPUS)
     .option('--no-corpus', 'keep none')
     .option('--jobs <n>', 'threads', String(availableParallelism()))
     .option('--replay <file>', 'run the failure that an earlier run wrote, and nothing else')
-    .option('--json', 'one JSON object')
+    .option('--json', 'one JSON object on stdout')
+    .addHelpText(
+      'after',
+      '\nA failure is written to fuzz-<target>-<seed>.json, for --replay. Ctrl-C ends early, with its results.' +
+        '\nExit codes: 0 nothing broke, 1 a failure, 2 wrong usage.',
+    )
     .action(async (flags: Flags) => {
       try {
         done(flags.replay === undefined ? await fuzz(flags, around) : await replay(flags.replay, around));

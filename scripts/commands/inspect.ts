@@ -139,6 +139,8 @@ function render({ memoryBytes, usedBytes, devices, iommus }: MachineFacts): stri
       `${bytesText(usedBytes)} of ${bytesText(memoryBytes)} in use`,
     table.toString(),
   ];
+  for (const { label, iommu, streamId } of devices)
+    lines.push(`${label}: stream ${hex(streamId)} of ${iommu}`);
   for (const { name, unread } of iommus) {
     for (const { name: event, record } of unread.slice(0, MAX_EVENTS))
       lines.push(`${name}: ${event} stream ${hex(record.sid)} at ${hex(record.inputAddr)}`);

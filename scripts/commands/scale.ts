@@ -4,7 +4,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import { folderProblem } from '../../perf/report/folder.js';
 import type { ScaleData, ScaleParams } from '../../perf/report/scale-data.js';
 import { spreadOf } from '../../perf/report/scale-page.js';
-import { compact, micros } from '../../perf/report/units.js';
+import { compact, micros, plural } from '../../perf/report/units.js';
 import { writeScaleFiles } from '../../perf/scale/files.js';
 import { SCALE_DEFAULTS, type ScaleInput, scaleOptions } from '../../perf/scale/options.js';
 import { OptionError } from '../../perf/stress/option-error.js';
@@ -63,7 +63,7 @@ async function scale({ out, json, ...input }: Flags, around: Surroundings): Prom
   if (problem !== null) throw new OptionError('out', problem);
   const { runScale } = await import('../../perf/scale/run.js');
   stderr.write(
-    `${options.points.length} points, ${options.repeats} times each, ${options.durationS} s, seed ${options.seed}\n`,
+    `${plural(options.points.length, 'point')}, ${plural(options.repeats, 'time')} each, ${options.durationS} s, seed ${options.seed}\n`,
   );
   const data = await runScale(
     options,
@@ -84,8 +84,11 @@ async function scale({ out, json, ...input }: Flags, around: Surroundings): Prom
 }
 
 function pointText({ psmmus, devices, guests, s2Sharing, batch, queues }: ScaleParams): string {
-  const nested = guests === 0 ? '' : `, ${guests} guests (stage 2 ${s2Sharing}, ${queues} queues)`;
-  return `${psmmus} SMMUs, ${devices} devices${nested}, batch ${batch}`;
+  const nested =
+    guests === 0
+      ? ''
+      : `, ${plural(guests, 'guest')} (stage 2 ${s2Sharing}, ${queues === 1 ? '1 queue' : `${queues} queues`})`;
+  return `${plural(psmmus, 'SMMU')}, ${plural(devices, 'device')}${nested}, batch ${batch}`;
 }
 
 function summary({ points }: ScaleData): string {

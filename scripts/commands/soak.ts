@@ -27,7 +27,12 @@ export function addSoak(program: Command, around: Surroundings, done: (code: num
     .option('--seed <n>', 'of the first run (default: drawn)')
     .option('--report <file>', 'where to write every reading', 'soak.json')
     .option('--no-report', 'write no readings')
-    .option('--json', 'one JSON object')
+    .option('--json', 'one JSON object on stdout')
+    .addHelpText(
+      'after',
+      '\nEvery segment is the next preset. Ctrl-C ends early, with its results.' +
+        '\nExit codes: 0 flat and clean, 1 a problem, 2 wrong usage.',
+    )
     .action(async (flags: Flags) => {
       try {
         done(await soak(flags, around));

@@ -30,6 +30,8 @@ export interface StressTally {
   readonly report: string | null;
   /** Path of the page, null when there is none. */
   readonly html: string | null;
+  /** Path of the machine that was kept, null when none was. */
+  readonly kept: string | null;
   readonly runs: readonly StressResult[];
 }
 
@@ -103,11 +105,12 @@ export function textOutput(stdout: Output): StressOutput {
         },
       };
     },
-    result({ checks, violations, missed, interrupted, skipped, report, html }) {
+    result({ checks, violations, missed, interrupted, skipped, report, html, kept }) {
       if (missed > 0) say(paint.red(`the injected bug was NOT caught in ${missed} of the runs`));
       if (interrupted) say(`interrupted${skipped > 0 ? `; topologies without a result: ${skipped}` : ''}`);
       if (report !== null) say(`report: ${report}`);
       if (html !== null) say(`page: ${html}`);
+      if (kept !== null) say(`machine: ${kept} (iommufd inspect)`);
       say(tallyLine(checks, violations));
     },
   };

@@ -124,11 +124,13 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
   const tally = { checks: 0, violations: 0, deaths: 0 };
   let missed = 0;
   let keep = flags.keep ?? null;
+  let kept = false;
   for (const options of runs) {
     if (around.signal.aborted) break;
     const seen = await runOne(runStress, options, output, around, keep);
     // The first one that went wrong is the one that is kept.
     if (seen.kept) keep = null;
+    kept ||= seen.kept;
     if (seen.result !== null) results.push(seen.result);
     tally.checks += seen.checks;
     tally.violations += seen.violations;
@@ -164,6 +166,7 @@ async function stress(flags: Flags, around: Surroundings): Promise<number> {
     skipped: runs.length - results.length,
     report,
     html,
+    kept: kept ? flags.keep! : null,
     runs: results,
   });
   return tally.violations > 0 || tally.deaths > 0 || missed > 0 || unwritten ? EXIT_FOUND : EXIT_CLEAN;

@@ -101,6 +101,14 @@ for (const [args, message] of WRONG)
     t.is(loaded, 0);
   });
 
+for (const command of ['stress', 'fuzz', 'chaos', 'soak', 'bench', 'scale'])
+  test(`cli: the help of ${command} has exit codes, Ctrl-C, and defaults as one would type them`, async (t) => {
+    const { stdout } = await iommufd([command, '--help']);
+    t.regex(stdout, /Exit codes: 0 /);
+    t.regex(stdout, /Ctrl-C/);
+    t.notRegex(stdout, /default:\s+"/);
+  });
+
 for (const command of [[], ['stress'], ['topology']])
   test(`cli: '${[...command, '--help'].join(' ')}' is an answer, not an error`, async (t) => {
     const { code, stdout, stderr } = await iommufd([...command, '--help']);
@@ -123,6 +131,7 @@ test('inspect: a kept machine in words and as JSON; what is no image is told by 
   t.is(text.code, 0);
   t.regex(text.stdout, /smmu0 .*translates.*0 pending.*1 unread/);
   t.regex(text.stdout, /smmu0: C_BAD_STREAMID stream 0x100/);
+  t.regex(text.stdout, /0000:01:00.0: stream 0x100 of smmu0/);
   const json = await iommufd(['inspect', file, '--json']);
   t.like(JSON.parse(json.stdout), { memoryBytes: 2 ** 25, iommus: [{ enabled: true, gerror: 0 }] });
   writeFileSync(file, 'no image');
@@ -279,6 +288,21 @@ test('stress: Ctrl-C reaches the run, skips what has not begun, and still ends w
   t.regex(stdout, /interrupted; topologies without a result: 1/);
   t.is(last, '4000 checks, 0 violations');
   t.true(JSON.parse(readFileSync(report, 'utf8')).runs[0].interrupted);
+});
+
+test('stress: --keep writes the first machine that went wrong, and says where', async (t) => {
+  const file = join(folder(t), 'bad.img');
+  let kept = 0;
+  const run: RunStress = async (options, listener, signal) => {
+    listener.keep?.(Uint8Array.of(++kept));
+    return fakeRun([{}])(options, listener, signal);
+  };
+  const { code, stdout } = await iommufd(['stress', '--no-report', '--keep', file], run);
+  t.is(code, 1);
+  t.true(stdout.includes(`\nmachine: ${file} (iommufd inspect)\n`));
+  t.deepEqual([...readFileSync(file)], [1]);
+  const json = await iommufd(['stress', '--no-report', '--json'], fakeRun());
+  t.is((JSON.parse(json.last!) as { kept: unknown }).kept, null);
 });
 
 test('stress: the page is written beside the report, where --html says, or not at all', async (t) => {

@@ -38,7 +38,7 @@ test('summary: many violations are counted, a few are told', (t) => {
     ),
   );
   t.is(text.match(/VIOLATION R1/g)?.length, 5);
-  t.regex(text, /and 7 more violations in the report/);
+  t.regex(text, /and 7 more violations, not printed here/);
 });
 
 test('summary: a run without a single check says so, and names who died', (t) => {
