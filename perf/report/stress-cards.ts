@@ -100,25 +100,26 @@ const NOT_GRANTED = 'ATS request not granted';
 export function faultCard(run: StressResult): Markup {
   const kinds = [...new Set(run.faults.flatMap(({ events }) => Object.keys(events)))].sort();
   const parts = [...kinds, ABORTED, NOT_GRANTED].map((name, i) => ({ name, color: (i + 2) % PALETTE_SIZE }));
-  const rows = run.faults.map(({ name, events, aborted, notGranted }, index) => {
+  const rows = run.faults.map(({ name, events, merged, aborted, notGranted }, index) => {
     const counts = [...kinds.map((kind) => events[kind] ?? 0), aborted, notGranted];
-    return { name, counts, dropped: run.final.iommus[index]?.eventsDropped ?? 0 };
+    return { name, counts, merged, dropped: run.final.iommus[index]?.eventsDropped ?? 0 };
   });
   return html`<div class="card"><h3>Faults by event</h3>
 <p class="note">Transactions that were refused: hostile ones (${run.options.hostilePercent} %), and those that met a mapping just taken away.</p>
 ${bars(
-  rows.map(({ name, counts }) => ({
+  rows.map(({ name, counts, merged }) => ({
     name,
     parts: counts,
-    total: compact(counts.reduce((a, b) => a + b, 0)),
+    total: compact(counts.reduce((a, b) => a + b, merged)),
   })),
   parts,
 )}
 ${table(
-  'Events that reached the driver, and what was lost to a full queue',
+  'Events that reached the driver, were merged with an equal one before, or lost to a full queue',
   ['event', ...rows.map(({ name }) => name)],
   [
     ...parts.map(({ name }, i) => [name, ...rows.map(({ counts }) => compact(counts[i]!))]),
+    ['merged', ...rows.map(({ merged }) => compact(merged))],
     ['lost', ...rows.map(({ dropped }) => compact(dropped))],
   ],
 )}</div>`;

@@ -95,6 +95,7 @@ export class Sampler {
     return iommus.map(({ index, name }) => ({
       name,
       events: this.#ledger.byName(index),
+      merged: eventCounters(memory, index).merged,
       aborted: sum(index, 'aborts'),
       notGranted: sum(index, 'notGranted'),
     }));

@@ -114,6 +114,8 @@ export interface FaultBreakdown {
   readonly name: string;
   /** Events that reached the driver, by the specification's name. */
   readonly events: Readonly<Record<string, number>>;
+  /** Events that the SMMU merged with the one before (STE.MEV): of refused transactions as well. */
+  readonly merged: number;
   /** Transactions aborted without an event: the stream was blocked. */
   readonly aborted: number;
   /** Translation Requests that were not granted, or refused: the device is told, and nobody else. */

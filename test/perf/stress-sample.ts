@@ -102,8 +102,14 @@ export function resultOf(options: StressOptions, violations: readonly ViolationS
     samples: [pointAt(2), pointAt(4)],
     latencies: [distributionOf('sync', 'smmu0'), distributionOf('miss', 'smmu0')],
     faults: [
-      { name: 'smmu0', events: { C_BAD_STREAMID: 4, F_TRANSLATION: 8 }, aborted: 16, notGranted: 7 },
-      { name: 'smmu1', events: {}, aborted: 0, notGranted: 7 },
+      {
+        name: 'smmu0',
+        events: { C_BAD_STREAMID: 4, F_TRANSLATION: 8 },
+        merged: 3,
+        aborted: 16,
+        notGranted: 7,
+      },
+      { name: 'smmu1', events: {}, merged: 0, aborted: 0, notGranted: 7 },
     ],
     devices: [
       { label: '0000:01:00.0', iommu: 0, streamId: 0x100, kind: 'nic', guest: null, space: 0, ats: true },

@@ -65,6 +65,7 @@ export function fullRun(name: (plain: string) => string, points = 40, iommus = 4
     faults: names.map((iommu, i) => ({
       name: iommu,
       events: { C_BAD_STREAMID: 40 + i, [name('F_TRANSLATION')]: 800, F_PERMISSION: 35 },
+      merged: 5 * i,
       aborted: 16 * i,
       notGranted: 9 * i,
     })),

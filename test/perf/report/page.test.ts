@@ -103,6 +103,18 @@ test('page: the verdict, the stories and every option are told', (t) => {
   );
 });
 
+test('page: refused transactions add up, those whose events were merged included', (t) => {
+  const run = fullRun(plain);
+  const faults = [{ name: 'smmu0', events: { F_TRANSLATION: 30 }, merged: 5, aborted: 2, notGranted: 1 }];
+  const page = renderStressHtml(report({ ...run, faults }));
+  const card = page.slice(
+    page.indexOf('Faults by event'),
+    page.indexOf('lost</th>', page.indexOf('Faults by event')),
+  );
+  t.regex(card, />38</);
+  t.regex(card.slice(card.indexOf('>merged<')), />5</);
+});
+
 test('html: what is put in is text, wherever', (t) => {
   t.is(String(html`<a title="${`"'<&>`}">${'<b>'}</a>`), '<a title="&quot;&#39;&lt;&amp;&gt;">&lt;b&gt;</a>');
   t.is(String(html`${[html`<i>${1}</i>`, '<', null]}`), '<i>1</i>&lt;');
