@@ -1,27 +1,9 @@
 /** The figures as a table for people. */
 import Table from 'cli-table3';
+import { NO_FRAME } from '../report/layout.js';
 import { digits, type Figure, type Goal, passed } from './figures.js';
 
-const plain = {
-  chars: {
-    top: '',
-    'top-mid': '',
-    'top-left': '',
-    'top-right': '',
-    bottom: '',
-    'bottom-mid': '',
-    'bottom-left': '',
-    'bottom-right': '',
-    left: '',
-    'left-mid': '',
-    mid: '',
-    'mid-mid': '',
-    right: '',
-    'right-mid': '',
-    middle: '  ',
-  },
-  style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
-};
+const plain = { chars: NO_FRAME, style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] } };
 
 export function benchTable(figures: readonly Figure[]): string {
   const table = new Table({

@@ -8,7 +8,8 @@ export const DEFAULT_COLUMNS = 80;
 /** A heading, and a shorter one for where there is no room. */
 export type Heading = string | readonly [long: string, short: string];
 
-const NO_FRAME = {
+/** Characters of a table without lines. */
+export const NO_FRAME = {
   top: '',
   'top-mid': '',
   'top-left': '',
