@@ -24,6 +24,8 @@ const FEWEST_TURNS = 2;
 const HIT_BATCHES = 1500;
 const MISS_BATCHES = 256;
 const PAIRS = 400;
+/** Bursts on each SMMU until its thread runs compiled code. */
+const WARM_BURSTS = 10;
 const WINDOW_IOVA = 0x1000_0000n;
 
 export const MANY_SMMUS_ROWS = [
@@ -82,6 +84,11 @@ function turns(
   burst: (smmu: number) => void,
   before: (smmu: number) => void = () => undefined,
 ): () => number {
+  // A round comes to few of 64: all memory is touched before, and each worker's own code is compiled.
+  for (let i = 0; i < WARM_BURSTS * count; i++) {
+    before(i % count);
+    burst(i % count);
+  }
   let next = 0;
   return () => {
     for (let i = 0; i < n; i++) before((next + i) % count);
