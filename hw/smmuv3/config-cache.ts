@@ -8,7 +8,13 @@
  * a command on one substream leaves the others alone.
  */
 import { NO_SSID } from '../iotlb/port-layout.js';
-import { CONTEXT_BYTES, CONTEXT_COUNT, contextIndex, StreamContext } from '../iotlb/unit-layout.js';
+import {
+  CONTEXT_BYTES,
+  CONTEXT_COUNT,
+  CONTEXT_FLAG_ATS_S1CHK,
+  contextIndex,
+  StreamContext,
+} from '../iotlb/unit-layout.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Words } from '../sync/words.js';
 import type { Bus } from './bus.js';
@@ -81,6 +87,9 @@ export class ConfigCache {
       const badCd = decodeCd(this.#fetch.cd, this.#config, stream);
       if (badCd !== 0) return this.#refused(badCd);
     }
+    // 13.6.3 wants the permissions of both stages in the answer.
+    if ((stream.flags & CONTEXT_FLAG_ATS_S1CHK) !== 0)
+      this.#tell('split-stage ATS (STE.EATS) answers with the permissions of stage 1 alone');
     this.#publish(entry, sid, ssid);
     return entry;
   }
@@ -124,13 +133,17 @@ export class ConfigCache {
     return 0;
   }
 
+  /** Logs something once. */
+  #tell(what: string): void {
+    if (this.#logged.has(what)) return;
+    this.#logged.add(what);
+    this.#log(`smmuv3: ${what}`);
+  }
+
   /** A fault of the configuration itself. */
   #refused(id: number): number {
     const feature = this.#stream.refused;
-    if (feature !== '' && !this.#logged.has(feature)) {
-      this.#logged.add(feature);
-      this.#log(`smmuv3: ${feature} is not implemented: refused`);
-    }
+    if (feature !== '') this.#tell(`${feature} is not implemented: refused`);
     this.fault = { id };
     this.recordFault = true;
     this.stallFault = false;

@@ -239,6 +239,8 @@ test('ats: split stage, the device holds the IPA, and each access takes stage 2'
   f.enable(ON | ATSCHK);
   t.like(f.dma(0x1234n, WRITE), { status: OK, pa: 0x8082_0234n });
   t.is(f.memory.words.load64(f.ports[0]! + at.atc + 32 + 8), 0x5000n, 'the IPA');
+  const told = f.logs.filter((line) => line.includes('split-stage ATS'));
+  t.deepEqual(told, ['smmuv3: split-stage ATS (STE.EATS) answers with the permissions of stage 1 alone']);
   t.is(counter(f, at.hitsAtc), 0);
   // Stage 2 changes: the entry stays, and leads elsewhere.
   f.map(s2, 1, 0x5000n, 0x8083_0000n, 3, S.S2_PAGE);
