@@ -96,6 +96,8 @@ export const machineSchema = keyed({
   devices: z.array(deviceSchema).max(1024),
   /** One nesting parent for every pSMMU (each vIOMMU with a VMID of its own), or one for each as Linux 7.0. */
   s2Sharing: z.enum(['shared', 'per-psmmu']).default('shared'),
+  /** Known defects of Linux 7.0 repeated, or corrected as later kernels have it. */
+  compat: z.enum(['7.0', 'fixed']).default('fixed'),
   /** Keep walk and command logs, for reports. */
   trace: z.boolean().default(false),
   /** Room for regions that an instrument of createMachine makes, bytes, besides what there is anyway. */

@@ -141,6 +141,7 @@ export class Machine {
       invalidators: new Map([[DRIVER_NAME, new Smmuv3Invalidator(memory, this.env, atcBlindOf(config))]]),
       observer: instruments.observer,
       bugs,
+      compat: config.compat,
       log,
     });
     this.#devices = config.devices.map(({ label, iommuIndex, sid, ats, stall }, index) => ({

@@ -63,6 +63,8 @@ export interface UserAllocOptions {
 }
 
 export class UserMemory {
+  readonly account = { pinnedVm: 0 };
+  readonly alive = true;
   readonly #memory: MachineMemory;
   readonly #base: number;
   readonly #runs: Int32Array;

@@ -3,7 +3,7 @@
  * their ioctls gave out.
  */
 import type { IommufdFd } from '../runtime/core/fd.js';
-import type { EventFile, FileTable } from '../runtime/core/file-table.js';
+import type { Descriptors, EventFile } from '../runtime/core/file-table.js';
 import type { VfioDevice } from '../runtime/objects/vfio-device.js';
 import { EBADF, EINVAL } from '../uapi/abi/errno.js';
 import type { MailboxTargets } from './protocol/mailbox-server.js';
@@ -20,10 +20,10 @@ export class CoreTargets implements MailboxTargets {
   readonly #vfios = new Map<number, ExposedVfio | null>();
   readonly #reopen: (deviceIndex: number) => ExposedVfio;
 
-  readonly #files: FileTable;
+  readonly #files: Descriptors;
 
   /** @param reopen  opens the VFIO device of an index again, for a client that comes back after a close */
-  constructor(files: FileTable, reopen: (deviceIndex: number) => ExposedVfio) {
+  constructor(files: Descriptors, reopen: (deviceIndex: number) => ExposedVfio) {
     this.#files = files;
     this.#reopen = reopen;
   }
@@ -63,6 +63,7 @@ export class CoreTargets implements MailboxTargets {
     if (file === undefined) return -EBADF;
     if (file.kind !== 'event') return -EINVAL;
     const data = (file as EventFile).read(into.byteLength);
+    if (typeof data === 'number') return data;
     into.set(data);
     return data.byteLength;
   }

@@ -119,7 +119,7 @@ export class WorkerHost {
     this.machine = machine;
     this.#options = { startTimeoutMs, stopTimeoutMs };
     this.#control = Control.create(machine.memory, machine.env.threadId);
-    this.#targets = new CoreTargets(machine.core.files, (device) =>
+    this.#targets = new CoreTargets(machine.core.own.files, (device) =>
       machine.openVfio(machine.config.devices[device]!.label),
     );
     this.#mailbox = new MailboxServer(machine.memory, this.#targets);

@@ -3,12 +3,21 @@ import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import type { SyncEnv } from '../../hw/sync/thread.js';
 import type { IoasObserver, IommuInstance, RuntimeBugs, SharedInvalidator } from '../drivers/contract.js';
 import type { UserMemory } from '../user-memory.js';
+import type { PhysicalMemory } from './task.js';
+
+/** Whether known defects of Linux 7.0 are repeated: '7.0', or 'fixed' as later kernels have it. */
+export type Compat = '7.0' | 'fixed';
 
 export interface CoreContext {
   readonly memory: MachineMemory;
   /** Synchronisation as the core's thread sees it. */
   readonly env: SyncEnv;
+  /** Of the program that the machine lives in. A handler asks IommufdCore.current, which may be another's. */
   readonly user: UserMemory;
+  /** Default: the machine's RAM. */
+  readonly physical?: PhysicalMemory;
+  /** Default 'fixed'. */
+  readonly compat?: Compat;
   readonly iommus: readonly IommuInstance[];
   /** By driver name; a driver without one cannot serve HWPT_INVALIDATE (-EOPNOTSUPP). */
   readonly invalidators?: ReadonlyMap<string, SharedInvalidator>;

@@ -8,18 +8,24 @@ import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import type { DriverViommu, HostDevice, ViommuEvent } from '../drivers/contract.js';
 import { VfioDevice } from '../objects/vfio-device.js';
 import type { Viommu } from '../objects/viommu.js';
-import type { CoreContext } from './context.js';
+import type { Compat, CoreContext } from './context.js';
 import { IommufdCtx } from './ctx.js';
+import { dispatch } from './dispatch.js';
 import { IommufdFd } from './fd.js';
-import { FileTable } from './file-table.js';
+import { FileTable, type OpenFile } from './file-table.js';
 import { ObjectsLayout } from './objects-layout.js';
+import { OwnTask, type PhysicalMemory, RamFrames, type Task } from './task.js';
 
 /** Iommufds that can be open at once unless told otherwise: each costs 256 KiB of control memory. */
 export const DEFAULT_MAX_FDS = 16;
 
 export class IommufdCore {
   readonly context: CoreContext;
-  readonly files = new FileTable();
+  /** The program that the machine lives in. */
+  readonly own: OwnTask;
+  /** Frames by number, whoever owns them. */
+  readonly physical: PhysicalMemory;
+  readonly compat: Compat;
   /** Where a driver's events go. */
   readonly viommus = new Map<DriverViommu, Viommu>();
   /** Device indexes that a VFIO device file has open. */
@@ -27,6 +33,7 @@ export class IommufdCore {
   readonly #freeIndexes: number[];
   readonly #dmaOwners = new Map<string, { ctx: IommufdCtx; count: number }>();
   readonly #logged = new Set<string>();
+  #current: Task;
 
   /** Once per machine, before other threads attach. @param maxFds  iommufds open at once */
   static allocRegions(memory: MachineMemory, maxFds = DEFAULT_MAX_FDS): void {
@@ -37,6 +44,10 @@ export class IommufdCore {
   constructor(context: CoreContext, options: { maxFds?: number } = {}) {
     this.context = context;
     const { memory } = context;
+    this.own = new OwnTask(context.user, new FileTable());
+    this.#current = this.own;
+    this.physical = context.physical ?? new RamFrames(memory);
+    this.compat = context.compat ?? 'fixed';
     if (!memory.hasRegion('objects:0')) IommufdCore.allocRegions(memory, options.maxFds);
     let count = 0;
     while (memory.hasRegion(`objects:${count}`)) count++;
@@ -44,16 +55,48 @@ export class IommufdCore {
     for (const iommu of context.iommus) iommu.onEvent = (event) => this.#deliver(event);
   }
 
-  /** open("/dev/iommu"). @throws IommufdError EMFILE */
+  /** On whose behalf the core works: Linux's `current`. */
+  get current(): Task {
+    return this.#current;
+  }
+
+  /** Calls `call` on behalf of another process. */
+  as<T>(task: Task, call: () => T): T {
+    const before = this.#current;
+    this.#current = task;
+    try {
+      return call();
+    } finally {
+      this.#current = before;
+    }
+  }
+
+  /** Whether an allocation is to fail; asked wherever Linux allocates. @param site  what is allocated */
+  allocFails(site: string): boolean {
+    return this.#current.failNth.shouldFail(site);
+  }
+
+  /** open("/dev/iommu") by the program that the machine lives in. @throws IommufdError EMFILE */
   open(): IommufdFd {
+    const file = this.openFile();
+    if (typeof file === 'number') throw new IommufdError(-file, 'open', { detail: 'too many open iommufds' });
+    return new IommufdFd(file.ctx, this.own.files.install(file));
+  }
+
+  /** open("/dev/iommu") without a descriptor. @returns the file | -EMFILE */
+  openFile(): IommufdFile | number {
     const index = this.#freeIndexes.shift();
-    if (index === undefined) throw new IommufdError(EMFILE, 'open', { detail: 'too many open iommufds' });
+    if (index === undefined) return -EMFILE;
     const ctx = new IommufdCtx(this, index, () => {
       this.#freeIndexes.push(index);
       this.#freeIndexes.sort((a, b) => a - b);
     });
-    const fd = this.files.install({ kind: 'iommufd', ctx, release: () => ctx.putFile() } as IommufdFile);
-    return new IommufdFd(ctx, fd);
+    return {
+      kind: 'iommufd',
+      ctx,
+      ioctl: (cmd, bytes) => dispatch(ctx, cmd, bytes),
+      release: () => ctx.putFile(),
+    };
   }
 
   /** open("/dev/vfio/devices/vfioN"). */
@@ -91,8 +134,7 @@ export class IommufdCore {
 }
 
 /** What the descriptor of an open iommufd stands for. */
-export interface IommufdFile {
+export interface IommufdFile extends OpenFile {
   readonly kind: 'iommufd';
   readonly ctx: IommufdCtx;
-  release(): void;
 }

@@ -38,8 +38,9 @@ export class IommufdCtx {
     this.core = core;
     this.index = index;
     this.objects = new ObjectTable(core.context.memory, core.context.env, index);
-    const { user, invalidators } = core.context;
-    this.invalidations = new Invalidations(this.objects, user, invalidators ?? new Map());
+    const current = { copyIn: (va: bigint, into: Uint8Array) => core.current.mm.copyIn(va, into) };
+    const { invalidators } = core.context;
+    this.invalidations = new Invalidations(this.objects, current, invalidators ?? new Map());
     this.#released = released;
   }
 

@@ -50,11 +50,12 @@ export class IoPagetable {
   readonly space = new IovaSpace();
   readonly #domains: PagingDomain[] = [];
   readonly #context: FillContext;
-  readonly #user: PinnableMemory;
+  readonly #currentMm: () => PinnableMemory;
 
-  constructor(context: FillContext, user: PinnableMemory) {
+  /** @param currentMm  whose memory a map is of: that of the process that asks */
+  constructor(context: FillContext, currentMm: () => PinnableMemory) {
     this.#context = context;
-    this.#user = user;
+    this.#currentMm = currentMm;
   }
 
   get domains(): readonly PagingDomain[] {
@@ -73,7 +74,7 @@ export class IoPagetable {
     if (length === 0n || length > MAX_LENGTH) return BigInt(-EINVAL);
     const startOffset = offsetOf(userVa);
     const npages = pageOf(length + BigInt(startOffset) + BigInt(PAGE_SIZE - 1));
-    const pages = new IoptPages(this.#user, pageOf(userVa), npages, (prot & IOMMU_WRITE) !== 0);
+    const pages = new IoptPages(this.#currentMm(), pageOf(userVa), npages, (prot & IOMMU_WRITE) !== 0);
     const where = this.mapPages([{ pages, startPage: 0, startOffset, length }], length, iova, prot);
     pages.put();
     return where;
@@ -88,7 +89,7 @@ export class IoPagetable {
     const lastPage = iovaPage + count - 1;
     const free = this.space.checkPages(iovaPage, lastPage);
     if (free < 0) return free;
-    const pages = new IoptPages(this.#user, vaPage, count, (prot & IOMMU_WRITE) !== 0);
+    const pages = new IoptPages(this.#currentMm(), vaPage, count, (prot & IOMMU_WRITE) !== 0);
     const area: IoptArea = {
       firstPage: iovaPage,
       firstOffset: 0,

@@ -23,7 +23,8 @@ import type { Span } from './span-chunk.js';
 
 /** What pinning needs of user memory. */
 export interface PinnableMemory {
-  runAt(vaPage: number, out: { pfn: number; pages: number }): number;
+  /** @param write  it will be written to (FOLL_WRITE). @returns 0 | -EFAULT */
+  runAt(vaPage: number, out: { pfn: number; pages: number }, write?: boolean): number;
   pin(pfn: number, pages: number): void;
   unpin(pfn: number, pages: number): void;
 }
@@ -163,7 +164,7 @@ export class IoptPages {
       only.uses++;
       return 0;
     }
-    if (this.#user.runAt(this.vaPage + first, found) < 0) return -EFAULT;
+    if (this.#user.runAt(this.vaPage + first, found, this.writable) < 0) return -EFAULT;
     const { pfn, pages } = found;
     if (pages <= last - first) return 1;
     this.#user.pin(pfn, last - first + 1);
@@ -185,7 +186,7 @@ export class IoptPages {
   #pinHole(index: number, end: number): number {
     let at = index;
     while (at < end) {
-      if (this.#user.runAt(this.vaPage + at, found) < 0) {
+      if (this.#user.runAt(this.vaPage + at, found, this.writable) < 0) {
         if (at > index) this.release(index, at - 1);
         return -EFAULT;
       }

@@ -186,7 +186,7 @@ export function getHwInfo(ucmd: UcmdOf<typeof HwInfo>): number {
   ctx.put(device);
   if (asked !== IOMMU_HW_INFO_TYPE_DEFAULT && asked !== info.type) return -EOPNOTSUPP;
 
-  const { user } = ctx.context;
+  const { mm: user } = ctx.core.current;
   const copied = Math.min(cmd.dataLen, info.data.byteLength);
   if (user.copyOut(cmd.dataUptr, info.data.subarray(0, copied)) < 0) return -EFAULT;
   for (let at = copied; at < cmd.dataLen; at += ZEROES.byteLength) {

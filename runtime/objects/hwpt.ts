@@ -220,7 +220,7 @@ function makeNested(
   const data = new Uint8Array(cmd.dataLen);
   const id = ctx.objects.reserve(OBJ_HWPT_NESTED);
   if (id < 0) return id;
-  const domain = ctx.context.user.copyIn(cmd.dataUptr, data) < 0 ? -EFAULT : make(data);
+  const domain = ctx.core.current.mm.copyIn(cmd.dataUptr, data) < 0 ? -EFAULT : make(data);
   if (typeof domain === 'number') {
     ctx.objects.free(id);
     return domain;

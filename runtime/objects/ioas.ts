@@ -51,7 +51,7 @@ export class Ioas extends IommufdObject {
         bugs: context.bugs,
         log: (message) => context.log(message),
       },
-      context.user,
+      () => ctx.core.current.mm,
     );
   }
 
@@ -192,7 +192,7 @@ export function ioasIovaRanges(ucmd: UcmdOf<typeof IoasIovaRanges>): number {
   for (const range of ioas.iopt.space.usableRanges()) {
     if (found < room && status === 0) {
       const at = cmd.allowedIovas + BigInt(found) * RANGE_BYTES;
-      status = ctx.context.user.copyOut(at, IovaRange.toBytes(range));
+      status = ctx.core.current.mm.copyOut(at, IovaRange.toBytes(range));
     }
     found++;
   }
@@ -221,7 +221,7 @@ function loadRanges(ctx: IommufdCtx, uptr: bigint, count: number, into: OrderedS
   const bytes = new Uint8Array(Number(RANGE_BYTES));
   for (let i = 0; i < count; i++) {
     if (i >= MAX_ALLOWED) return -ENOMEM;
-    if (ctx.context.user.copyIn(uptr + BigInt(i) * RANGE_BYTES, bytes) < 0) return -EFAULT;
+    if (ctx.core.current.mm.copyIn(uptr + BigInt(i) * RANGE_BYTES, bytes) < 0) return -EFAULT;
     const { start, last } = IovaRange.decode(bytes);
     if (start >= last) return -EINVAL;
     const span: Span = {

@@ -18,7 +18,7 @@ import {
   VeventHeader,
   type VeventqAlloc,
 } from '../../uapi/iommufd/veventq.js';
-import type { EventFile } from '../core/file-table.js';
+import { type EventFile, POLLIN } from '../core/file-table.js';
 import { IommufdObject } from '../core/iommufd-object.js';
 import { OBJ_VEVENTQ, OBJ_VIOMMU } from '../core/objects-layout.js';
 import type { UcmdOf } from '../core/ucmd.js';
@@ -99,7 +99,7 @@ export class Veventq extends IommufdObject {
     return {
       kind: 'event',
       read: (maxBytes) => this.read(maxBytes),
-      poll: () => this.readable,
+      poll: () => (this.readable ? POLLIN : 0),
       release: () => {
         this.dropUser();
         this.ctx.putFile();
@@ -137,7 +137,7 @@ export function veventqAlloc(ucmd: UcmdOf<typeof VeventqAlloc>): number {
   if (typeof queue === 'number') return queue;
   ucmd.newObject = queue;
   cmd.outVeventqId = queue.id;
-  cmd.outVeventqFd = ctx.core.files.install(queue.open());
+  cmd.outVeventqFd = ctx.core.current.files.install(queue.open());
   return ucmd.respond();
 }
 

@@ -111,7 +111,7 @@ export class VfioDevice {
     // A token is refused as by a driver that knows none.
     if (bind.iommufd < 0 || bind.flags !== 0) return -EINVAL;
     if (this.#device !== null) return -EINVAL;
-    const file = this.#core.files.get(bind.iommufd);
+    const file = this.#core.current.files.get(bind.iommufd);
     if (file === undefined) return -EBADF;
     if (file.kind !== 'iommufd') return -EBADFD;
     if (this.#core.openDevices.has(this.host.index)) return -EINVAL;

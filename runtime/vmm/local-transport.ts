@@ -105,10 +105,11 @@ export class LocalTransport implements VmmTransport {
       viommus: config.iommus.length,
       files: {
         read: (fd, maxBytes) => {
-          const file = core.files.get(fd);
-          return file?.kind === 'event' ? (file as EventFile).read(maxBytes) : NOTHING;
+          const file = core.own.files.get(fd);
+          const records = file?.kind === 'event' ? (file as EventFile).read(maxBytes) : NOTHING;
+          return typeof records === 'number' ? NOTHING : records;
         },
-        close: (fd) => void core.files.close(fd),
+        close: (fd) => void core.own.files.close(fd),
       },
       openVfio: (deviceIndex) => {
         const device = config.devices[deviceIndex];

@@ -16,7 +16,7 @@ function targets() {
     ],
   });
   const opened: number[] = [];
-  const core = new CoreTargets(machine.core.files, (device) => {
+  const core = new CoreTargets(machine.core.own.files, (device) => {
     opened.push(device);
     return machine.openVfio(machine.config.devices[device]!.label);
   });

@@ -239,11 +239,11 @@ test('bind and attach check their structs as VFIO does', (t) => {
 
 test('bind: a descriptor of something else is EBADFD', (t) => {
   const bench = new CoreBench();
-  const fd = bench.core.files.install({ kind: 'vfio', release: () => t.pass() });
+  const fd = bench.core.own.files.install({ kind: 'vfio', release: () => t.pass() });
   const vfio = bench.core.openVfio(bench.devices[0]!);
   const struct = VfioDeviceBindIommufd.toBytes({ argsz: 24, iommufd: fd });
   t.is(vfio.ioctl(BIND, struct), -EBADFD);
-  bench.core.files.close(fd);
+  bench.core.own.files.close(fd);
 });
 
 test('closing the iommufd first: a bound device keeps the objects until it is closed', (t) => {

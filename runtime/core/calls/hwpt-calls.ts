@@ -1,0 +1,102 @@
+/** Typed calls on page tables and devices. */
+import { requireBytes } from '../../../hw/memory/bytes-argument.js';
+import { EIO } from '../../../uapi/abi/errno.js';
+import { IommufdError } from '../../../uapi/abi/iommufd-error.js';
+import { HwInfo, IOMMU_GET_HW_INFO, IOMMU_HW_INFO_FLAG_INPUT_TYPE } from '../../../uapi/iommufd/hw-info.js';
+import { HwptAlloc, IOMMU_HWPT_ALLOC } from '../../../uapi/iommufd/hwpt.js';
+import { HwptInvalidate, IOMMU_HWPT_INVALIDATE } from '../../../uapi/iommufd/hwpt-invalidate.js';
+import { checkKeys } from '../call-check.js';
+import { IoasCalls } from './ioas-calls.js';
+import { SCRATCH_BYTES } from './ioctl-caller.js';
+
+export interface HwptAllocOptions {
+  readonly devId: number;
+  /** An IOAS, a nest parent, or a vIOMMU. */
+  readonly ptId: number;
+  /** IOMMU_HWPT_ALLOC_*. */
+  readonly flags?: number;
+  /** IOMMU_HWPT_DATA_*. */
+  readonly dataType?: number;
+  readonly data?: Uint8Array;
+  readonly faultId?: number;
+}
+
+export interface InvalidateOptions {
+  /** A vIOMMU, or a nested HWPT. */
+  readonly hwptId: number;
+  readonly dataType: number;
+  /** Bytes of one entry. */
+  readonly entryLen: number;
+  /** Whole entries, one after the other. */
+  readonly entries: Uint8Array;
+}
+
+const HWPT_KEYS = ['devId', 'ptId', 'flags', 'dataType', 'data', 'faultId'];
+const INVALIDATE_KEYS = ['hwptId', 'dataType', 'entryLen', 'entries'];
+const HW_INFO_KEYS = ['devId', 'dataType'];
+
+export abstract class HwptCalls extends IoasCalls {
+  hwptAlloc(options: HwptAllocOptions): { hwptId: number } {
+    checkKeys('hwptAlloc', options, HWPT_KEYS);
+    const { devId, ptId, flags = 0, dataType = 0, data = new Uint8Array(0), faultId = 0 } = options;
+    requireBytes(data, 'data');
+    const fields = { flags, devId, ptId, dataType, dataLen: data.byteLength, faultId };
+    const dataUptr = this.copyToScratch(data);
+    const out = this.call(IOMMU_HWPT_ALLOC, HwptAlloc, { ...fields, dataUptr }, (errno) =>
+      errno === EIO && data.byteLength > 0
+        ? { field: 'data', detail: 'the STE is not one a guest may have' }
+        : {},
+    );
+    return { hwptId: out.outHwptId };
+  }
+
+  /**
+   * @returns how many entries were handled
+   * @throws IommufdError; its `handled` is in the message, as Linux writes entry_num on failure too
+   * @throws RangeError `entries` are not whole ones
+   */
+  hwptInvalidate(options: InvalidateOptions): { handled: number } {
+    checkKeys('hwptInvalidate', options, INVALIDATE_KEYS);
+    const { hwptId, dataType, entryLen, entries } = options;
+    requireBytes(entries, 'entries');
+    if (entryLen > 0 && entries.byteLength % entryLen !== 0)
+      throw new RangeError(`entries: ${entries.byteLength} bytes are not whole entries of ${entryLen} bytes`);
+    const bytes = HwptInvalidate.toBytes({
+      size: HwptInvalidate.size,
+      hwptId,
+      dataUptr: this.copyToScratch(entries),
+      dataType,
+      entryLen,
+      entryNum: entryLen === 0 ? 0 : entries.byteLength / entryLen,
+    });
+    const ret = this.ioctl(IOMMU_HWPT_INVALIDATE, bytes);
+    const handled = HwptInvalidate.getField(bytes, 'entryNum');
+    if (ret < 0)
+      throw new IommufdError(-ret, 'IOMMU_HWPT_INVALIDATE', { detail: `${handled} entries handled` });
+    return { handled };
+  }
+
+  /** @param options.dataType  ask for this type of data (INPUT_TYPE); absent: the driver's own */
+  getHwInfo(options: { devId: number; dataType?: number }): {
+    dataType: number;
+    data: Uint8Array;
+    capabilities: bigint;
+    maxPasidLog2: number;
+  } {
+    checkKeys('getHwInfo', options, HW_INFO_KEYS);
+    const dataUptr = this.scratch(SCRATCH_BYTES);
+    const out = this.call(IOMMU_GET_HW_INFO, HwInfo, {
+      flags: options.dataType === undefined ? 0 : IOMMU_HW_INFO_FLAG_INPUT_TYPE,
+      devId: options.devId,
+      dataLen: SCRATCH_BYTES,
+      dataUptr,
+      dataType: options.dataType ?? 0,
+    });
+    return {
+      dataType: out.dataType,
+      data: this.copyBack(dataUptr, Math.min(out.dataLen, SCRATCH_BYTES)),
+      capabilities: out.outCapabilities,
+      maxPasidLog2: out.outMaxPasidLog2,
+    };
+  }
+}
