@@ -53,11 +53,11 @@ export interface InvalidationNote {
   readonly failed: boolean;
 }
 
-/** Collects what an unmap left to invalidate (Linux: struct iommu_iotlb_gather). */
+/** Collects what an unmap left to invalidate (Linux: struct iommu_iotlb_gather), in the domain's units. */
 export interface Gather {
-  firstPage: number;
-  /** Inclusive; below firstPage when empty. */
-  lastPage: number;
+  firstUnit: number;
+  /** Inclusive; below firstUnit when empty. */
+  lastUnit: number;
   /** Unlinked table frames, released only after the SYNC. */
   readonly freedTables: number[];
   /** Filled by sync() when `wantNotes`. */
@@ -65,21 +65,49 @@ export interface Gather {
   wantNotes: boolean;
 }
 
+/** Which pages devices have written to, as the hardware marks it in a table: struct iommu_dirty_ops. */
+export interface DirtyTracking {
+  /** @returns 0 | -errno, tracking is as it was */
+  setTracking(enable: boolean): number;
+  /**
+   * Visits what is marked in a range, and with `clear` takes the marks away; a device marks a page anew only when
+   * the translations in `gather` are invalidated.
+   * @param report  called for each run of units found dirty
+   * @returns 0 | -EINVAL tracking is off
+   */
+  readAndClear(
+    iovaUnit: number,
+    units: number,
+    clear: boolean,
+    report: (unit: number, units: number) => void,
+    gather: Gather,
+  ): number;
+}
+
+/**
+ * One IO page table over an IOAS. Positions and lengths are in *units* of 2^unitLg2 bytes, as exact Numbers, so that
+ * pages smaller than the CPU's can be mapped: see iova/area.ts.
+ */
 export interface PagingDomain {
   readonly kind: 'paging';
   readonly driver: string;
   readonly nestParent: boolean;
   /** Log2 of each leaf size, ascending. */
   readonly pageSizesLg2: readonly number[];
-  readonly aperture: { readonly firstPage: number; readonly lastPage: number };
+  /** 12, or log2 of the smallest leaf where that is less; 11 at least, as units of a 64-bit space must be exact. */
+  readonly unitLg2: number;
+  /** Inclusive. */
+  readonly aperture: { readonly firstUnit: number; readonly lastUnit: number };
   /** @returns 0 | -ENOMEM | -EEXIST; on failure nothing stays mapped */
-  map(iovaPage: number, pfn: number, pages: number, prot: number): number;
-  /** Clears entries; their translations may still be cached until sync(). @returns pages unmapped */
-  unmap(iovaPage: number, pages: number, gather: Gather): number;
+  map(iovaUnit: number, paUnit: number, units: number, prot: number): number;
+  /** Clears entries; their translations may still be cached until sync(). @returns units unmapped */
+  unmap(iovaUnit: number, units: number, gather: Gather): number;
   /** Invalidates on every IOMMU the domain is live on and waits for each SYNC. @returns 0 | -ETIMEDOUT */
   sync(gather: Gather): number;
-  /** iova_to_phys. @returns frame number or -1 */
-  lookup(iovaPage: number): number;
+  /** iova_to_phys. @returns physical unit or -1 */
+  lookup(iovaUnit: number): number;
+  /** When it was allocated with IOMMU_HWPT_ALLOC_DIRTY_TRACKING. */
+  readonly dirty?: DirtyTracking | undefined;
   /** Last reference is gone: release tables and tags. */
   free(): void;
 }

@@ -1,4 +1,16 @@
-/** A mapping: a range of IOVA and the slice of user pages behind it. struct iopt_area. */
+/**
+ * A mapping: a range of IOVA and the slice of user pages behind it. struct iopt_area.
+ *
+ * IOVA and pages have offsets of their own, so an area may begin and end inside pages; a domain maps it in units, its
+ * smallest IO pages where those are smaller than 4 KiB. With units of 2 KiB:
+ *
+ *   IOVA    |      page 7     |      page 8     |        firstPage 7, firstOffset 2048, lastPage 8
+ *           |        #########|########         |
+ *                    \\\\\\\\\\\\\\\\\              pageOffset 0: two units, one frame
+ *   pages            |     pfn 100    |
+ *
+ * What no domain could map exactly never gets in: offsets and lengths are multiples of the IOAS's alignment.
+ */
 
 import type { IoptPages } from './pages.js';
 import type { Span } from './span-chunk.js';
@@ -24,12 +36,24 @@ export interface PagesSlice {
   readonly length: bigint;
 }
 
-export const PAGE_SIZE = 4096;
+export const PAGE_LG2 = 12;
+export const PAGE_SIZE = 2 ** PAGE_LG2;
 export const U64_MAX = 0xffff_ffff_ffff_ffffn;
 
 export const pageOf = (address: bigint): number => Number(address >> 12n);
 export const offsetOf = (address: bigint): number => Number(address & 0xfffn);
 export const addressOf = (page: number, offset: number): bigint => (BigInt(page) << 12n) | BigInt(offset);
+
+export const unitsPerPage = (unitLg2: number): number => 1 << (PAGE_LG2 - unitLg2);
+
+/** Where an area begins, in units of 2^unitLg2 bytes. */
+export const firstUnitOf = (area: Span, unitLg2: number): number =>
+  area.firstPage * unitsPerPage(unitLg2) + (area.firstOffset >>> unitLg2);
+
+/** How many units an area has. */
+export const unitsOf = (area: Span, unitLg2: number): number =>
+  (area.lastPage - area.firstPage) * unitsPerPage(unitLg2) +
+  ((area.lastOffset + 1 - area.firstOffset) >> unitLg2);
 
 export const firstIova = (area: Span): bigint => addressOf(area.firstPage, area.firstOffset);
 export const lastIova = (area: Span): bigint => addressOf(area.lastPage, area.lastOffset);

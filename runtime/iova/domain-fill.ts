@@ -4,13 +4,16 @@
  *   fill    pin -> tell the observer -> map into every domain      any failure undoes all of it
  *   unfill  clear in every domain -> SYNC every domain -> tell the observer -> unpin
  *
+ * An area reaches a domain to the unit: one that begins or ends inside a page is mapped in part there. Observers are
+ * told of whole pages, those in which the frames begin.
+ *
  * The order of unfill is what makes DMA safe: frames are released only when no cache can hold the
  * translation. `RuntimeBugs.earlyFree` turns it round on purpose.
  *
  * @source drivers/iommu/iommufd/pages.c
  */
 import type { Gather, IoasObserver, PagingDomain, RuntimeBugs } from '../drivers/contract.js';
-import type { IoptArea } from './area.js';
+import { firstUnitOf, type IoptArea, PAGE_LG2, unitsOf, unitsPerPage } from './area.js';
 import type { IoptPages } from './pages.js';
 
 /** What filling needs to know of its surroundings. */
@@ -23,8 +26,8 @@ export interface FillContext {
 
 export function newGather(wantNotes: boolean): Gather {
   return {
-    firstPage: Number.MAX_SAFE_INTEGER,
-    lastPage: -1,
+    firstUnit: Number.MAX_SAFE_INTEGER,
+    lastUnit: -1,
     freedTables: [],
     notes: [],
     wantNotes,
@@ -62,11 +65,10 @@ export function unfillDomains(
   pages: IoptPages,
   domains: readonly PagingDomain[],
 ): void {
-  const count = area.lastPage - area.firstPage + 1;
   const gathers: Gather[] = [];
   for (const domain of domains) {
     const gather = newGather(context.observer !== undefined);
-    domain.unmap(area.firstPage, count, gather);
+    unmapArea(area, domain, gather);
     gathers.push(gather);
   }
   if (context.bugs.earlyFree) letGo(context, area, pages, gathers);
@@ -81,20 +83,38 @@ export function mapArea(
   pages: IoptPages,
   domain: PagingDomain,
 ): number {
-  const pfn = pages.soleRun(area.pagesFirst, area.pagesLast);
-  if (pfn >= 0) return domain.map(area.firstPage, pfn, area.pagesLast - area.pagesFirst + 1, area.prot);
+  const { unitLg2 } = domain;
+  if (unitLg2 === PAGE_LG2) {
+    const pfn = pages.soleRun(area.pagesFirst, area.pagesLast);
+    if (pfn >= 0) return domain.map(area.firstPage, pfn, area.pagesLast - area.pagesFirst + 1, area.prot);
+  }
+  const perPage = unitsPerPage(unitLg2);
+  const firstUnit = firstUnitOf(area, unitLg2);
+  const skipped = area.pageOffset >>> unitLg2;
+  const units = unitsOf(area, unitLg2);
   let done = 0;
   const status = pages.forEachRun(area.pagesFirst, area.pagesLast, (index, pfn, count) => {
-    const mapped = domain.map(area.firstPage + (index - area.pagesFirst), pfn, count, area.prot);
-    if (mapped === 0) done += count;
+    // Units of the area, counted from the start of its first page; that page and the last may be there in part.
+    const runStart = (index - area.pagesFirst) * perPage - skipped;
+    const start = Math.max(runStart, 0);
+    const end = Math.min(runStart + count * perPage, units);
+    const mapped = domain.map(firstUnit + start, pfn * perPage + (start - runStart), end - start, area.prot);
+    if (mapped === 0) done = end;
     return mapped;
   });
   if (status < 0 && done > 0) {
     const gather = newGather(false);
-    domain.unmap(area.firstPage, done, gather);
+    domain.unmap(firstUnit, done, gather);
     syncDomain(context, domain, gather);
   }
   return status;
+}
+
+/** Clear an area in one domain, which holds all of it. */
+export function unmapArea(area: IoptArea, domain: PagingDomain, gather: Gather): void {
+  const { unitLg2 } = domain;
+  if (unitLg2 === PAGE_LG2) domain.unmap(area.firstPage, area.lastPage - area.firstPage + 1, gather);
+  else domain.unmap(firstUnitOf(area, unitLg2), unitsOf(area, unitLg2), gather);
 }
 
 /** A SYNC that timed out is told, not undone: the entries are gone from the tables. */

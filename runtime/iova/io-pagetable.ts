@@ -39,8 +39,9 @@ import {
   newGather,
   syncDomain,
   unfillDomains,
+  unmapArea,
 } from './domain-fill.js';
-import { IovaSpace, LAST_PAGE } from './iova-space.js';
+import { IovaSpace } from './iova-space.js';
 import { IoptPages, type PinnableMemory } from './pages.js';
 
 /** SIZE_MAX - PAGE_SIZE: the longest mapping whose page count can be computed. */
@@ -212,10 +213,12 @@ export class IoPagetable {
     const alignment = Math.max(2 ** (domain.pageSizesLg2[0] ?? 12), space.alignment);
     if (alignment > PAGE_SIZE) return -EINVAL;
     if (alignment !== space.alignment && !this.#fitsAlignment(alignment)) return -EADDRINUSE;
-    const { firstPage, lastPage } = domain.aperture;
+    const unit = BigInt(2 ** domain.unitLg2);
+    const first = BigInt(domain.aperture.firstUnit) * unit;
+    const last = (BigInt(domain.aperture.lastUnit) + 1n) * unit - 1n;
     let status = 0;
-    if (firstPage !== 0) status = space.reserve(0, firstPage - 1, domain);
-    if (status === 0 && lastPage < LAST_PAGE) status = space.reserve(lastPage + 1, LAST_PAGE, domain);
+    if (first !== 0n) status = space.reserveBytes(0n, first - 1n, domain);
+    if (status === 0 && last < U64_MAX) status = space.reserveBytes(last + 1n, U64_MAX, domain);
     if (status === 0) status = this.#fillDomain(domain);
     if (status < 0) {
       space.unreserve(domain);
@@ -318,7 +321,7 @@ export class IoPagetable {
     for (const area of this.space.areas) {
       if (area === end) break;
       if (area.pages === null) continue;
-      domain.unmap(area.firstPage, area.lastPage - area.firstPage + 1, gather);
+      unmapArea(area, domain, gather);
       cleared.push(area);
     }
     if (cleared.length === 0) return;

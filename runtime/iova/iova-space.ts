@@ -3,34 +3,20 @@
  * the caller leaves that to us. The interval trees of struct io_pagetable.
  *
  *   areas     mapped or about to be
- *   reserved  cannot be mapped: outside a domain's aperture, or a device's reserved region; whole pages
+ *   reserved  cannot be mapped: outside a domain's aperture, or a device's reserved region
  *   allowed   must not become reserved, and automatic allocation stays inside
  *
  * @source drivers/iommu/iommufd/io_pagetable.c iopt_alloc_iova, iopt_check_iova, iopt_reserve_iova
  */
 import { EADDRINUSE, EEXIST, EINVAL, ENOSPC, EOVERFLOW } from '../../uapi/abi/errno.js';
-import {
-  addressOf,
-  firstIova,
-  type IoptArea,
-  lastIova,
-  offsetOf,
-  PAGE_SIZE,
-  pageOf,
-  U64_MAX,
-} from './area.js';
+import { firstIova, type IoptArea, lastIova, offsetOf, PAGE_SIZE, pageOf, U64_MAX } from './area.js';
 import { OrderedSpans } from './ordered-spans.js';
 import type { Span } from './span-chunk.js';
 
-export interface ReservedRange {
-  readonly firstPage: number;
-  /** Inclusive. */
-  readonly lastPage: number;
+export interface ReservedRange extends Span {
   readonly owner: object;
 }
 
-/** The last page of a 64-bit address space. */
-export const LAST_PAGE = 2 ** 52 - 1;
 /** Automatic IOVAs keep at most this alignment: the size of a transparent huge page. */
 const HPAGE_SIZE = 2n * 1024n * 1024n;
 const PAGE = BigInt(PAGE_SIZE);
@@ -42,7 +28,7 @@ export class IovaSpace {
   /** Bytes, a power of two: what IOVAs and lengths must be multiples of. */
   alignment = 1;
   #allowed = new OrderedSpans<Span>();
-  /** Sorted by first page; ranges of several owners may overlap. */
+  /** Sorted by first byte; ranges of several owners may overlap. */
   readonly #reserved: ReservedRange[] = [];
   /** What they cover, without overlaps: a look-up must not slow down with the number of devices. */
   readonly #covered = new OrderedSpans<Span>();
@@ -57,14 +43,14 @@ export class IovaSpace {
     if ((iova & BigInt(this.alignment - 1)) !== 0n) return -EINVAL;
     const last = iova + length - 1n;
     if (last > U64_MAX) return -EOVERFLOW;
-    if (this.#reservedIn(pageOf(iova), pageOf(last)) !== undefined) return -EINVAL;
+    if (this.#reservedIn(iova, last) !== undefined) return -EINVAL;
     const area = this.areas.firstIn(pageOf(iova), offsetOf(iova), pageOf(last), offsetOf(last));
     return area === undefined ? 0 : -EEXIST;
   }
 
   /** check() of whole pages, `lastPage` inclusive, while `alignment` is a page at most. @returns 0 | -EINVAL | -EEXIST */
   checkPages(firstPage: number, lastPage: number): number {
-    if (this.#reservedIn(firstPage, lastPage) !== undefined) return -EINVAL;
+    if (this.#covered.firstIn(firstPage, 0, lastPage, PAGE_SIZE - 1) !== undefined) return -EINVAL;
     return this.areas.firstIn(firstPage, 0, lastPage, PAGE_SIZE - 1) === undefined ? 0 : -EEXIST;
   }
 
@@ -109,15 +95,18 @@ export class IovaSpace {
     this.areas.remove(area);
   }
 
-  /** @returns 0 | -EADDRINUSE something is mapped there, or must stay usable */
+  /** reserveBytes() of whole pages. */
   reserve(firstPage: number, lastPage: number, owner: object): number {
-    if (this.areas.firstIn(firstPage, 0, lastPage, PAGE_SIZE - 1) !== undefined) return -EADDRINUSE;
-    if (this.#allowed.firstIn(firstPage, 0, lastPage, PAGE_SIZE - 1) !== undefined) return -EADDRINUSE;
-    let at = this.#reserved.length;
-    while (at > 0 && this.#reserved[at - 1]!.firstPage > firstPage) at--;
-    this.#reserved.splice(at, 0, { firstPage, lastPage, owner });
-    this.#cover();
-    return 0;
+    return this.#reserve({ firstPage, firstOffset: 0, lastPage, lastOffset: PAGE_SIZE - 1, owner });
+  }
+
+  /**
+   * Nothing is mapped in [first, last] until the owner gives it back.
+   * @returns 0 | -EADDRINUSE something is mapped there, or must stay usable
+   * @source iopt_reserve_iova
+   */
+  reserveBytes(first: bigint, last: bigint, owner: object): number {
+    return this.#reserve({ ...spanOf(first, last), owner });
   }
 
   unreserve(owner: object): void {
@@ -133,8 +122,7 @@ export class IovaSpace {
 
   /** Replaces the allow list as one. @returns 0 | -EADDRINUSE part of it is reserved */
   setAllowed(allowed: OrderedSpans<Span>): number {
-    for (const { firstPage, lastPage } of this.#reserved)
-      if (allowed.firstIn(firstPage, 0, lastPage, PAGE_SIZE - 1) !== undefined) return -EADDRINUSE;
+    for (const range of this.#reserved) if (touches(allowed, range)) return -EADDRINUSE;
     this.#allowed = allowed;
     this.#hints.clear();
     return 0;
@@ -142,12 +130,13 @@ export class IovaSpace {
 
   /** What is not reserved, ascending; `last` inclusive. */
   *usableRanges(): Generator<{ start: bigint; last: bigint }> {
-    let page = 0;
-    for (const { firstPage, lastPage } of this.#reserved) {
-      if (firstPage > page) yield { start: addressOf(page, 0), last: addressOf(firstPage, 0) - 1n };
-      page = Math.max(page, lastPage + 1);
+    let start = 0n;
+    for (const range of this.#covered) {
+      const first = firstIova(range);
+      if (first > start) yield { start, last: first - 1n };
+      start = lastIova(range) + 1n;
     }
-    if (page <= LAST_PAGE) yield { start: addressOf(page, 0), last: U64_MAX };
+    if (start <= U64_MAX) yield { start, last: U64_MAX };
   }
 
   /** Allowed ranges with neighbours joined, or everything but the first and last page when there is no list. */
@@ -182,16 +171,16 @@ export class IovaSpace {
     let at = start;
     let area = this.areas.firstIn(pageOf(at), offsetOf(at), pageOf(last), offsetOf(last));
     while (at <= last) {
-      const reserved = this.#reservedIn(pageOf(at), pageOf(last));
+      const reserved = this.#reservedIn(at, last);
       const areaFirst = area === undefined ? last + 1n : firstIova(area);
-      const reservedFirst = reserved === undefined ? last + 1n : addressOf(reserved.firstPage, 0);
+      const reservedFirst = reserved === undefined ? last + 1n : firstIova(reserved);
       if (area !== undefined && areaFirst <= at) {
         at = lastIova(area) + 1n;
         area = this.areas.next(area);
         continue;
       }
       if (reserved !== undefined && reservedFirst <= at) {
-        at = addressOf(reserved.lastPage, PAGE_SIZE - 1) + 1n;
+        at = lastIova(reserved) + 1n;
         while (area !== undefined && lastIova(area) < at) area = this.areas.next(area);
         continue;
       }
@@ -203,31 +192,56 @@ export class IovaSpace {
     return undefined;
   }
 
-  /** The first run of reserved pages that touches [first, last]. */
-  #reservedIn(first: number, last: number): Span | undefined {
-    return this.#covered.firstIn(first, 0, last, PAGE_SIZE - 1);
+  #reserve(range: ReservedRange): number {
+    if (touches(this.areas, range) || touches(this.#allowed, range)) return -EADDRINUSE;
+    let at = this.#reserved.length;
+    while (at > 0 && startsAfter(this.#reserved[at - 1]!, range)) at--;
+    this.#reserved.splice(at, 0, range);
+    this.#cover();
+    return 0;
+  }
+
+  /** The first joined reserved range that touches [first, last]. */
+  #reservedIn(first: bigint, last: bigint): Span | undefined {
+    return this.#covered.firstIn(pageOf(first), offsetOf(first), pageOf(last), offsetOf(last));
   }
 
   #cover(): void {
     this.#covered.clear();
-    let first = -1;
-    let last = -1;
-    const close = (): void => {
-      if (first < 0) return;
-      const span: Span = { firstPage: first, firstOffset: 0, lastPage: last, lastOffset: PAGE_SIZE - 1 };
-      this.#covered.insert(span);
-    };
-    for (const range of this.#reserved) {
-      if (first >= 0 && range.firstPage <= last + 1) {
-        last = Math.max(last, range.lastPage);
+    let joined: { -readonly [K in keyof Span]: Span[K] } | undefined;
+    for (const { firstPage, firstOffset, lastPage, lastOffset } of this.#reserved) {
+      if (joined !== undefined && !isBeyond(firstPage, firstOffset, joined)) {
+        if (lastPage > joined.lastPage || (lastPage === joined.lastPage && lastOffset > joined.lastOffset)) {
+          joined.lastPage = lastPage;
+          joined.lastOffset = lastOffset;
+        }
         continue;
       }
-      close();
-      first = range.firstPage;
-      last = range.lastPage;
+      if (joined !== undefined) this.#covered.insert(joined);
+      joined = { firstPage, firstOffset, lastPage, lastOffset };
     }
-    close();
+    if (joined !== undefined) this.#covered.insert(joined);
   }
+}
+
+const spanOf = (first: bigint, last: bigint): Span => ({
+  firstPage: pageOf(first),
+  firstOffset: offsetOf(first),
+  lastPage: pageOf(last),
+  lastOffset: offsetOf(last),
+});
+
+const touches = (set: OrderedSpans<Span>, { firstPage, firstOffset, lastPage, lastOffset }: Span): boolean =>
+  set.firstIn(firstPage, firstOffset, lastPage, lastOffset) !== undefined;
+
+const startsAfter = (a: Span, b: Span): boolean =>
+  a.firstPage > b.firstPage || (a.firstPage === b.firstPage && a.firstOffset > b.firstOffset);
+
+/** Whether there is at least a byte between the end of a span and a position. */
+function isBeyond(page: number, offset: number, span: Span): boolean {
+  if (page === span.lastPage) return offset > span.lastOffset + 1;
+  if (page === span.lastPage + 1) return offset > 0 || span.lastOffset < PAGE_SIZE - 1;
+  return page > span.lastPage;
 }
 
 /** Where in [start, last] a block goes, as __alloc_iova_check_range puts it. */

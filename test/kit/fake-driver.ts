@@ -44,7 +44,7 @@ export class FailurePlan {
 export interface FakeOptions {
   readonly driver?: string;
   readonly pageSizesLg2?: readonly number[];
-  readonly aperture?: { firstPage: number; lastPage: number };
+  readonly aperture?: { firstUnit: number; lastUnit: number };
   readonly reserved?: readonly { firstPage: number; lastPage: number }[];
   /** Domains of other instances are refused, as by an SMMU that does not share. */
   readonly privateDomains?: boolean;
@@ -56,11 +56,12 @@ export class FakeDomain implements PagingDomain {
   readonly driver: string;
   readonly nestParent: boolean;
   readonly pageSizesLg2: readonly number[];
-  readonly aperture: { firstPage: number; lastPage: number };
+  readonly unitLg2: number;
+  readonly aperture: { firstUnit: number; lastUnit: number };
   readonly iommu: FakeIommu;
-  /** IOVA page -> frame and permissions. */
+  /** IOVA unit -> physical unit (frame, with units of 4 KiB) and permissions. */
   readonly entries = new Map<number, { pfn: number; prot: number }>();
-  /** Frames that a cache may still hold: cleared, not synced. */
+  /** Physical units that a cache may still hold: cleared, not synced. */
   readonly stale = new Set<number>();
   /** Lengths of the runs given to map(). */
   readonly runs: number[] = [];
@@ -72,27 +73,32 @@ export class FakeDomain implements PagingDomain {
     this.driver = iommu.driver;
     this.nestParent = nestParent;
     this.pageSizesLg2 = iommu.options.pageSizesLg2 ?? [12, 21, 30];
-    this.aperture = iommu.options.aperture ?? { firstPage: 0, lastPage: 2 ** 36 - 1 };
+    this.unitLg2 = Math.min(12, this.pageSizesLg2[0]!);
+    this.aperture = iommu.options.aperture ?? { firstUnit: 0, lastUnit: 2 ** (48 - this.unitLg2) - 1 };
   }
 
-  map(iovaPage: number, pfn: number, pages: number, prot: number): number {
+  map(iovaUnit: number, paUnit: number, units: number, prot: number): number {
     if (this.iommu.failures.hit()) return -ENOMEM;
-    for (let i = 0; i < pages; i++) if (this.entries.has(iovaPage + i)) return -EEXIST;
-    for (let i = 0; i < pages; i++) this.entries.set(iovaPage + i, { pfn: pfn + i, prot });
-    this.runs.push(pages);
+    const smallest = 2 ** (this.pageSizesLg2[0]! - this.unitLg2);
+    for (const value of [iovaUnit, paUnit, units])
+      if (!Number.isSafeInteger(value) || value % smallest !== 0)
+        throw new Error(`fake: ${value} is not whole IO pages`);
+    for (let i = 0; i < units; i++) if (this.entries.has(iovaUnit + i)) return -EEXIST;
+    for (let i = 0; i < units; i++) this.entries.set(iovaUnit + i, { pfn: paUnit + i, prot });
+    this.runs.push(units);
     return 0;
   }
 
-  unmap(iovaPage: number, pages: number, gather: Gather): number {
-    for (let i = 0; i < pages; i++) {
-      const entry = this.entries.get(iovaPage + i);
-      if (entry === undefined) throw new Error(`fake: page ${iovaPage + i} unmapped twice`);
+  unmap(iovaUnit: number, units: number, gather: Gather): number {
+    for (let i = 0; i < units; i++) {
+      const entry = this.entries.get(iovaUnit + i);
+      if (entry === undefined) throw new Error(`fake: unit ${iovaUnit + i} unmapped twice`);
       this.stale.add(entry.pfn);
-      this.entries.delete(iovaPage + i);
+      this.entries.delete(iovaUnit + i);
     }
-    gather.firstPage = Math.min(gather.firstPage, iovaPage);
-    gather.lastPage = Math.max(gather.lastPage, iovaPage + pages - 1);
-    return pages;
+    gather.firstUnit = Math.min(gather.firstUnit, iovaUnit);
+    gather.lastUnit = Math.max(gather.lastUnit, iovaUnit + units - 1);
+    return units;
   }
 
   sync(gather: Gather): number {
@@ -103,8 +109,8 @@ export class FakeDomain implements PagingDomain {
         iommu: this.iommu.index,
         tag: 1,
         command: 'FAKE_TLBI',
-        firstPage: gather.firstPage,
-        pages: gather.lastPage - gather.firstPage + 1,
+        firstPage: gather.firstUnit,
+        pages: gather.lastUnit - gather.firstUnit + 1,
         syncIndex: this.syncs,
         tickIssued: 0,
         tickDone: 1,
@@ -114,8 +120,8 @@ export class FakeDomain implements PagingDomain {
     return 0;
   }
 
-  lookup(iovaPage: number): number {
-    return this.entries.get(iovaPage)?.pfn ?? -1;
+  lookup(iovaUnit: number): number {
+    return this.entries.get(iovaUnit)?.pfn ?? -1;
   }
 
   free(): void {

@@ -226,8 +226,8 @@ export class DriverFixture {
 }
 
 export const newGather = (wantNotes = true): Gather => ({
-  firstPage: 0,
-  lastPage: -1,
+  firstUnit: 0,
+  lastUnit: -1,
   freedTables: [],
   notes: [],
   wantNotes,

@@ -54,7 +54,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
   readonly stage: 1 | 2;
   readonly nestParent: boolean;
   readonly pageSizesLg2: readonly number[];
-  readonly aperture: { readonly firstPage: number; readonly lastPage: number };
+  readonly unitLg2 = FRAME_LG2;
+  readonly aperture: { readonly firstUnit: number; readonly lastUnit: number };
   /** The SMMU it was allocated for. */
   readonly home: SmmuDevice;
 
@@ -89,7 +90,7 @@ export class Smmuv3PagingDomain implements PagingDomain {
     this.#rootFrames = geometry.rootBytes / FRAME_BYTES;
     this.#slot = parts.slot;
     this.#homeTag = parts.homeTag;
-    this.aperture = { firstPage: 0, lastPage: 2 ** (geometry.inputBits - FRAME_LG2) - 1 };
+    this.aperture = { firstUnit: 0, lastUnit: 2 ** (geometry.inputBits - FRAME_LG2) - 1 };
     const { memory, kernel, frames } = resources;
     this.#table = new PageTable({
       memory,
@@ -168,19 +169,19 @@ export class Smmuv3PagingDomain implements PagingDomain {
   unmap(iovaPage: number, pages: number, gather: Gather): number {
     const unmapped = this.#table.unmap(iovaPage, pages);
     if (unmapped <= 0) return unmapped;
-    const empty = gather.lastPage < gather.firstPage;
+    const empty = gather.lastUnit < gather.firstUnit;
     const last = iovaPage + pages - 1;
-    gather.firstPage = empty ? iovaPage : Math.min(gather.firstPage, iovaPage);
-    gather.lastPage = empty ? last : Math.max(gather.lastPage, last);
+    gather.firstUnit = empty ? iovaPage : Math.min(gather.firstUnit, iovaPage);
+    gather.lastUnit = empty ? last : Math.max(gather.lastUnit, last);
     for (const pfn of this.#table.takeFreed()) gather.freedTables.push(pfn);
     return unmapped;
   }
 
   sync(gather: Gather): number {
-    if (gather.lastPage < gather.firstPage) return 0;
+    if (gather.lastUnit < gather.firstUnit) return 0;
     const range = {
-      firstPage: gather.firstPage,
-      pages: gather.lastPage - gather.firstPage + 1,
+      firstPage: gather.firstUnit,
+      pages: gather.lastUnit - gather.firstUnit + 1,
       leaf: gather.freedTables.length === 0,
       granuleLg2: this.#granuleLg2,
     };
@@ -190,8 +191,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
     if (status < 0) return status;
     for (const pfn of gather.freedTables) this.#freeTable(pfn);
     gather.freedTables.length = 0;
-    gather.firstPage = 0;
-    gather.lastPage = -1;
+    gather.firstUnit = 0;
+    gather.lastUnit = -1;
     return 0;
   }
 

@@ -110,8 +110,8 @@ test('attach: what cannot be attached to', (t) => {
 test('attach: EADDRINUSE when a reserved region, or the world outside the aperture, is mapped', (t) => {
   for (const options of [
     { reserved: [{ firstPage: 4, lastPage: 5 }] },
-    { aperture: { firstPage: 0, lastPage: 3 } },
-    { aperture: { firstPage: 6, lastPage: 99 } },
+    { aperture: { firstUnit: 0, lastUnit: 3 } },
+    { aperture: { firstUnit: 6, lastUnit: 99 } },
   ]) {
     const bench = new CoreBench({ iommus: [options] });
     const { ioasId } = bench.fd.ioasAlloc();

@@ -133,7 +133,7 @@ test('map: automatic IOVAs stay inside the allow list, and ENOSPC when it is ful
 
 test('map: automatic IOVAs avoid reserved regions and the end of the aperture', (t) => {
   const { fd, ioasId, user } = attached({
-    iommus: [{ aperture: { firstPage: 0, lastPage: 15 }, reserved: [{ firstPage: 2, lastPage: 12 }] }],
+    iommus: [{ aperture: { firstUnit: 0, lastUnit: 15 }, reserved: [{ firstPage: 2, lastPage: 12 }] }],
   });
   const userVa = user.alloc(0x1000);
   const auto = () => fd.ioasMap({ ioasId, userVa, length: 0x1000n }).iova;
@@ -285,7 +285,7 @@ test('iova ranges: everything at first; then aperture without reserved regions, 
   const { fd, ioasId } = software();
   t.deepEqual(fd.ioasIovaRanges(ioasId), { ranges: [{ start: 0n, last: U64_MAX }], alignment: 1n });
   const device = attached({
-    iommus: [{ aperture: { firstPage: 1, lastPage: 0xff }, reserved: [{ firstPage: 0x10, lastPage: 0x1f }] }],
+    iommus: [{ aperture: { firstUnit: 1, lastUnit: 0xff }, reserved: [{ firstPage: 0x10, lastPage: 0x1f }] }],
   });
   t.deepEqual(device.fd.ioasIovaRanges(device.ioasId), {
     ranges: [

@@ -25,7 +25,7 @@ for (const [granuleLg2, oasBits, sizes, tg] of [
       const g = 2 ** (granuleLg2 - 12);
       const pfn = f.frames.alloc(granuleLg2);
       // The last granules of the range, where the highest level has its last entry.
-      const page = domain.aperture.lastPage + 1 - 8 * g;
+      const page = domain.aperture.lastUnit + 1 - 8 * g;
       t.is(domain.map(page, pfn, g, RW), 0);
       t.is(domain.lookup(page + g - 1), pfn + g - 1);
       t.is(f.write(0, BigInt(page + g - 1) * 4096n + 7n, 0x5a), 0);
@@ -51,7 +51,7 @@ for (const [granuleLg2, oasBits, sizes, tg] of [
 test('domain: the smallest granule is used where there are several, as by a host with 4 KiB pages', (t) => {
   const f = new DriverFixture({ hardware: { granules: [12, 14, 16], oasBits: 52 } });
   t.deepEqual(f.paging().pageSizesLg2, [12, 21, 30]);
-  t.is(f.paging(0, NEST_PARENT).aperture.lastPage, 2 ** 36 - 1);
+  t.is(f.paging(0, NEST_PARENT).aperture.lastUnit, 2 ** 36 - 1);
   const larger = new DriverFixture({ hardware: { granules: [14, 16] } });
   t.deepEqual(larger.paging().pageSizesLg2, [14, 25]);
 });

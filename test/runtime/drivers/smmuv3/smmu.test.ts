@@ -266,16 +266,16 @@ for (const oasBits of [32, 36, 40, 42, 44, 48])
   test(`stage 2 with ${oasBits} address bits: first and last page of the aperture translate`, (t) => {
     const f = new DriverFixture({ hardware: { oasBits } });
     const domain = f.paging(0, NEST_PARENT);
-    t.is(domain.aperture.lastPage, 2 ** (oasBits - 12) - 1);
+    t.is(domain.aperture.lastUnit, 2 ** (oasBits - 12) - 1);
     t.is(f.smmus[0]!.attach(f.devices[0]!, domain), 0);
     const pfn = f.pages(2);
     t.is(domain.map(0, pfn, 1, RW), 0);
-    t.is(domain.map(domain.aperture.lastPage, pfn + 1, 1, RW), 0);
+    t.is(domain.map(domain.aperture.lastUnit, pfn + 1, 1, RW), 0);
     t.is(f.write(0, 0n, 1), 0);
-    t.is(f.write(0, BigInt(domain.aperture.lastPage) << 12n, 2), 0);
+    t.is(f.write(0, BigInt(domain.aperture.lastUnit) << 12n, 2), 0);
     t.deepEqual([f.byteAt(pfn), f.byteAt(pfn + 1)], [1, 2]);
-    f.unmap(domain, domain.aperture.lastPage, 1);
-    t.is(f.write(0, BigInt(domain.aperture.lastPage) << 12n), F_TRANSLATION);
+    f.unmap(domain, domain.aperture.lastUnit, 1);
+    t.is(f.write(0, BigInt(domain.aperture.lastUnit) << 12n), F_TRANSLATION);
   });
 
 test('no ASID left is -EBUSY, and the device keeps what it had', (t) => {
