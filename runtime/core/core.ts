@@ -95,6 +95,7 @@ export class IommufdCore {
       kind: 'iommufd',
       ctx,
       ioctl: (cmd, bytes) => dispatch(ctx, cmd, bytes),
+      mmap: (offset, bytes, shared, exec) => ctx.mmaps.map(offset, bytes, shared, exec),
       release: () => ctx.putFile(),
     };
   }

@@ -4,12 +4,13 @@
  * Core thread only, but for the reference counts, which lie in the shared object table.
  */
 import { bug } from '../../hw/memory/bug.js';
-import { EBUSY, ENOENT } from '../../uapi/abi/errno.js';
+import { EBUSY, ENOENT, ENOMEM } from '../../uapi/abi/errno.js';
 import type { IommufdGroup } from '../objects/group.js';
 import type { CoreContext } from './context.js';
 import type { IommufdCore } from './core.js';
 import { Invalidations } from './invalidations.js';
 import type { IommufdObject } from './iommufd-object.js';
+import { Mmaps } from './mmaps.js';
 import { ObjectTable } from './object-table.js';
 
 /** Wait for short references before destroying. */
@@ -25,6 +26,7 @@ export class IommufdCtx {
   readonly index: number;
   readonly objects: ObjectTable;
   readonly invalidations: Invalidations;
+  readonly mmaps: Mmaps = new Mmaps(this);
   /** By IOMMU and group. */
   readonly groups = new Map<string, IommufdGroup>();
   /** Published objects. */
@@ -61,6 +63,12 @@ export class IommufdCtx {
 
   put(object: IommufdObject): void {
     this.objects.put(object.id);
+  }
+
+  /** The memory and the ID of a new object (_iommufd_object_alloc). @returns an ID | -ENOMEM */
+  reserve(type: number): number {
+    if (this.core.allocFails('object') || this.core.allocFails('object id')) return -ENOMEM;
+    return this.objects.reserve(type);
   }
 
   /** Make a new object visible (iommufd_object_finalize). */

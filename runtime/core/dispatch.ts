@@ -9,6 +9,7 @@ import { _IOC_NR } from '../../uapi/abi/ioctl.js';
 import type { Fields, Struct } from '../../uapi/abi/struct.js';
 import { Destroy, IOMMU_DESTROY } from '../../uapi/iommufd/destroy.js';
 import { HwInfo, IOMMU_GET_HW_INFO } from '../../uapi/iommufd/hw-info.js';
+import { HwQueueAlloc, IOMMU_HW_QUEUE_ALLOC } from '../../uapi/iommufd/hw-queue.js';
 import { HwptAlloc, IOMMU_HWPT_ALLOC } from '../../uapi/iommufd/hwpt.js';
 import { HwptInvalidate, IOMMU_HWPT_INVALIDATE } from '../../uapi/iommufd/hwpt-invalidate.js';
 import {
@@ -30,6 +31,7 @@ import { IOMMU_VDEVICE_ALLOC, VdeviceAlloc } from '../../uapi/iommufd/vdevice.js
 import { IOMMU_VEVENTQ_ALLOC, VeventqAlloc } from '../../uapi/iommufd/veventq.js';
 import { IOMMU_VIOMMU_ALLOC, ViommuAlloc } from '../../uapi/iommufd/viommu.js';
 import { getHwInfo } from '../objects/device.js';
+import { hwQueueAlloc } from '../objects/hw-queue.js';
 import { hwptAlloc, hwptInvalidate } from '../objects/hwpt.js';
 import {
   ioasAlloc,
@@ -83,6 +85,7 @@ const BUILT: readonly Row[] = [
   row(IOMMU_VIOMMU_ALLOC, ViommuAlloc, viommuAlloc),
   row(IOMMU_VDEVICE_ALLOC, VdeviceAlloc, vdeviceAlloc),
   row(IOMMU_VEVENTQ_ALLOC, VeventqAlloc, veventqAlloc),
+  row(IOMMU_HW_QUEUE_ALLOC, HwQueueAlloc, hwQueueAlloc),
 ];
 
 /** By nr; an ioctl of the ABI that is not built has a row too, so that its struct is checked all the same. */

@@ -15,7 +15,7 @@ import { ViommuCalls } from './calls/viommu-calls.js';
 
 export type { HwptAllocOptions, InvalidateOptions } from './calls/hwpt-calls.js';
 export type { CopyOptions, MapOptions } from './calls/ioas-calls.js';
-export type { Veventq } from './calls/viommu-calls.js';
+export type { IommufdMapping, Veventq } from './calls/viommu-calls.js';
 
 /** Made by `IommufdCore.open`. */
 export class IommufdFd extends ViommuCalls {

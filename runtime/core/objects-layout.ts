@@ -50,6 +50,7 @@ export const OBJ_HWPT_NESTED = 4;
 export const OBJ_VIOMMU = 5;
 export const OBJ_VDEVICE = 6;
 export const OBJ_VEVENTQ = 7;
+export const OBJ_HW_QUEUE = 8;
 
 /** payload of a vIOMMU: the driver's shared record, and which driver. */
 export const VIOMMU_SHARED_BASE = 0;

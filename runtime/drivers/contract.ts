@@ -6,6 +6,7 @@
  * Page numbers are bytes / 4096 as exact Numbers; every function returns >= 0 or -errno and changes nothing
  * when it fails. All of it runs on the core's thread, except `cacheInvalidate`, which any thread may host.
  */
+import type { UserData } from './user-data.js';
 
 export const IOMMU_READ = 1 << 0;
 export const IOMMU_WRITE = 1 << 1;
@@ -120,19 +121,57 @@ export interface NestedDomain {
 
 export type Domain = PagingDomain | NestedDomain;
 
-/** A driver's vIOMMU: one slice of one physical IOMMU. */
+/** A driver's vIOMMU: one slice of one physical IOMMU. struct iommufd_viommu_ops. */
 export interface DriverViommu {
   readonly iommu: IommuInstance;
   /** Linear offset of the driver's shared record of it, what `cacheInvalidate` takes on any thread. */
   readonly sharedBase: number;
   /** @returns a nested domain | -EINVAL | -EIO | -EOPNOTSUPP */
   allocNested(dataType: number, data: Uint8Array, flags: number): NestedDomain | number;
-  /** @returns 0 | -EEXIST | -ENOSPC | -EINVAL */
-  vdeviceInit(device: HostDevice, virtId: number): number;
-  vdeviceDestroy(device: HostDevice, virtId: number): void;
-  /** Types of vEVENTQ it can feed. */
-  readonly veventTypes: readonly number[];
+  /** Nobody else of this vIOMMU has the virtual ID, nor the device another. @returns 0 | -ENOSPC | -EINVAL */
+  vdeviceInit(device: HostDevice, virtId: bigint): number;
+  vdeviceDestroy(device: HostDevice, virtId: bigint): void;
+  /** Absent: IOMMU_HW_QUEUE_ALLOC is -EOPNOTSUPP. */
+  readonly hwQueues?: DriverHwQueues;
   destroy(): void;
+}
+
+/** The queues in guest memory that hardware reads by itself, by physical address. */
+export interface DriverHwQueues {
+  /** get_hw_queue_size. @param type IOMMU_HW_QUEUE_TYPE_* */
+  supports(type: number): boolean;
+  /**
+   * hw_queue_init_phys. The queue's pages are pinned and contiguous.
+   * @returns a queue | -EINVAL index, length, alignment | -EEXIST | -EIO | -ENOMEM
+   */
+  init(queue: HwQueuePlace): DriverHwQueue | number;
+}
+
+export interface HwQueuePlace {
+  readonly type: number;
+  /** Logical, per vIOMMU and type. */
+  readonly index: number;
+  readonly basePa: number;
+  readonly lengthBytes: bigint;
+}
+
+export interface DriverHwQueue {
+  /** One of the same vIOMMU that cannot be destroyed before this one (iommufd_hw_queue_depend). */
+  readonly dependsOn: DriverHwQueue | null;
+  destroy(): void;
+}
+
+/** What a driver may ask of the core's half of a vIOMMU. */
+export interface ViommuOwner {
+  /**
+   * Lets user space map pages of hardware (iommufd_viommu_alloc_mmap).
+   * @param linear  of the first page, page-aligned
+   * @returns the offset for mmap() | -EINVAL | -ENOMEM
+   */
+  allocMmap(linear: number, bytes: number): number;
+  freeMmap(offset: number): void;
+  /** Whether an allocation is to fail (IommufdCore.allocFails). */
+  allocFails(site: string): boolean;
 }
 
 /** A fault or other event the hardware recorded, already carrying virtual IDs. */
@@ -150,6 +189,8 @@ export interface IommuInstance {
   readonly driver: string;
   /** GET_HW_INFO: type, vendor data, IOMMU_HW_CAP_* bits, log2 of the PASID count (0 = none). */
   hwInfo(device: HostDevice): { type: number; data: Uint8Array; capabilities: bigint; maxPasidLog2: number };
+  /** Vendor data of another IOMMU_HW_INFO_TYPE_* that it has as well; null when it has not. */
+  otherHwInfo?(device: HostDevice, type: number): Uint8Array | null;
   /** Inclusive [firstPage, lastPage] windows no mapping may use (MSI, RMR). */
   reservedRegions(device: HostDevice): readonly { firstPage: number; lastPage: number }[];
   /** @param flags IOMMU_HWPT_ALLOC_*. @returns a domain | -EOPNOTSUPP | -ENOMEM */
@@ -167,8 +208,20 @@ export interface IommuInstance {
    * @returns 0 | -EINVAL incompatible, the core may try another domain | -EBUSY | -ENOENT no vDEVICE | -ENOMEM
    */
   attach(device: HostDevice, domain: Domain | null): number;
-  /** @returns a vIOMMU | -EOPNOTSUPP type | -EINVAL parent of another IOMMU | -ENOSPC */
-  allocViommu(device: HostDevice, parent: PagingDomain, type: number): DriverViommu | number;
+  /** get_viommu_size. @param type IOMMU_VIOMMU_TYPE_* */
+  supportsViommu(device: HostDevice, type: number): boolean;
+  /**
+   * viommu_init, of a type that is supported.
+   * @param data   null when the caller gave none; outputs go there as well
+   * @returns a vIOMMU | -EINVAL parent of another IOMMU, data | -EFAULT | -ENOSPC | -ENOMEM
+   */
+  allocViommu(
+    device: HostDevice,
+    parent: PagingDomain,
+    type: number,
+    data: UserData | null,
+    owner: ViommuOwner,
+  ): DriverViommu | number;
   /** Serve what the hardware raised (events, errors). @returns whether there was anything */
   poll(): boolean;
   /** Where events for a vIOMMU go; the core sets it once. */

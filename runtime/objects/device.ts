@@ -174,6 +174,14 @@ export class Device extends IommufdObject {
 /** Moves a device to a page table. @returns the one to give up, null when there is none, or -errno */
 type ChangePt = (hwpt: Hwpt) => Hwpt | null | number;
 
+/** @returns null: the driver has no data of this type */
+function hwInfoOf({ iommu, host }: Device, type: number) {
+  const info = iommu.hwInfo(host);
+  if (type === IOMMU_HW_INFO_TYPE_DEFAULT || type === info.type) return info;
+  const data = iommu.otherHwInfo?.(host, type) ?? null;
+  return data === null ? null : { ...info, type, data };
+}
+
 /** @source device.c iommufd_get_hw_info */
 export function getHwInfo(ucmd: UcmdOf<typeof HwInfo>): number {
   const { ctx, cmd } = ucmd;
@@ -182,9 +190,9 @@ export function getHwInfo(ucmd: UcmdOf<typeof HwInfo>): number {
   const asked = (cmd.flags & IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0 ? cmd.dataType : IOMMU_HW_INFO_TYPE_DEFAULT;
   const device = ctx.get<Device>(cmd.devId, OBJ_DEVICE);
   if (device === undefined) return -ENOENT;
-  const info = device.iommu.hwInfo(device.host);
+  const info = hwInfoOf(device, asked);
   ctx.put(device);
-  if (asked !== IOMMU_HW_INFO_TYPE_DEFAULT && asked !== info.type) return -EOPNOTSUPP;
+  if (info === null) return -EOPNOTSUPP;
 
   const { mm: user } = ctx.core.current;
   const copied = Math.min(cmd.dataLen, info.data.byteLength);

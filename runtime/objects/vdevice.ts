@@ -2,13 +2,11 @@
  * vDEVICE: a bound device under the ID that its VM's IOMMU knows it by. struct iommufd_vdevice.
  *
  * It holds a short reference on its device all its life. Unbind takes the vDEVICE away by force and leaves its
- * ID reserved (a tombstone), so that a late IOMMU_DESTROY of it cannot hit another object.
- *
- * It is published only after the driver has accepted it; Linux 7.0 publishes a little earlier.
+ * ID reserved (a tombstone), so that a late IOMMU_DESTROY of it cannot hit another object: it is -ENOENT.
  *
  * @source drivers/iommu/iommufd/viommu.c iommufd_vdevice_alloc_ioctl
  */
-import { EEXIST, EINVAL, ENOENT } from '../../uapi/abi/errno.js';
+import { EEXIST, EINVAL, ENOENT, ENOMEM } from '../../uapi/abi/errno.js';
 import type { VdeviceAlloc } from '../../uapi/iommufd/vdevice.js';
 import { IommufdObject } from '../core/iommufd-object.js';
 import { OBJ_DEVICE, OBJ_VDEVICE, OBJ_VIOMMU } from '../core/objects-layout.js';
@@ -34,7 +32,7 @@ export class Vdevice extends IommufdObject {
 
   override destroy(): void {
     const { viommu, device } = this;
-    viommu.driver.vdeviceDestroy(device.host, Number(this.virtId));
+    viommu.driver.vdeviceDestroy(device.host, this.virtId);
     viommu.vdevices.delete(this.virtId);
     viommu.dropUser();
     device.vdevice = null;
@@ -64,17 +62,18 @@ export function vdeviceAlloc(ucmd: UcmdOf<typeof VdeviceAlloc>): number {
 }
 
 function allocOn(viommu: Viommu, device: Device, virtId: bigint): Vdevice | number {
-  const { objects } = viommu.ctx;
+  const { ctx } = viommu;
   if (viommu.iommu !== device.iommu) return -EINVAL;
   if (device.destroying) return -ENOENT;
-  if (device.vdevice !== null || viommu.vdevices.has(virtId)) return -EEXIST;
-  // Drivers take virtual IDs as Numbers; no bus has IDs this wide.
-  if (virtId > BigInt(Number.MAX_SAFE_INTEGER)) return -EINVAL;
-  const id = objects.reserve(OBJ_VDEVICE);
+  if (device.vdevice !== null) return -EEXIST;
+  const id = ctx.reserve(OBJ_VDEVICE);
   if (id < 0) return id;
-  const status = viommu.driver.vdeviceInit(device.host, Number(virtId));
+  let status = 0;
+  if (viommu.vdevices.has(virtId)) status = -EEXIST;
+  else if (ctx.core.allocFails('vdevs slot')) status = -ENOMEM;
+  else status = viommu.driver.vdeviceInit(device.host, virtId);
   if (status < 0) {
-    objects.free(id);
+    ctx.objects.free(id);
     return status;
   }
   return new Vdevice(id, viommu, device, virtId);

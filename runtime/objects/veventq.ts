@@ -11,7 +11,7 @@
  * @source drivers/iommu/iommufd/eventq.c, iommufd_private.h iommufd_vevent_handler,
  *   driver.c iommufd_viommu_report_event
  */
-import { EEXIST, EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import { EEXIST, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import {
   IOMMU_VEVENTQ_FLAG_LOST_EVENTS,
   IOMMU_VEVENTQ_TYPE_DEFAULT,
@@ -43,6 +43,7 @@ export class Veventq extends IommufdObject {
   /** Sequence number in the LOST_EVENTS header at the tail, or -1 when there is none. */
   #lost = -1;
   #sequence = 0;
+  #file: EventFile | null = null;
 
   constructor(id: number, viommu: Viommu, type: number, depth: number) {
     super(viommu.ctx, id, OBJ_VEVENTQ);
@@ -54,14 +55,14 @@ export class Veventq extends IommufdObject {
   }
 
   report(data: Uint8Array): void {
+    const empty = !this.readable;
     const sequence = this.#sequence;
     this.#sequence = sequence === INT_MAX ? 0 : sequence + 1;
-    if (this.#events.length - this.#head >= this.depth) {
-      this.#lost = sequence;
-      return;
-    }
-    this.#lost = -1;
-    this.#events.push({ sequence, data: data.slice() });
+    if (this.#events.length - this.#head < this.depth) {
+      this.#lost = -1;
+      this.#events.push({ sequence, data: data.slice() });
+    } else this.#lost = sequence;
+    if (empty) this.#file?.onReadable?.();
   }
 
   get readable(): boolean {
@@ -96,15 +97,18 @@ export class Veventq extends IommufdObject {
   open(): EventFile {
     this.addUser();
     this.ctx.getFile();
-    return {
+    this.#file = {
       kind: 'event',
       read: (maxBytes) => this.read(maxBytes),
       poll: () => (this.readable ? POLLIN : 0),
+      onReadable: null,
       release: () => {
+        this.#file = null;
         this.dropUser();
         this.ctx.putFile();
       },
     };
+    return this.#file;
   }
 
   #drop(): void {
@@ -132,18 +136,27 @@ export function veventqAlloc(ucmd: UcmdOf<typeof VeventqAlloc>): number {
   if (cmd.veventqDepth === 0) return -EINVAL;
   const viommu = ctx.get<Viommu>(cmd.viommuId, OBJ_VIOMMU);
   if (viommu === undefined) return -ENOENT;
-  const queue = allocOn(viommu, cmd.type, cmd.veventqDepth);
+  const status = allocOn(ucmd, viommu);
   ctx.put(viommu);
-  if (typeof queue === 'number') return queue;
-  ucmd.newObject = queue;
-  cmd.outVeventqId = queue.id;
-  cmd.outVeventqFd = ctx.core.current.files.install(queue.open());
-  return ucmd.respond();
+  return status;
 }
 
-function allocOn(viommu: Viommu, type: number, depth: number): Veventq | number {
-  if (viommu.veventqs.has(type)) return -EEXIST;
-  if (!viommu.driver.veventTypes.includes(type)) return -EOPNOTSUPP;
-  const id = viommu.ctx.objects.reserve(OBJ_VEVENTQ);
-  return id < 0 ? id : new Veventq(id, viommu, type, depth);
+/** Any type is taken, as Linux does: one that the driver never reports stays empty. */
+function allocOn(ucmd: UcmdOf<typeof VeventqAlloc>, viommu: Viommu): number {
+  const { ctx, cmd } = ucmd;
+  if (viommu.veventqs.has(cmd.type)) return -EEXIST;
+  const id = ctx.reserve(OBJ_VEVENTQ);
+  if (id < 0) return id;
+  const queue = new Veventq(id, viommu, cmd.type, cmd.veventqDepth);
+  ucmd.newObject = queue;
+  if (ctx.core.allocFails('event file')) return -ENOMEM;
+  const file = queue.open();
+  const fd = ctx.core.current.files.install(file);
+  if (fd < 0) {
+    file.release();
+    return fd;
+  }
+  cmd.outVeventqId = id;
+  cmd.outVeventqFd = fd;
+  return ucmd.respond();
 }

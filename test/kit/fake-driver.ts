@@ -4,15 +4,21 @@
  */
 import type {
   Domain,
+  DriverHwQueue,
+  DriverHwQueues,
   DriverViommu,
   Gather,
   HostDevice,
+  HwQueuePlace,
   IommuInstance,
   NestedDomain,
   PagingDomain,
   SharedInvalidator,
   ViommuEvent,
+  ViommuOwner,
 } from '../../runtime/drivers/contract.js';
+import { copyStructFromUser, copyStructToUser, type UserData } from '../../runtime/drivers/user-data.js';
+import { ViommuTegra241Cmdqv } from '../../uapi/drivers/tegra241.js';
 
 const EOPNOTSUPP = 95;
 const EINVAL = 22;
@@ -152,16 +158,62 @@ function checkNested(dataType: number, data: Uint8Array): number {
   return data[0] === 1 ? 0 : -EIO;
 }
 
+/** Two queues of type 1, in order; the second cannot outlive the first. */
+class FakeHwQueues implements DriverHwQueues {
+  readonly live: FakeHwQueue[] = [];
+  readonly #iommu: FakeIommu;
+
+  constructor(iommu: FakeIommu) {
+    this.#iommu = iommu;
+  }
+
+  supports(type: number): boolean {
+    return type === 1;
+  }
+
+  init(place: HwQueuePlace): DriverHwQueue | number {
+    if (this.#iommu.failures.hit()) return -ENOMEM;
+    if (place.index >= 2 || place.lengthBytes < 32n) return -EINVAL;
+    if (this.live.some((queue) => queue.place.index === place.index)) return -EEXIST;
+    if (place.index !== this.live.length) return -EIO;
+    const queue = new FakeHwQueue(this.live, place);
+    this.live.push(queue);
+    return queue;
+  }
+}
+
+export class FakeHwQueue implements DriverHwQueue {
+  readonly dependsOn: DriverHwQueue | null;
+  readonly place: HwQueuePlace;
+  readonly #live: FakeHwQueue[];
+
+  constructor(live: FakeHwQueue[], place: HwQueuePlace) {
+    this.#live = live;
+    this.place = place;
+    this.dependsOn = live.at(-1) ?? null;
+  }
+
+  destroy(): void {
+    if (this.#live.pop() !== this) throw new Error('fake: HW queues destroyed out of order');
+  }
+}
+
+/** The page of hardware that a vIOMMU of type 2 lends, by its linear address: nobody looks into it. */
+export const FAKE_PAGE = { linear: 0x20000, bytes: 0x2000 };
+
 export class FakeViommu implements DriverViommu {
+  readonly hwQueues?: FakeHwQueues;
+  /** Given back when it is destroyed. */
+  mmap: { owner: ViommuOwner; offset: number } | null = null;
   readonly iommu: FakeIommu;
   readonly sharedBase: number;
-  readonly veventTypes = [1];
-  readonly virtIds = new Map<number, HostDevice>();
+  readonly virtIds = new Map<bigint, HostDevice>();
   destroyed = false;
 
-  constructor(iommu: FakeIommu, sharedBase: number) {
+  constructor(iommu: FakeIommu, sharedBase: number, queues: boolean) {
     this.iommu = iommu;
     this.sharedBase = sharedBase;
+    if (queues) this.hwQueues = new FakeHwQueues(iommu);
   }
 
   allocNested(dataType: number, data: Uint8Array, _flags: number): NestedDomain | number {
@@ -172,19 +224,20 @@ export class FakeViommu implements DriverViommu {
     return new FakeNested(this.iommu);
   }
 
-  vdeviceInit(device: HostDevice, virtId: number): number {
+  vdeviceInit(device: HostDevice, virtId: bigint): number {
     if (this.iommu.failures.hit()) return -ENOMEM;
     this.virtIds.set(virtId, device);
     return 0;
   }
 
-  vdeviceDestroy(_device: HostDevice, virtId: number): void {
+  vdeviceDestroy(_device: HostDevice, virtId: bigint): void {
     if (!this.virtIds.delete(virtId)) throw new Error(`fake: vDEVICE ${virtId} destroyed twice`);
   }
 
   destroy(): void {
     if (this.destroyed || this.virtIds.size > 0) throw new Error('fake: vIOMMU destroyed too early');
     this.destroyed = true;
+    this.mmap?.owner.freeMmap(this.mmap.offset);
     this.iommu.liveViommus--;
   }
 }
@@ -247,11 +300,35 @@ export class FakeIommu implements IommuInstance {
     return 0;
   }
 
-  allocViommu(_device: HostDevice, parent: PagingDomain, type: number): DriverViommu | number {
+  /** Type 2 takes and fills a struct of 16 bytes (mmap offset and length), and has HW queues. */
+  supportsViommu(_device: HostDevice, type: number): boolean {
+    return type === 1 || type === 2;
+  }
+
+  allocViommu(
+    _device: HostDevice,
+    parent: PagingDomain,
+    type: number,
+    data: UserData | null,
+    owner: ViommuOwner,
+  ): DriverViommu | number {
     if (this.failures.hit()) return -ENOMEM;
-    if (type !== 1) return -EOPNOTSUPP;
     if (this.options.privateDomains && (parent as FakeDomain).iommu !== this) return -EINVAL;
-    const viommu = new FakeViommu(this, 0x1000 * (this.index + 1) + this.viommus.length);
+    const viommu = new FakeViommu(this, 0x1000 * (this.index + 1) + this.viommus.length, type === 2);
+    if (type === 2) {
+      if (data === null) return -EINVAL;
+      const given = copyStructFromUser(ViommuTegra241Cmdqv, data, 2);
+      if (typeof given === 'number') return given;
+      const offset = owner.allocMmap(FAKE_PAGE.linear, FAKE_PAGE.bytes);
+      if (offset < 0) return offset;
+      const out = { outVintfMmapOffset: BigInt(offset), outVintfMmapLength: BigInt(FAKE_PAGE.bytes) };
+      const status = copyStructToUser(ViommuTegra241Cmdqv, out, data, 2);
+      if (status < 0) {
+        owner.freeMmap(offset);
+        return status;
+      }
+      viommu.mmap = { owner, offset };
+    }
     this.viommus.push(viommu);
     this.liveViommus++;
     return viommu;

@@ -25,7 +25,7 @@ export const IOMMU_VEVENTQ_FLAG_LOST_EVENTS = 1 << 0;
  *
  * `flags`: 0. `type`: IOMMU_VEVENTQ_TYPE_*. `veventqDepth`: events kept unread. `outVeventqFd`: a file
  * descriptor. Callers may stop there, before `reserved`.
- * @returns 0 | -EOPNOTSUPP flags, reserved, type | -EINVAL depth 0 | -EEXIST | -ENOENT | -EMFILE | -ENOMEM
+ * @returns 0 | -EOPNOTSUPP flags, reserved, type 0 | -EINVAL depth 0 | -EEXIST | -ENOENT | -EMFILE | -ENOMEM
  * @source include/uapi/linux/iommufd.h struct iommu_veventq_alloc
  */
 export const VeventqAlloc = struct(

@@ -254,10 +254,13 @@ export class Smmuv3Instance implements IommuInstance {
     return -EOPNOTSUPP;
   }
 
-  allocViommu(_device: HostDevice, parent: PagingDomain, type: number): DriverViommu | number {
-    if (type !== IOMMU_VIOMMU_TYPE_ARM_SMMUV3) return -EOPNOTSUPP;
+  supportsViommu(_device: HostDevice, type: number): boolean {
     // Without S2FWB a guest could make its accesses non-coherent.
-    if (!canNest(this.features) || !this.features.s2fwb) return -EOPNOTSUPP;
+    return canNest(this.features) && this.features.s2fwb && type === IOMMU_VIOMMU_TYPE_ARM_SMMUV3;
+  }
+
+  allocViommu(device: HostDevice, parent: PagingDomain, type: number): DriverViommu | number {
+    if (!this.supportsViommu(device, type)) return -EOPNOTSUPP;
     if (!(parent instanceof Smmuv3PagingDomain)) return -EINVAL;
     return Smmuv3Viommu.create({
       iommu: this,

@@ -9,14 +9,15 @@
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3-iommufd.c arm_vsmmu_init
  */
 import type { SyncEnv } from '../../../hw/sync/thread.js';
-import { EEXIST, EINVAL, ENOENT, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
+import { EINVAL, ENOENT, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
 import { IOMMU_HWPT_DATA_ARM_SMMUV3 } from '../../../uapi/iommufd/hwpt.js';
-import { IOMMU_VEVENTQ_TYPE_ARM_SMMUV3 } from '../../../uapi/iommufd/veventq.js';
 import type { DriverViommu, HostDevice, IommuInstance, NestedDomain } from '../contract.js';
 import type { Smmuv3PagingDomain } from './domain.js';
 import { parseVste, Smmuv3NestedDomain } from './nested.js';
 import type { SmmuDevice } from './smmu-device.js';
 import { type ViommuRecords, ViommuTable } from './viommu-record.js';
+
+const MAX_SID = 0xffff_ffffn;
 
 export interface ViommuParts {
   readonly iommu: IommuInstance;
@@ -31,14 +32,13 @@ export interface ViommuParts {
 export class Smmuv3Viommu implements DriverViommu {
   readonly iommu: IommuInstance;
   readonly sharedBase: number;
-  readonly veventTypes = [IOMMU_VEVENTQ_TYPE_ARM_SMMUV3];
   readonly smmu: SmmuDevice;
   readonly parent: Smmuv3PagingDomain;
   readonly vmid: number;
 
   readonly #parts: ViommuParts;
   readonly #table: ViommuTable;
-  readonly #vsids = new Map<HostDevice, number>();
+  readonly #vsids = new Map<HostDevice, bigint>();
   readonly #nested = new Set<NestedDomain>();
 
   private constructor(parts: ViommuParts, record: number, vmid: number) {
@@ -80,27 +80,26 @@ export class Smmuv3Viommu implements DriverViommu {
     this.#nested.delete(domain);
   }
 
-  vdeviceInit(device: HostDevice, virtId: number): number {
+  /** StreamIDs have 32 bits; a wider virtual ID is one that no command can name, as in Linux. */
+  vdeviceInit(device: HostDevice, virtId: bigint): number {
     if (device.iommu !== this.iommu) return -EINVAL;
-    // A StreamID has 32 bits.
-    if (!(Number.isInteger(virtId) && virtId >= 0 && virtId < 2 ** 32)) return -EINVAL;
-    if (this.#vsids.has(device)) return -EEXIST;
-    const status = this.#table.add(virtId, device.streamId, device.index);
+    const status = virtId > MAX_SID ? 0 : this.#table.add(Number(virtId), device.streamId, device.index);
     if (status === 0) this.#vsids.set(device, virtId);
     return status;
   }
 
-  vdeviceDestroy(device: HostDevice, virtId: number): void {
+  vdeviceDestroy(device: HostDevice, virtId: bigint): void {
     if (this.#vsids.get(device) !== virtId) return;
     // First the guest's commands, then its events.
-    this.#table.remove(virtId);
+    if (virtId <= MAX_SID) this.#table.remove(Number(virtId));
     this.#vsids.delete(device);
     this.#parts.forget(this, device);
   }
 
-  /** @returns the device's virtual StreamID | -ENOENT no vDEVICE */
+  /** @returns the device's virtual StreamID, as much of its ID as an event can carry | -ENOENT no vDEVICE */
   vsidOf(device: HostDevice): number {
-    return this.#vsids.get(device) ?? -ENOENT;
+    const virtId = this.#vsids.get(device);
+    return virtId === undefined ? -ENOENT : Number(virtId & MAX_SID);
   }
 
   /**

@@ -127,11 +127,10 @@ test('vdevice: one per device and one per virtual ID; attach to a nested table n
   t.is(errno({ viommuId: devId }), ENOENT);
   t.is(errno({ devId: viommuId }), ENOENT);
   t.is(errno({ devId: other }), EINVAL, 'behind another IOMMU');
-  t.is(errno({ virtId: 1n << 60n }), EINVAL);
   const { vdeviceId } = fd.vdeviceAlloc({ viommuId, devId, virtId: 5 });
   t.is(errno({ virtId: 6 }), EEXIST, 'the device has one');
   t.is(errno({ devId: third }), EEXIST, 'the ID is taken');
-  t.is(fake.virtIds.get(5), bench.devices[0]);
+  t.is(fake.virtIds.get(5n), bench.devices[0]);
   t.is(vfio.attach(nested).ptId, nested);
   t.true(bench.iommus[0]!.attached.get(0) instanceof FakeNested);
   t.is(
@@ -268,7 +267,6 @@ test('veventq: arguments, one per type, and a reader keeps it alive', (t) => {
   const errno = (fields: object) =>
     errnoOf(() => fd.veventqAlloc({ viommuId, type: 1, depth: 4, ...fields }));
   t.is(errno({ type: 0 }), EOPNOTSUPP);
-  t.is(errno({ type: 2 }), EOPNOTSUPP, 'the driver feeds no such queue');
   t.is(errno({ depth: 0 }), EINVAL);
   t.is(errno({ viommuId: devId }), ENOENT);
   const queue = fd.veventqAlloc({ viommuId, type: 1, depth: 4 });
@@ -287,6 +285,7 @@ test('veventq: arguments, one per type, and a reader keeps it alive', (t) => {
   fd.destroy(queue.veventqId);
   t.is(errno({}), 0);
   t.is(bench.fd.ctx.objectCount, 5);
+  t.is(errno({ type: 7 }), 0, 'any type: one that the driver never feeds stays empty');
 });
 
 /** Records as (flags, sequence, first data byte or none). */

@@ -122,7 +122,7 @@ test('ATS: the guest’s STE decides while its stage 1 is in force', (t) => {
   const f = withAts();
   const { domain: parent } = mapped(f, NEST_PARENT);
   const viommu = f.smmus[0]!.allocViommu(f.devices[0]!, parent, 1) as DriverViommu;
-  t.is(viommu.vdeviceInit(f.devices[0]!, 5), 0);
+  t.is(viommu.vdeviceInit(f.devices[0]!, 5n), 0);
   const nested = (ste0: bigint, ste1: bigint) => {
     const data = new Uint8Array(16);
     new DataView(data.buffer).setBigUint64(0, ste0, true);

@@ -1,7 +1,12 @@
 /** Nesting: a guest's stage 1 over the host's stage 2, its invalidations and its events, over the SMMU model. */
 import test from 'ava';
 import { setScheduleHook } from '../../../../hw/sync/words.js';
-import type { DriverViommu, NestedDomain, PagingDomain } from '../../../../runtime/drivers/contract.js';
+import type {
+  DriverViommu,
+  NestedDomain,
+  PagingDomain,
+  ViommuOwner,
+} from '../../../../runtime/drivers/contract.js';
 import { ViommuRecord } from '../../../../runtime/drivers/smmuv3/driver-layout.js';
 import { Smmuv3Invalidator } from '../../../../runtime/drivers/smmuv3/invalidate.js';
 import { DriverFixture, newGather } from '../../../kit/smmu-driver-fixture.js';
@@ -82,8 +87,10 @@ function vste(config: number, contextPtr = 0, word1 = 0n): Uint8Array {
   return bytes;
 }
 
+const NO_OWNER: ViommuOwner = { allocMmap: () => -12, freeMmap: () => undefined, allocFails: () => false };
+
 function viommu(f: DriverFixture, device: number, parent: PagingDomain): DriverViommu {
-  const made = f.devices[device]!.iommu.allocViommu(f.devices[device]!, parent, ARM_SMMUV3);
+  const made = f.devices[device]!.iommu.allocViommu(f.devices[device]!, parent, ARM_SMMUV3, null, NO_OWNER);
   if (typeof made === 'number') throw new Error(`allocViommu said ${made}`);
   return made;
 }
@@ -104,7 +111,7 @@ function nestedSetup(f: DriverFixture, indexes = [0]) {
   const viommus = indexes.map((i) => viommu(f, i, parent));
   const domains = indexes.map((i, n) => {
     const v = viommus[n]!;
-    if (v.vdeviceInit(f.devices[i]!, 0x10 + i) !== 0) throw new Error('vdeviceInit');
+    if (v.vdeviceInit(f.devices[i]!, BigInt(0x10 + i)) !== 0) throw new Error('vdeviceInit');
     const domain = nested(v, vste(5, guest.ipa(0)));
     if (f.devices[i]!.iommu.attach(f.devices[i]!, domain) !== 0) throw new Error('attach');
     return domain;
@@ -286,7 +293,7 @@ test('the invalidation entry of a vIOMMU goes with its last device', (t) => {
   t.deepEqual(gather.notes, []);
 });
 
-test('vDEVICE: another SMMU or a wide ID -EINVAL, a second one or a taken vSID -EEXIST, 256 at most', (t) => {
+test('vDEVICE: another SMMU -EINVAL, a taken vSID -EEXIST, 256 at most; a wide ID is one that no command names', (t) => {
   const f = new DriverFixture({
     smmus: 2,
     devices: [
@@ -296,15 +303,14 @@ test('vDEVICE: another SMMU or a wide ID -EINVAL, a second one or a taken vSID -
     ],
   });
   const v = viommu(f, 0, f.paging(0, NEST_PARENT));
-  t.is(v.vdeviceInit(f.devices[2]!, 1), -EINVAL);
-  t.is(v.vdeviceInit(f.devices[0]!, 2 ** 32), -EINVAL);
-  t.is(v.vdeviceInit(f.devices[0]!, 2 ** 32 - 1), 0);
-  t.is(v.vdeviceInit(f.devices[0]!, 7), -EEXIST);
-  t.is(v.vdeviceInit(f.devices[1]!, 2 ** 32 - 1), -EEXIST);
-  for (let i = 1; i < 256; i++) t.is(v.vdeviceInit({ ...f.devices[1]! }, i * 256), 0);
-  t.is(v.vdeviceInit(f.devices[1]!, 3), -ENOSPC);
-  v.vdeviceDestroy(f.devices[0]!, 2 ** 32 - 1);
-  t.is(v.vdeviceInit(f.devices[1]!, 3), 0);
+  t.is(v.vdeviceInit(f.devices[2]!, 1n), -EINVAL);
+  t.is(v.vdeviceInit(f.devices[0]!, 2n ** 32n - 1n), 0);
+  t.is(v.vdeviceInit(f.devices[1]!, 2n ** 32n - 1n), -EEXIST);
+  for (let i = 1n; i < 256n; i++) t.is(v.vdeviceInit({ ...f.devices[1]! }, i * 256n), 0);
+  t.is(v.vdeviceInit(f.devices[1]!, 3n), -ENOSPC);
+  t.is(v.vdeviceInit({ ...f.devices[1]! }, 2n ** 40n), 0, 'wider than a StreamID: takes no place');
+  v.vdeviceDestroy(f.devices[0]!, 2n ** 32n - 1n);
+  t.is(v.vdeviceInit(f.devices[1]!, 3n), 0);
 });
 
 test('guest invalidation: stale until asked for, gone when the call returns', (t) => {
@@ -397,7 +403,7 @@ test('guest invalidation: a vDEVICE that is gone is no longer reached; a vIOMMU 
   const f = new DriverFixture();
   const { viommus } = nestedSetup(f);
   f.smmus[0]!.attach(f.devices[0]!, null);
-  viommus[0]!.vdeviceDestroy(f.devices[0]!, 0x10);
+  viommus[0]!.vdeviceDestroy(f.devices[0]!, 0x10n);
   t.deepEqual(invalidate(f, viommus[0]!, [CFGI_CD, 0x10, 0, 0]), { status: -EIO, handled: 0 });
   viommus[0]!.destroy();
   t.deepEqual(invalidate(f, viommus[0]!, [TLBI_NH_ALL, 0, 0, 0]), { status: -EIO, handled: 0 });
@@ -414,13 +420,13 @@ test('guest invalidation: its vDEVICE cannot go between the look-up and the queu
     setScheduleHook(null);
     tried++;
     // The lock knows its holder: a wait for it here would be for ever.
-    t.throws(() => v!.vdeviceDestroy(f.devices[0]!, 0x10), { message: /read lock/ });
+    t.throws(() => v!.vdeviceDestroy(f.devices[0]!, 0x10n), { message: /read lock/ });
   });
   const step = f.env.relax;
   f.env.relax = () => {
     f.env.relax = step;
     tried++;
-    v!.vdeviceDestroy(f.devices[0]!, 0x10);
+    v!.vdeviceDestroy(f.devices[0]!, 0x10n);
     return true;
   };
   t.deepEqual(invalidate(f, v!, [CFGI_CD, 0x10, 0, 0]), { status: 0, handled: 1 });
@@ -490,7 +496,7 @@ test('events: none carries a vSID after its vDEVICE is gone or its device detach
   const { guest, viommus } = nestedSetup(f, [0]);
   guest.mapPage(-1);
   f.write(0, VA);
-  viommus[0]!.vdeviceDestroy(f.devices[0]!, 0x10);
+  viommus[0]!.vdeviceDestroy(f.devices[0]!, 0x10n);
   f.smmus[0]!.poll();
   t.deepEqual(f.events, []);
   t.is(f.hostEvents.length, 1);

@@ -54,8 +54,8 @@ test('viommu: a vDEVICE is destroyed by its own vSID only, and with its vIOMMU a
   const f = new DriverFixture();
   const v = viommu(f);
   const device = f.devices[0]!;
-  t.is(v.vdeviceInit(device, 7), 0);
-  v.vdeviceDestroy(device, 8);
+  t.is(v.vdeviceInit(device, 7n), 0);
+  v.vdeviceDestroy(device, 8n);
   t.is(v.vsidOf(device), 7);
   const { vmid } = v;
   t.true(v.smmu.vmids.has(vmid));
