@@ -63,7 +63,7 @@ export interface UserAllocOptions {
 }
 
 export class UserMemory {
-  readonly account = { pinnedVm: 0 };
+  readonly account = { pinnedVm: 0, lockedVm: 0 };
   readonly alive = true;
   readonly #memory: MachineMemory;
   readonly #base: number;

@@ -5,6 +5,7 @@
  */
 import { bug } from '../../hw/memory/bug.js';
 import { EBUSY, ENOENT, ENOMEM } from '../../uapi/abi/errno.js';
+import { ACCOUNT_USER, type AccountMode } from '../iova/accounting.js';
 import type { IommufdGroup } from '../objects/group.js';
 import type { CoreContext } from './context.js';
 import type { IommufdCore } from './core.js';
@@ -29,6 +30,8 @@ export class IommufdCtx {
   readonly mmaps: Mmaps = new Mmaps(this);
   /** By IOMMU and group. */
   readonly groups = new Map<string, IommufdGroup>();
+  /** Whom pinned pages are charged to (IOMMU_OPTION_RLIMIT_MODE). */
+  accountMode: AccountMode = ACCOUNT_USER;
   /** Published objects. */
   readonly #byId = new Map<number, IommufdObject>();
   /** The open descriptor, each bound device, each open event queue. */
@@ -39,7 +42,8 @@ export class IommufdCtx {
   constructor(core: IommufdCore, index: number, released: () => void) {
     this.core = core;
     this.index = index;
-    this.objects = new ObjectTable(core.context.memory, core.context.env, index);
+    const { memory, env } = core.context;
+    this.objects = new ObjectTable(memory, env, index, (site) => core.allocFails(site));
     const current = { copyIn: (va: bigint, into: Uint8Array) => core.current.mm.copyIn(va, into) };
     const { invalidators } = core.context;
     this.invalidations = new Invalidations(this.objects, current, invalidators ?? new Map());
@@ -57,7 +61,7 @@ export class IommufdCtx {
 
   /** Take a short reference. @returns the object, to be given back with put(), or undefined (ENOENT) */
   get<T extends IommufdObject>(id: number, type: number): T | undefined {
-    if (this.objects.get(id, type) < 0) return undefined;
+    if (this.core.allocFails('get_object') || this.objects.get(id, type) < 0) return undefined;
     return this.#byId.get(id) as T;
   }
 

@@ -8,10 +8,12 @@ import type { PinnableMemory } from '../iova/pages.js';
 import { FailNth } from './fail-nth.js';
 import type { Descriptors } from './file-table.js';
 
-/** What a process is charged for pinned pages (mm->pinned_vm, VmPin in /proc/PID/status). */
+/** What a process is charged for pinned pages: VmPin and VmLck in /proc/PID/status. */
 export interface MmAccount {
-  /** Pages. */
+  /** Pages pinned for it (mm->pinned_vm). */
   pinnedVm: number;
+  /** Those that count against its RLIMIT_MEMLOCK as VFIO counts (mm->locked_vm), see iova/accounting.ts. */
+  lockedVm: number;
 }
 
 /** What a user is charged for, over all their processes (user->locked_vm). */

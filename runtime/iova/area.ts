@@ -26,6 +26,12 @@ export interface IoptArea extends Span {
   readonly prot: number;
   /** Null while the area only reserves its IOVA: being mapped, or being unmapped. */
   pages: IoptPages | null;
+  /** Pins of in-kernel accesses that touch it. */
+  numAccesses: number;
+  /** Those of them whose owner cannot let go: the area stays mapped. */
+  numLocks: number;
+  /** An unmap waits for the accesses to let go; there must not be new ones. */
+  preventAccess: boolean;
 }
 
 /** Whole user pages, as inserted in a list of what to map: `lengthBytes` from (page, offset) of `pages` on. */

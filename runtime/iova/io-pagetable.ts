@@ -11,13 +11,24 @@
  * Core thread only. What Linux guards with domains_rwsem and iova_rwsem runs here undisturbed, but an area
  * is still taken out of use (pages = null) before its domains are cleared, because a SYNC may run others.
  *
- * Not modelled: in-kernel accesses, dma-bufs and files, dirty tracking, splitting areas for VFIO type 1.
+ * Not modelled: dma-bufs and files, dirty tracking, splitting areas for VFIO type 1.
  *
  * @source drivers/iommu/iommufd/io_pagetable.c
  */
 import { bug } from '../../hw/memory/bug.js';
-import { EADDRINUSE, EBUSY, EEXIST, EINVAL, ENOENT, EOVERFLOW, EPERM } from '../../uapi/abi/errno.js';
+import {
+  EADDRINUSE,
+  EBUSY,
+  EDEADLOCK,
+  EEXIST,
+  EINVAL,
+  ENOENT,
+  ENOMEM,
+  EOVERFLOW,
+  EPERM,
+} from '../../uapi/abi/errno.js';
 import { IOMMU_WRITE, type PagingDomain } from '../drivers/contract.js';
+import { AccessList, type IoptAccess } from './access-list.js';
 import {
   addressOf,
   firstIova,
@@ -42,21 +53,25 @@ import {
   unmapArea,
 } from './domain-fill.js';
 import { IovaSpace } from './iova-space.js';
-import { IoptPages, type PinnableMemory } from './pages.js';
+import { IoptPages, type PagesHost } from './pages.js';
 
 /** SIZE_MAX - PAGE_SIZE: the longest mapping whose page count can be computed. */
 const MAX_LENGTH = U64_MAX - BigInt(PAGE_SIZE);
+/** How often accesses are told to let go of an area before they count as stuck. */
+const UNMAP_TRIES = 100;
 
 export class IoPagetable {
   readonly space = new IovaSpace();
+  /** In-kernel users of the IOAS. */
+  readonly accesses = new AccessList();
   readonly #domains: PagingDomain[] = [];
   readonly #context: FillContext;
-  readonly #currentMm: () => PinnableMemory;
+  readonly #host: PagesHost;
 
-  /** @param currentMm  whose memory a map is of: that of the process that asks */
-  constructor(context: FillContext, currentMm: () => PinnableMemory) {
+  /** @param host  who maps, and pays */
+  constructor(context: FillContext, host: PagesHost) {
     this.#context = context;
-    this.#currentMm = currentMm;
+    this.#host = host;
   }
 
   get domains(): readonly PagingDomain[] {
@@ -75,7 +90,8 @@ export class IoPagetable {
     if (length === 0n || length > MAX_LENGTH) return BigInt(-EINVAL);
     const startOffset = offsetOf(userVa);
     const npages = pageOf(length + BigInt(startOffset) + BigInt(PAGE_SIZE - 1));
-    const pages = new IoptPages(this.#currentMm(), pageOf(userVa), npages, (prot & IOMMU_WRITE) !== 0);
+    const pages = this.#userPages(pageOf(userVa), npages, prot);
+    if (pages === null) return BigInt(-ENOMEM);
     const where = this.mapPages([{ pages, startPage: 0, startOffset, length }], length, iova, prot);
     pages.put();
     return where;
@@ -90,7 +106,8 @@ export class IoPagetable {
     const lastPage = iovaPage + count - 1;
     const free = this.space.checkPages(iovaPage, lastPage);
     if (free < 0) return free;
-    const pages = new IoptPages(this.#currentMm(), vaPage, count, (prot & IOMMU_WRITE) !== 0);
+    const pages = this.#userPages(vaPage, count, prot);
+    if (pages === null) return -ENOMEM;
     const area: IoptArea = {
       firstPage: iovaPage,
       firstOffset: 0,
@@ -101,6 +118,9 @@ export class IoPagetable {
       pagesLast: count - 1,
       prot,
       pages: null,
+      numAccesses: 0,
+      numLocks: 0,
+      preventAccess: false,
     };
     this.space.insertArea(area);
     const status = fillDomains(this.#context, area, pages, this.#domains);
@@ -120,7 +140,7 @@ export class IoPagetable {
   unmapWholePages(iovaPage: number, count: number): number {
     const lastPage = iovaPage + count - 1;
     const area = this.space.areas.firstIn(iovaPage, 0, lastPage, PAGE_SIZE - 1);
-    if (area === undefined || area.pages === null) return 1;
+    if (area === undefined || area.pages === null || area.numAccesses > 0) return 1;
     if (area.firstPage !== iovaPage || area.firstOffset !== 0) return 1;
     if (area.lastPage !== lastPage || area.lastOffset !== PAGE_SIZE - 1) return 1;
     this.#unmapArea(area, area.pages);
@@ -138,7 +158,7 @@ export class IoPagetable {
     let where: bigint;
     if (iova === null) {
       const first = slices[0]!;
-      const address = addressOf(first.pages.vaPage + first.startPage, first.startOffset);
+      const address = addressOf(first.pages.startPage + first.startPage, first.startOffset);
       where = space.allocate(address, length);
       if (where < 0n) return where;
     } else {
@@ -236,23 +256,63 @@ export class IoPagetable {
     this.#domains.splice(index, 1);
     this.#unfillDomain(domain, undefined);
     this.space.unreserve(domain);
-    const smallest = this.#domains.map(({ pageSizesLg2 }) => 2 ** (pageSizesLg2[0] ?? 12));
-    this.space.alignment = Math.max(1, ...smallest);
+    if (this.#updateAlignment() < 0) bug('fewer domains asked for more alignment');
+  }
+
+  /** @returns 0 | -EADDRINUSE a mapping lies between its pages | -ENOMEM. @source iopt_add_access */
+  addAccess(access: IoptAccess): number {
+    if (this.#host.core.allocFails('access_list')) return -ENOMEM;
+    this.accesses.add(access);
+    const status = this.#updateAlignment();
+    if (status < 0) this.accesses.remove(access);
+    return status;
+  }
+
+  /** @source iopt_remove_access */
+  removeAccess(access: IoptAccess): void {
+    this.accesses.remove(access);
+    if (this.#updateAlignment() < 0) bug('fewer accesses asked for more alignment');
+  }
+
+  /** What domains and accesses ask for now. @returns 0 | -EADDRINUSE. @source iopt_calculate_iova_alignment */
+  #updateAlignment(): number {
+    let alignment = this.accesses.alignment;
+    for (const { pageSizesLg2 } of this.#domains)
+      alignment = Math.max(alignment, 2 ** (pageSizesLg2[0] ?? 12));
+    if (alignment > this.space.alignment && !this.#fitsAlignment(alignment)) return -EADDRINUSE;
+    this.space.alignment = alignment;
+    return 0;
+  }
+
+  #userPages(vaPage: number, npages: number, prot: number): IoptPages | null {
+    const { core } = this.#host;
+    if (core.allocFails('iopt_pages')) return null;
+    return new IoptPages(this.#host, core.current.mm, vaPage, npages, (prot & IOMMU_WRITE) !== 0);
   }
 
   /** @source iopt_unmap_iova_range */
   #unmapRange(start: bigint, last: bigint): { status: number; bytes: bigint } {
     let bytes = 0n;
     let from = start;
+    let tries = 0;
     for (;;) {
       const area = this.#areaIn(from, last);
       if (area === undefined) return { status: 0, bytes };
       const { pages } = area;
-      // Being mapped or unmapped by somebody else.
-      if (pages === null) return { status: -EBUSY, bytes };
+      // Being mapped or unmapped by somebody else, or held by an object that has to be destroyed first.
+      if (pages === null || area.numLocks > 0) return { status: -EBUSY, bytes };
       const areaFirst = firstIova(area);
       const areaLast = lastIova(area);
       if (areaFirst < from || areaLast > last) return { status: -ENOENT, bytes };
+      if (areaFirst !== from) tries = 0;
+      if (area.numAccesses > 0) {
+        from = areaFirst;
+        area.preventAccess = true;
+        this.accesses.notifyUnmap(areaFirst, areaLast - areaFirst + 1n);
+        if (++tries <= UNMAP_TRIES) continue;
+        this.#context.log(`iommufd: an access does not let go of IOVA ${areaFirst}`);
+        return { status: -EDEADLOCK, bytes };
+      }
       this.#unmapArea(area, pages);
       bytes += areaLast - areaFirst + 1n;
       // What is mapped behind the cursor from now on is not ours to unmap.
@@ -285,6 +345,9 @@ export class IoPagetable {
         pagesLast: startPage + pageOf(BigInt(startOffset) + length - 1n),
         prot,
         pages: null,
+        numAccesses: 0,
+        numLocks: 0,
+        preventAccess: false,
       };
       this.space.insertArea(area);
       areas.push(area);

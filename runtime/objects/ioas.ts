@@ -51,7 +51,7 @@ export class Ioas extends IommufdObject {
         bugs: context.bugs,
         log: (message) => context.log(message),
       },
-      () => ctx.core.current.mm,
+      ctx,
     );
   }
 

@@ -41,7 +41,7 @@ test('task: a map takes the memory of the process that asks, and the turn ends w
 });
 
 const EMPTY = {
-  account: { pinnedVm: 0 },
+  account: { pinnedVm: 0, lockedVm: 0 },
   alive: true,
   copyIn: () => -14,
   copyOut: () => -14,

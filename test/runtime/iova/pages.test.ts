@@ -1,7 +1,11 @@
 import test from 'ava';
 import { IoptPages, type PinnableMemory } from '../../../runtime/iova/pages.js';
+import { pagesHost, processOver } from '../../kit/processes.js';
 
 const EFAULT = 14;
+
+const pagesOf = (memory: PinnableMemory, npages: number) =>
+  new IoptPages(pagesHost(processOver(memory)), memory, 0, npages, true);
 
 /** User memory whose page n lies in frame frames[n]; undefined is a hole. */
 function userMemory(frames: readonly (number | undefined)[]) {
@@ -41,7 +45,7 @@ function runsOf(pages: IoptPages, first: number, last: number): [number, number,
 
 test('acquire: overlapping areas pin each page once, and the last release unpins', (t) => {
   const { memory, pins } = userMemory([10, 11, 12, 13, 50, 51]);
-  const pages = new IoptPages(memory, 0, 6, true);
+  const pages = pagesOf(memory, 6);
   t.is(pages.acquire(0, 5), 0);
   t.is(pages.acquire(1, 4), 0);
   t.is(pages.acquire(4, 5), 0);
@@ -57,7 +61,7 @@ test('acquire: overlapping areas pin each page once, and the last release unpins
 
 test('forEachRun: gives the longest contiguous runs, across pins taken separately', (t) => {
   const { memory } = userMemory([10, 11, 12, 13, 50, 51]);
-  const pages = new IoptPages(memory, 0, 6, true);
+  const pages = pagesOf(memory, 6);
   pages.acquire(1, 2);
   pages.acquire(0, 5);
   t.deepEqual(runsOf(pages, 0, 5), [
@@ -72,7 +76,7 @@ test('forEachRun: gives the longest contiguous runs, across pins taken separatel
 
 test('forEachRun: stops at the first failure and returns it', (t) => {
   const { memory } = userMemory([10, 20, 30]);
-  const pages = new IoptPages(memory, 0, 3, true);
+  const pages = pagesOf(memory, 3);
   pages.acquire(0, 2);
   let visits = 0;
   t.is(
@@ -84,7 +88,7 @@ test('forEachRun: stops at the first failure and returns it', (t) => {
 
 test('acquire: EFAULT at a hole leaves the pins as they were', (t) => {
   const { memory, pins } = userMemory([10, 11, undefined, 13]);
-  const pages = new IoptPages(memory, 0, 4, true);
+  const pages = pagesOf(memory, 4);
   t.is(pages.acquire(1, 1), 0);
   t.is(pages.acquire(0, 3), -EFAULT);
   t.deepEqual([...pins], [[11, 1]]);
@@ -95,7 +99,7 @@ test('acquire: EFAULT at a hole leaves the pins as they were', (t) => {
 test('runs: frame numbers are those at pin time, whatever the user maps later', (t) => {
   const frames: (number | undefined)[] = [10, 11];
   const { memory } = userMemory(frames);
-  const pages = new IoptPages(memory, 0, 2, true);
+  const pages = pagesOf(memory, 2);
   pages.acquire(0, 1);
   frames[0] = undefined;
   t.deepEqual(runsOf(pages, 0, 1), [[0, 10, 2]]);
@@ -103,7 +107,7 @@ test('runs: frame numbers are those at pin time, whatever the user maps later', 
 
 test('put: the last reference while something is pinned is a bug', (t) => {
   const { memory } = userMemory([10]);
-  const pages = new IoptPages(memory, 0, 1, true);
+  const pages = pagesOf(memory, 1);
   pages.acquire(0, 0);
   t.throws(() => pages.put(), { message: /freed while pinned/ });
 });
