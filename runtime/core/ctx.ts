@@ -43,7 +43,7 @@ export class IommufdCtx {
     this.core = core;
     this.index = index;
     const { memory, env } = core.context;
-    this.objects = new ObjectTable(memory, env, index, (site) => core.allocFails(site));
+    this.objects = new ObjectTable(memory, env, index);
     const current = { copyIn: (va: bigint, into: Uint8Array) => core.current.mm.copyIn(va, into) };
     const { invalidators } = core.context;
     this.invalidations = new Invalidations(this.objects, current, invalidators ?? new Map());

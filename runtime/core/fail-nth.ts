@@ -1,6 +1,8 @@
 /**
  * Makes the nth allocation fail: what Linux's fault injection does with /proc/self/task/TID/fail-nth. Every place
- * of the core where Linux allocates asks `shouldFail` first, by name.
+ * of the core where Linux allocates asks `shouldFail` first, by name. Most then are -ENOMEM; some are what Linux's
+ * iommufd_should_fail() makes of them: `get_object` -ENOENT, `pin_user_pages` -EFAULT, `pages_to_xarray`,
+ * `pin_user_pages_remote` and `enforce_resv_regions` -EINVAL.
  *
  * @source lib/fault-inject.c should_fail_ex, Documentation/fault-injection
  */

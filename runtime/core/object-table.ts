@@ -93,20 +93,16 @@ export class SharedObjects {
 
 export class ObjectTable extends SharedObjects {
   readonly #env: SyncEnv;
-  readonly #fails: (site: string) => boolean;
   /** No free ID lies below. */
   #firstFree = 1;
 
-  /** @param fails  whether making an object is to fail, IommufdCore.allocFails */
-  constructor(memory: MachineMemory, env: SyncEnv, index: number, fails = (_site: string): boolean => false) {
+  constructor(memory: MachineMemory, env: SyncEnv, index: number) {
     super(memory, env.words, index);
     this.#env = env;
-    this.#fails = fails;
   }
 
   /** Reserve the lowest free ID; nobody can look it up yet. @returns an ID from 1 | -ENOMEM the table is full */
   reserve(type: number): number {
-    if (this.#fails('object')) return -ENOMEM;
     for (let id = this.#firstFree; id <= MAX_OBJECTS; id++) {
       const at = this.objectAt(id);
       const gate = this.words.load(at + OBJECT.gate);

@@ -64,7 +64,7 @@ export class Access extends IommufdObject implements IoptAccess {
   }
 
   static #make(ctx: IommufdCtx, ops: AccessOps | null): Access | number {
-    const id = ctx.objects.reserve(OBJ_ACCESS);
+    const id = ctx.reserve(OBJ_ACCESS);
     if (id < 0) return id;
     const access = new Access(ctx, id, ops);
     // Its creator is a user until destroyAccess(): IOMMU_DESTROY of it is -EBUSY.

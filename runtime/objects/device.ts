@@ -51,7 +51,7 @@ export class Device extends IommufdObject {
     const key = `${host.iommu.index}:${host.groupId}`;
     const claimed = ctx.core.claimDma(key, ctx);
     if (claimed < 0) return claimed;
-    const id = ctx.objects.reserve(OBJ_DEVICE);
+    const id = ctx.reserve(OBJ_DEVICE);
     if (id < 0) {
       ctx.core.releaseDma(key);
       return id;

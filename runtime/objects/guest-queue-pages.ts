@@ -1,12 +1,12 @@
 /**
- * The memory of a guest's queue, held for hardware that reads it by physical address: pinned, so that it cannot be
- * anybody else's, and contiguous, because the hardware has nothing but its first address.
+ * The memory of a guest's queue, held for hardware that reads it by physical address: pinned by an access that locks
+ * it, so that an unmap is -EBUSY, and contiguous, because the hardware has nothing but its first address.
  *
  * @source drivers/iommu/iommufd/viommu.c iommufd_hw_queue_alloc_phys, iommufd_hw_queue_destroy_access
  */
 import { EFAULT, ENOMEM, ERANGE } from '../../uapi/abi/errno.js';
 import type { IommufdCtx } from '../core/ctx.js';
-import type { PagesSlice } from '../iova/area.js';
+import { Access } from './access.js';
 import type { Ioas } from './ioas.js';
 
 const PAGE = 4096n;
@@ -17,33 +17,39 @@ const MAX_LIST_PAGES = 0x7fff_ffffn / 8n;
 export class GuestQueuePages {
   /** Byte PA of the queue. */
   readonly basePa: number;
-  readonly #ioas: Ioas;
-  readonly #slices: readonly PagesSlice[];
+  readonly #access: Access;
+  readonly #iova: bigint;
+  readonly #length: bigint;
 
-  private constructor(ioas: Ioas, slices: readonly PagesSlice[], basePa: number) {
-    this.#ioas = ioas;
-    this.#slices = slices;
+  private constructor(access: Access, iova: bigint, length: bigint, basePa: number) {
+    this.#access = access;
+    this.#iova = iova;
+    this.#length = length;
     this.basePa = basePa;
   }
 
   /**
-   * @returns it | -ERANGE the page count overflows | -ENOMEM | -ENOENT not all mapped | -EFAULT not contiguous
+   * @returns it | -ERANGE the page count overflows | -ENOMEM | -ENOENT not all mapped | -EINVAL pages that are
+   *   mapped in parts | -EPERM not readable | -EADDRINUSE mappings of less than a page | -EFAULT not contiguous
    */
   static pin(ctx: IommufdCtx, ioas: Ioas, iova: bigint, length: bigint): GuestQueuePages | number {
     const offset = iova % PAGE;
     if (offset + length + PAGE - 1n > SIZE_MAX) return -ERANGE;
     const count = (offset + length + PAGE - 1n) / PAGE;
     if (count > MAX_LIST_PAGES || ctx.core.allocFails('queue page list')) return -ENOMEM;
-    const slices = ioas.iopt.getPages(iova - offset, count * PAGE);
-    if (typeof slices === 'number') return slices;
-    const held = hold(slices);
-    if (held < 0) {
-      for (const { pages } of slices) pages.put();
-      return held;
+    const access = Access.createInternal(ctx);
+    if (typeof access === 'number') return access;
+    const first = iova - offset;
+    const frames: number[] = [];
+    let status = access.attachInternal(ioas);
+    if (status === 0) status = access.pinPages(first, count * PAGE, frames);
+    if (status < 0) {
+      access.destroyAccess();
+      return status;
     }
-    ioas.addUser();
-    const pinned = new GuestQueuePages(ioas, slices, held * Number(PAGE) + Number(offset));
-    if (!contiguous(slices)) {
+    const basePa = frames[0]! * Number(PAGE) + Number(offset);
+    const pinned = new GuestQueuePages(access, first, count * PAGE, basePa);
+    if (frames.some((frame, i) => frame !== frames[0]! + i)) {
       pinned.release();
       return -EFAULT;
     }
@@ -51,42 +57,8 @@ export class GuestQueuePages {
   }
 
   release(): void {
-    for (const slice of this.#slices) {
-      slice.pages.release(slice.startPage, lastPageOf(slice));
-      slice.pages.put();
-    }
-    this.#ioas.dropUser();
+    this.#access.unpinPages(this.#iova, this.#length);
+    this.#access.detach();
+    this.#access.destroyAccess();
   }
-}
-
-const lastPageOf = ({ startPage, startOffset, length }: PagesSlice): number =>
-  startPage + Number((BigInt(startOffset) + length - 1n) / PAGE);
-
-/** Pins all of the slices, or none. @returns the frame number of the first page | -EFAULT */
-function hold(slices: readonly PagesSlice[]): number {
-  for (const [i, slice] of slices.entries()) {
-    const status = slice.pages.acquire(slice.startPage, lastPageOf(slice));
-    if (status === 0) continue;
-    for (const held of slices.slice(0, i)) held.pages.release(held.startPage, lastPageOf(held));
-    return status;
-  }
-  let first = -EFAULT;
-  const { pages, startPage } = slices[0]!;
-  pages.forEachRun(startPage, startPage, (_, pfn) => {
-    first = pfn;
-    return 0;
-  });
-  return first;
-}
-
-function contiguous(slices: readonly PagesSlice[]): boolean {
-  let next = -1;
-  let whole = true;
-  for (const slice of slices)
-    slice.pages.forEachRun(slice.startPage, lastPageOf(slice), (_, pfn, pages) => {
-      if (next >= 0 && pfn !== next) whole = false;
-      next = pfn + pages;
-      return 0;
-    });
-  return whole;
 }

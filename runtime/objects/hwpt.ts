@@ -77,7 +77,7 @@ export class HwptPaging extends IommufdObject {
     if ((flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0 && !canTrackDirty(device)) return -EOPNOTSUPP;
     if ((flags & IOMMU_HWPT_FAULT_ID_VALID) !== 0 && (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0)
       return -EOPNOTSUPP;
-    const id = ctx.objects.reserve(OBJ_HWPT_PAGING);
+    const id = ctx.reserve(OBJ_HWPT_PAGING);
     if (id < 0) return id;
     const domain = device.iommu.allocPaging(device.host, flags & ~IOMMU_HWPT_FAULT_ID_VALID);
     if (typeof domain === 'number') {
@@ -218,7 +218,7 @@ function makeNested(
   const { ctx, cmd } = ucmd;
   if (cmd.dataLen > MAX_DATA_BYTES) return -EINVAL;
   const data = new Uint8Array(cmd.dataLen);
-  const id = ctx.objects.reserve(OBJ_HWPT_NESTED);
+  const id = ctx.reserve(OBJ_HWPT_NESTED);
   if (id < 0) return id;
   const domain = ctx.core.current.mm.copyIn(cmd.dataUptr, data) < 0 ? -EFAULT : make(data);
   if (typeof domain === 'number') {

@@ -65,7 +65,7 @@ export class Ioas extends IommufdObject {
 export function ioasAlloc(ucmd: UcmdOf<typeof IoasAlloc>): number {
   const { ctx, cmd } = ucmd;
   if (cmd.flags !== 0) return -EOPNOTSUPP;
-  const id = ctx.objects.reserve(OBJ_IOAS);
+  const id = ctx.reserve(OBJ_IOAS);
   if (id < 0) return id;
   ucmd.newObject = new Ioas(ctx, id);
   cmd.outIoasId = id;

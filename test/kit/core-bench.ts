@@ -119,3 +119,15 @@ export function errnoOf(call: () => unknown): number {
   }
   return 0;
 }
+
+/** Failures injected at these places are not ENOMEM; lib/fault-inject.c as iommufd_should_fail() uses it. */
+const FAILURES: Readonly<Record<string, number>> = {
+  get_object: 2,
+  pin_user_pages: 14,
+  pages_to_xarray: 22,
+  pin_user_pages_remote: 22,
+  enforce_resv_regions: 22,
+};
+
+/** What a call answers when it fails at this place (`FailNth.failedAt`). */
+export const errnoOfFailure = (site: string): number => FAILURES[site] ?? 12;
