@@ -86,6 +86,8 @@ export const XLAT_NOT_GRANTED = 0xfc;
 /** A Translation Request completed with Unsupported Request, or with Completer Abort. */
 export const XLAT_ATS_UR = 0xfb;
 export const XLAT_ATS_CA = 0xfa;
+/** Translated, and then nothing answered at the physical address: an external abort of the access itself. */
+export const XLAT_EXTERNAL_ABORT = 0xf9;
 /** `fault` of a Translation Request that succeeded: what the translation permits, as in an IOTLB page word. */
 export const XLAT_PERM_READ = 1 << 1;
 export const XLAT_PERM_WRITE = 1 << 2;

@@ -51,11 +51,17 @@ export class FrameAllocator {
   /**
    * Fills a new region: all RAM free, all phantom frames never used. Once, by the thread that creates it.
    * @param oasBits output address size: phantom frames end at 2^oasBits bytes
+   * @param endPfn  or there, if that is less
    */
-  static init(memory: MachineMemory, region: Region, oasBits = DEFAULT_OAS_BITS): FrameAllocator {
+  static init(
+    memory: MachineMemory,
+    region: Region,
+    oasBits = DEFAULT_OAS_BITS,
+    endPfn = Number.POSITIVE_INFINITY,
+  ): FrameAllocator {
     memory.u8.fill(0, region.base, region.base + region.size);
     const allocator = new FrameAllocator(memory, region);
-    allocator.#phantom.init(2 ** (oasBits - FRAME_LG2));
+    allocator.#phantom.init(Math.min(2 ** (oasBits - FRAME_LG2), endPfn));
     allocator.#give(0, allocator.#frames);
     memory.words.store(allocator.#freePages, allocator.#frames);
     return allocator;

@@ -6,9 +6,11 @@
  *
  * Control regions are carved out once, by the thread that creates the machine; other threads attach to the
  * handle and find the regions by key. RAM is reached by physical address: `ramBasePa` is where it begins on
- * the machine's bus, and every address at or past its end is *phantom*: translated, but without a data phase.
+ * the machine's bus, and every address at or past its end is *phantom*: translated, but without a data phase,
+ * unless it is memory of another kind that this thread can reach (external-memory.ts).
  */
 import { Words } from '../sync/words.js';
+import type { ExternalMemory } from './external-memory.js';
 import type { Layout } from './layout.js';
 import { LINE, roundUp } from './layout.js';
 import { Wasm, type WasmMemory } from './webassembly.js';
@@ -62,6 +64,8 @@ export class MachineMemory {
   readonly i32: Int32Array;
   readonly u32: Uint32Array;
   readonly i64: BigInt64Array;
+  /** Memory on the bus that is not in here; asked only about what is no RAM. */
+  external: ExternalMemory | null = null;
   readonly #regions: Map<string, { base: number; size: number }>;
   #next: number;
 

@@ -19,6 +19,7 @@ import {
   VERDICT_RAZ_WI,
   XLAT_ABORT,
   XLAT_BYTES,
+  XLAT_EXTERNAL_ABORT,
   XLAT_FLAG_INSTRUCTION,
   XLAT_FLAG_PRIVILEGED,
   XLAT_FLAG_WRITE,
@@ -235,7 +236,7 @@ export class DmaPort {
   write(iova: bigint, bytes: Uint8Array, options: DmaOptions = {}): number {
     requireAddress(iova, 'iova');
     requireBytes(bytes, 'bytes');
-    return this.#transfer(iova, bytes.byteLength, XLAT_FLAG_WRITE, options, (linear, at, n) => {
+    return this.#transfer(iova, bytes, XLAT_FLAG_WRITE, options, (linear, at, n) => {
       // Phantom, or ignored: translated and permission-checked, no data phase.
       if (linear >= 0) this.#memory.u8.set(bytes.subarray(at, at + n), linear);
     });
@@ -250,7 +251,7 @@ export class DmaPort {
   read(iova: bigint, into: Uint8Array, options: DmaOptions = {}): number {
     requireAddress(iova, 'iova');
     requireBytes(into, 'into');
-    return this.#transfer(iova, into.byteLength, 0, options, (linear, at, n) => {
+    return this.#transfer(iova, into, 0, options, (linear, at, n) => {
       if (linear < 0) into.fill(0, at, at + n);
       else into.set(this.#memory.u8.subarray(linear, linear + n), at);
     });
@@ -259,11 +260,12 @@ export class DmaPort {
   /** @param move  copies `n` bytes at offset `at`; linear -1 is nowhere: zero, or ignored */
   #transfer(
     iova: bigint,
-    bytes: number,
+    data: Uint8Array,
     write: number,
     options: DmaOptions,
     move: (linear: number, at: number, n: number) => void,
   ): number {
+    const bytes = data.byteLength;
     const ssid = ssidOf(options.pasid);
     const flags =
       write |
@@ -281,7 +283,7 @@ export class DmaPort {
       // Pieces that stalled, and are to be sent again, make a batch of their own.
       while (pieces.length > 0) {
         const stalled = new Map<number, Piece>();
-        const failed = this.#batch(pieces, flags, ssid, move, stalled);
+        const failed = this.#batch(pieces, flags, ssid, data, move, stalled);
         if (failed !== XLAT_OK) return failed;
         if (stalled.size === 0) break;
         pieces = [];
@@ -304,6 +306,7 @@ export class DmaPort {
     pieces: readonly Piece[],
     flags: number,
     ssid: number,
+    data: Uint8Array,
     move: (linear: number, at: number, n: number) => void,
     stalled: Map<number, Piece>,
   ): number {
@@ -319,10 +322,23 @@ export class DmaPort {
       if (status === XLAT_STALLED) stalled.set(this.stallTag(slot), piece);
       else if (status === XLAT_RAZ_WI) move(-1, piece.at, piece.length);
       else if (status !== XLAT_OK) failed = status;
-      else move(this.#memory.linearOf(this.pa(slot), piece.length), piece.at, piece.length);
+      else {
+        const pa = this.pa(slot);
+        const linear = this.#memory.linearOf(pa, piece.length);
+        if (linear < 0 && this.#memory.external?.includes(pa) === true)
+          failed = this.#external(pa, data.subarray(piece.at, piece.at + piece.length), flags);
+        else move(linear, piece.at, piece.length);
+      }
     }
     this.end();
     return failed;
+  }
+
+  /** The data phase of what lies elsewhere than in RAM. */
+  #external(pa: number, bytes: Uint8Array, flags: number): number {
+    const external = this.#memory.external!;
+    const done = (flags & XLAT_FLAG_WRITE) !== 0 ? external.write(pa, bytes) : external.read(pa, bytes);
+    return done ? XLAT_OK : XLAT_EXTERNAL_ABORT;
   }
 
   /** Software that answers runs on another thread, and this one may sleep. */

@@ -6,6 +6,7 @@ import {
   XLAT_ABORT,
   XLAT_ATS_CA,
   XLAT_ATS_UR,
+  XLAT_EXTERNAL_ABORT,
   XLAT_NOT_GRANTED,
   XLAT_OK,
   XLAT_RAZ_WI,
@@ -21,6 +22,7 @@ const NAMES: Readonly<Record<number, string>> = {
   [XLAT_NOT_GRANTED]: 'the translation request was not granted that access',
   [XLAT_ATS_UR]: 'the translation request completed with Unsupported Request',
   [XLAT_ATS_CA]: 'the translation request completed with Completer Abort',
+  [XLAT_EXTERNAL_ABORT]: 'external abort: nothing answers at the physical address',
 };
 
 /** @param status  of DmaPort.read, write or status */
