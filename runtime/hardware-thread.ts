@@ -17,8 +17,10 @@ import {
 } from '../hw/sync/thread.js';
 import { Timeline } from '../hw/timeline/timeline.js';
 import { smmuTrack } from '../hw/timeline/timeline-layout.js';
+import { foreignRangeOf } from './foreign-range.js';
 import { smmuConfigOf, THREADS_KEY } from './machine-hardware.js';
 import type { CheckedConfig } from './machine-schema.js';
+import { UnreachableMemory } from './unreachable-memory.js';
 
 /** What another thread needs to attach to a machine; travels by structured clone. */
 export interface MachineHandle {
@@ -58,6 +60,7 @@ export class HardwareThread {
       canPark: options.canPark ?? true,
     };
     this.#log = options.log ?? (() => undefined);
+    this.memory.external = new UnreachableMemory(foreignRangeOf(handle.config), this.#log);
   }
 
   /** Makes this thread the host of an SMMU: it alone may step it from here on. */

@@ -24,6 +24,7 @@ import type { Clock, SyncEnv } from '../hw/sync/thread.js';
 import { ENOMEM, errnoName } from '../uapi/abi/errno.js';
 import { IommufdCore } from './core/core.js';
 import type { IommufdFd } from './core/fd.js';
+import { RamFrames } from './core/task.js';
 import type { HostDevice, IoasObserver } from './drivers/contract.js';
 import { DRIVER_NAME } from './drivers/smmuv3/driver-layout.js';
 import { Smmuv3Invalidator } from './drivers/smmuv3/invalidate.js';
@@ -32,6 +33,7 @@ import { createDriverRegions, DEFAULT_VIOMMUS } from './drivers/smmuv3/regions.j
 import { type HostEvent, Smmuv3Instance } from './drivers/smmuv3/smmu.js';
 import type { OnAllocateTag } from './drivers/smmuv3/tags.js';
 import { ViommuRecords } from './drivers/smmuv3/viommu-record.js';
+import { foreignRangeOf } from './foreign-range.js';
 import { encodeImage } from './image/image-file.js';
 import { inputOf } from './image/opened-machine.js';
 import { InlineModels } from './inline-models.js';
@@ -41,6 +43,8 @@ import { allocBaseRegions, allocMachineRegions, controlBytes } from './machine-r
 import type { CheckedConfig, MachineConfig } from './machine-schema.js';
 import { type MachineHandle, MachineThread } from './machine-thread.js';
 import type { VfioDevice } from './objects/vfio-device.js';
+import { ForeignFrames } from './serve/foreign-frames.js';
+import { ForeignMemory, MachineFrames } from './serve/foreign-memory.js';
 import { UserMemory } from './user-memory.js';
 
 /** Paging domains that can exist at once. */
@@ -86,6 +90,8 @@ export class Machine {
   readonly env: SyncEnv;
   readonly user: UserMemory;
   readonly frames: FrameAllocator;
+  /** Frames that are the memory of other processes: clients of a server. */
+  readonly foreign: ForeignFrames;
   readonly iommus: readonly MachineIommu[];
   readonly core: IommufdCore;
   readonly #devices: readonly HostDevice[];
@@ -118,6 +124,7 @@ export class Machine {
       memory,
       memory.region(framesLayout(memory.ram.bytes), FRAMES_KEY),
       oasBits,
+      foreignRangeOf(config).firstPfn,
     );
     const instruments = options.instrument?.(memory, kernel, config) ?? {};
     const log = options.log ?? (() => undefined);
@@ -126,6 +133,8 @@ export class Machine {
       options.clock === undefined ? { log } : { log, clock: options.clock },
     );
     this.env = this.#thread.env;
+    this.foreign = new ForeignFrames(foreignRangeOf(config), log);
+    this.#thread.memory.external = new ForeignMemory(this.foreign);
     this.user = new UserMemory(memory, this.frames);
     this.hostInline(true);
     this.iommus = this.#probe(instruments, log);
@@ -137,6 +146,7 @@ export class Machine {
       memory,
       env: this.env,
       user: this.user,
+      physical: new MachineFrames(new RamFrames(memory), this.foreign),
       iommus: this.iommus.map(({ instance }) => instance),
       invalidators: new Map([[DRIVER_NAME, new Smmuv3Invalidator(memory, this.env, atcBlindOf(config))]]),
       observer: instruments.observer,

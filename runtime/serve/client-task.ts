@@ -1,0 +1,108 @@
+/**
+ * A client process as the core knows it: Linux's task_struct, read from /proc when somebody asks. A process of one
+ * user shares what that user is charged for with all others of the same user.
+ */
+import { readFileSync, readlinkSync } from 'node:fs';
+import { EINVAL } from '../../uapi/abi/errno.js';
+import { FailNth } from '../core/fail-nth.js';
+import type { Descriptors, OpenFile } from '../core/file-table.js';
+import type { Task, UserAccount, UserFile } from '../core/task.js';
+import type { ClientFiles } from './client-file.js';
+import { ClientFileView } from './client-file-view.js';
+import { ClientMemory } from './client-memory.js';
+
+/** What the server's wire does for a process's descriptors: each is one end of a socket pair. */
+export interface ClientDescriptors {
+  /** The open file whose client end is the socket with this inode number. */
+  bySocket(inode: string): OpenFile | undefined;
+  /** Gives the process a descriptor. @returns its number | -EMFILE */
+  install(file: OpenFile): number;
+  /** Takes it back, before the process has seen it. @returns 0 | -EBADF */
+  close(fd: number): number;
+}
+
+/** What all the clients of one machine share. */
+export class ClientAccounts {
+  readonly #users = new Map<number, UserAccount>();
+
+  of(uid: number): UserAccount {
+    let user = this.#users.get(uid);
+    if (user === undefined) {
+      user = { lockedVm: 0 };
+      this.#users.set(uid, user);
+    }
+    return user;
+  }
+}
+
+export class ClientTask implements Task {
+  readonly pid: number;
+  readonly uid: number;
+  readonly mm: ClientMemory;
+  readonly files: Descriptors;
+  readonly user: UserAccount;
+  readonly failNth = new FailNth();
+  readonly #files: ClientFiles;
+
+  /** @throws as ClientMemory's constructor does */
+  constructor(pid: number, files: ClientFiles, accounts: ClientAccounts, descriptors: ClientDescriptors) {
+    this.pid = pid;
+    this.#files = files;
+    this.mm = new ClientMemory(pid, files);
+    this.uid = Number(this.#status('Uid')?.split(/\s+/)[0] ?? -1);
+    this.user = accounts.of(this.uid);
+    this.files = {
+      install: (file) => descriptors.install(file),
+      get: (fd) => {
+        const inode = this.#socketOf(fd);
+        return inode === undefined ? undefined : descriptors.bySocket(inode);
+      },
+      close: (fd) => descriptors.close(fd),
+    };
+  }
+
+  /** The process is gone. */
+  release(): void {
+    this.mm.release();
+  }
+
+  capable(cap: number): boolean {
+    const effective = BigInt(`0x${this.#status('CapEff') ?? '0'}`);
+    return ((effective >> BigInt(cap)) & 1n) === 1n;
+  }
+
+  rlimitMemlock(): number {
+    const soft = /^Max locked memory\s+(\S+)/m.exec(this.#read('limits'))?.[1];
+    if (soft === 'unlimited') return Number.POSITIVE_INFINITY;
+    return Number(soft ?? 0);
+  }
+
+  userFile(fd: number): UserFile | number {
+    const inode = this.#socketOf(fd);
+    // What is a socket, one of ours or any other, has no pages.
+    return inode === undefined ? ClientFileView.of(this.#files, this.pid, fd) : -EINVAL;
+  }
+
+  /** Inode number of the socket that a descriptor of the process is; undefined when it is none. */
+  #socketOf(fd: number): string | undefined {
+    if (!Number.isInteger(fd) || fd < 0) return undefined;
+    try {
+      return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${this.pid}/fd/${fd}`))?.[1];
+    } catch {
+      return undefined;
+    }
+  }
+
+  #status(field: string): string | undefined {
+    return new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(this.#read('status'))?.[1];
+  }
+
+  /** A file of /proc/PID; empty when the process is gone. */
+  #read(name: string): string {
+    try {
+      return readFileSync(`/proc/${this.pid}/${name}`, 'latin1');
+    } catch {
+      return '';
+    }
+  }
+}

@@ -1,0 +1,142 @@
+import anyTest, { type TestFn } from 'ava';
+import { createMachine, type Machine } from '../../../runtime/machine.js';
+import { ClientFiles } from '../../../runtime/serve/client-file.js';
+import { ClientAccounts, ClientTask } from '../../../runtime/serve/client-task.js';
+import { ClientProcess, clientProgram } from '../../kit/client-process.js';
+
+const F_TRANSLATION = 0x10;
+const EXTERNAL_ABORT = 0xf9;
+const PAGE = 4096;
+const MIB2 = 2 ** 21;
+const IOVA = 0x1000_0000n;
+const NIC = '0000:01:00.0';
+
+interface Context {
+  client: ClientProcess;
+  machine: Machine;
+  task: ClientTask;
+  log: string[];
+}
+
+const test = anyTest as TestFn<Context>;
+const program = clientProgram();
+const withClient = program === null ? test.skip : test;
+if (program === null) console.log('client-dma: no C compiler here, so no client to lend memory');
+
+test.beforeEach((t) => {
+  if (program === null) return;
+  const log: string[] = [];
+  const machine = createMachine(
+    {
+      memory: '16MiB',
+      iommus: [{ name: 'smmu0', model: 'smmuv3' }],
+      devices: [{ bdf: NIC, iommu: 'smmu0' }],
+      debugLocks: true,
+    },
+    { log: (message) => log.push(message) },
+  );
+  const client = new ClientProcess(program);
+  const task = new ClientTask(client.pid, new ClientFiles(machine.foreign), new ClientAccounts(), {
+    bySocket: () => undefined,
+    install: () => 3,
+    close: () => 0,
+  });
+  t.context = { client, machine, task, log };
+});
+
+test.afterEach.always(async (t) => {
+  t.context.machine?.close();
+  t.context.task?.release();
+  await t.context.client?.exit();
+});
+
+/** An IOAS that the NIC is attached to. */
+function attached(machine: Machine) {
+  const fd = machine.openIommufd();
+  const { ioasId } = fd.ioasAlloc();
+  const vfio = machine.openVfio(NIC);
+  vfio.bindIommufd(fd);
+  vfio.attach(ioasId);
+  return { fd, ioasId, dma: machine.dmaPort(NIC) };
+}
+
+withClient("DMA lands in the client's buffer, and reads what the client wrote", async (t) => {
+  const { client, machine, task } = t.context;
+  const { fd, ioasId, dma } = attached(machine);
+  const at = await client.ask('anon', 8 * PAGE);
+  const userVa = BigInt(at);
+  machine.core.as(task, () => fd.ioasMap({ ioasId, userVa, length: 8 * PAGE, iova: IOVA }));
+  t.is(machine.foreign.pinned, 8);
+  const sent = Uint8Array.from({ length: 10_000 }, (_, i) => i);
+  t.is(dma.write(IOVA + 100n, sent), 0);
+  t.is(await client.ask('peek', at + 100), 0);
+  t.is(await client.ask('peek', at + 100 + 9_001), 9_001 % 256);
+  await client.ask('fill', at + 2 * PAGE, 10, 0xee);
+  const seen = new Uint8Array(PAGE);
+  t.is(dma.read(IOVA + BigInt(2 * PAGE), seen), 0);
+  t.deepEqual(seen.subarray(0, 10), new Uint8Array(10).fill(0xee));
+  fd.ioasUnmap({ ioasId, iova: IOVA, length: 8 * PAGE });
+  t.is(dma.read(IOVA, seen), F_TRANSLATION);
+  t.is(machine.foreign.pinned, 0);
+});
+
+withClient('a mapping that the client may not write is mapped for reading only', async (t) => {
+  const { client, machine, task } = t.context;
+  const { fd, ioasId, dma } = attached(machine);
+  const at = await client.ask('anon', 2 * PAGE);
+  const userVa = BigInt(at);
+  await client.ask('fill', at, PAGE, 9);
+  await client.ask('protect', at, 2 * PAGE, 1);
+  const map = (writeable: boolean) =>
+    machine.core.as(task, () => fd.ioasMap({ ioasId, userVa, length: 2 * PAGE, iova: IOVA, writeable }));
+  t.throws(() => map(true), { code: 'EFAULT' });
+  t.is(machine.foreign.pinned, 0);
+  map(false);
+  const seen = new Uint8Array(1);
+  t.is(dma.read(IOVA, seen), 0);
+  t.is(seen[0], 9);
+  t.not(dma.write(IOVA, seen), 0);
+});
+
+withClient('memory that the client gave up answers with an external abort, once told', async (t) => {
+  const { client, machine, task, log } = t.context;
+  const { fd, ioasId, dma } = attached(machine);
+  const at = await client.ask('anon', 2 * PAGE);
+  machine.core.as(task, () => fd.ioasMap({ ioasId, userVa: BigInt(at), length: 2 * PAGE, iova: IOVA }));
+  await client.exit();
+  t.is(dma.write(IOVA, new Uint8Array(8)), EXTERNAL_ABORT);
+  t.is(dma.read(IOVA, new Uint8Array(8)), EXTERNAL_ABORT);
+  t.is(log.length, 1);
+  fd.ioasUnmap({ ioasId, iova: IOVA, length: 2 * PAGE });
+  task.release();
+  t.is(machine.foreign.windows, 0);
+});
+
+withClient('two processes map one memfd, and share what the device sees', async (t) => {
+  const { client, machine, task } = t.context;
+  const { fd, ioasId, dma } = attached(machine);
+  const memfd = await client.ask('memfd', MIB2);
+  const at = await client.ask('map', memfd, MIB2, 0);
+  machine.core.as(task, () => fd.ioasMap({ ioasId, userVa: BigInt(at), length: MIB2, iova: IOVA }));
+  const pid = await client.ask('fork');
+  t.is(dma.write(IOVA + 5n, Uint8Array.of(21)), 0);
+  t.is(await client.ask('peek', at + 5), 21, `in the child, ${pid}`);
+  await client.endChild();
+  t.is(await client.ask('peek', at + 5), 21);
+});
+
+withClient("physical: RAM and clients' frames by number", async (t) => {
+  const { client, machine, task } = t.context;
+  const at = await client.ask('anon', PAGE);
+  const out = { pfn: 0, pages: 0 };
+  task.mm.runAt(at / PAGE, out, true);
+  const { physical } = machine.core;
+  t.is(physical.write(out.pfn, 4, Uint8Array.of(5)), 0);
+  t.is(await client.ask('peek', at + 4), 5);
+  const userVa = machine.user.alloc(PAGE);
+  machine.user.runAt(Number(userVa >> 12n), out);
+  t.is(physical.write(out.pfn, 0, Uint8Array.of(8)), 0);
+  const seen = new Uint8Array(1);
+  machine.user.copyIn(userVa, seen);
+  t.is(seen[0], 8);
+});
