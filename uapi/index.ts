@@ -23,3 +23,4 @@ export * from './iommufd/veventq.js';
 export * from './iommufd/vfio-ioas.js';
 export * from './iommufd/viommu.js';
 export * from './vfio/cdev.js';
+export * from './vfio/container.js';

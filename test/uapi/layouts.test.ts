@@ -156,6 +156,14 @@ const LAYOUTS: readonly (readonly [string, number, Readonly<Record<string, numbe
   ['vfio_device_bind_iommufd', 24, { argsz: 0, flags: 4, iommufd: 8, outDevid: 12, tokenUuidPtr: 16 }],
   ['vfio_device_attach_iommufd_pt', 16, { argsz: 0, flags: 4, ptId: 8, pasid: 12 }],
   ['vfio_device_detach_iommufd_pt', 12, { argsz: 0, flags: 4, pasid: 8 }],
+  ['vfio_iommu_type1_info', 24, { argsz: 0, flags: 4, iovaPgsizes: 8, capOffset: 16, pad: 20 }],
+  ['vfio_info_cap_header', 8, { id: 0, version: 2, next: 4 }],
+  ['vfio_iommu_type1_info_cap_iova_range', 16, { id: 0, version: 2, next: 4, nrIovas: 8, reserved: 12 }],
+  ['vfio_iova_range', 16, { start: 0, end: 8 }],
+  ['vfio_iommu_type1_info_dma_avail', 12, { id: 0, version: 2, next: 4, avail: 8 }],
+  ['vfio_iommu_type1_dma_map', 32, { argsz: 0, flags: 4, vaddr: 8, iova: 16, size: 24 }],
+  ['vfio_iommu_type1_dma_unmap', 24, { argsz: 0, flags: 4, iova: 8, size: 16 }],
+  ['vfio_iommu_type1_dirty_bitmap', 8, { argsz: 0, flags: 4 }],
 ];
 
 for (const [cName, size, offsets] of LAYOUTS) {

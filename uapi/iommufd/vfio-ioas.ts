@@ -1,7 +1,7 @@
 /**
  * IOMMU_VFIO_IOAS: which IOAS stands behind the old VFIO container calls. Linux 7.0.
  *
- * Not modelled here: those container calls themselves (VFIO_IOMMU_MAP_DMA and so on, numbers below 0x80).
+ * Those calls themselves are in `vfio/container.ts`.
  */
 
 import { _IO } from '../abi/ioctl.js';

@@ -7,7 +7,7 @@
  *
  * A failing read of the struct is EFAULT. Unknown flags are EINVAL here, where iommufd says EOPNOTSUPP.
  *
- * Not modelled: the rest of VFIO (regions, interrupts, reset, migration, groups and containers).
+ * Not modelled: the rest of VFIO (regions, interrupts, reset, migration, groups). Containers: `container.ts`.
  */
 
 import { _IO } from '../abi/ioctl.js';

@@ -1,0 +1,40 @@
+/**
+ * Every error number of Linux by name: a trace may hold calls on any file, so this list is longer than the one of
+ * what iommufd answers.
+ *
+ * @source include/uapi/asm-generic/errno-base.h, errno.h
+ */
+
+const NAMES =
+  'EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY EEXIST ' +
+  'EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ' +
+  'ERANGE EDEADLK ENAMETOOLONG ENOLCK ENOSYS ENOTEMPTY ELOOP - ENOMSG EIDRM ECHRNG EL2NSYNC EL3HLT EL3RST ELNRNG ' +
+  'EUNATCH ENOCSI EL2HLT EBADE EBADR EXFULL ENOANO EBADRQC EBADSLT - EBFONT ENOSTR ENODATA ETIME ENOSR ENONET ' +
+  'ENOPKG EREMOTE ENOLINK EADV ESRMNT ECOMM EPROTO EMULTIHOP EDOTDOT EBADMSG EOVERFLOW ENOTUNIQ EBADFD EREMCHG ' +
+  'ELIBACC ELIBBAD ELIBSCN ELIBMAX ELIBEXEC EILSEQ ERESTART ESTRPIPE EUSERS ENOTSOCK EDESTADDRREQ EMSGSIZE ' +
+  'EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP EPFNOSUPPORT EAFNOSUPPORT EADDRINUSE ' +
+  'EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN ' +
+  'ETOOMANYREFS ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY EINPROGRESS ESTALE EUCLEAN ENOTNAM ENAVAIL ' +
+  'EISNAM EREMOTEIO EDQUOT ENOMEDIUM EMEDIUMTYPE ECANCELED ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED EOWNERDEAD ' +
+  'ENOTRECOVERABLE ERFKILL EHWPOISON';
+
+/** [n - 1] is errno n; `-` is none. */
+const LIST = NAMES.split(' ');
+const NUMBERS = new Map(LIST.map((name, i) => [name, i + 1]));
+NUMBERS.delete('-');
+NUMBERS.set('EDEADLOCK', 35);
+NUMBERS.set('ENOTSUP', 95);
+NUMBERS.set('EWOULDBLOCK', 11);
+
+/** @param errno  positive. @returns its name, or the number itself */
+export function traceErrnoName(errno: number): string {
+  const name = LIST[errno - 1];
+  return name === undefined || name === '-' ? String(errno) : name;
+}
+
+/** @param text  a name or a decimal number. @returns positive | undefined */
+export function traceErrno(text: string): number | undefined {
+  const known = NUMBERS.get(text);
+  if (known !== undefined) return known;
+  return /^[1-9]\d{0,3}$/.test(text) ? Number(text) : undefined;
+}
