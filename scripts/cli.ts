@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Help, type Option } from 'commander';
 import { addBench } from './commands/bench.js';
 import { addChaos } from './commands/chaos.js';
+import { addDecode } from './commands/decode.js';
 import { addFuzz } from './commands/fuzz.js';
 import { addInspect } from './commands/inspect.js';
 import { addScale } from './commands/scale.js';
@@ -15,7 +16,6 @@ import { EXIT_CLEAN, EXIT_USAGE, type Surroundings } from './surroundings.js';
 const NOT_YET: Record<string, string> = {
   explore: 'one thread at a time, every shared access a schedule point',
   serve: 'an IOMMU behind a socket, for an emulator',
-  decode: 'commands, events and table entries in words',
 };
 
 /** Commander's own, with defaults as a user would type them: without quotes, and none where it is empty. */
@@ -48,6 +48,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
   addSoak(program, surroundings, done);
   addBench(program, surroundings, done);
   addInspect(program, surroundings, done);
+  addDecode(program, surroundings, done);
   addScale(program, surroundings, done);
   for (const [name, text] of Object.entries(NOT_YET))
     program

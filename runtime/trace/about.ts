@@ -22,7 +22,12 @@ import { EVENT, EVENT_NAMES, EVENT_WORDS } from '../../hw/smmuv3/event.js';
 import { IDR0, IDR1, IDR3, IDR5 } from '../../hw/smmuv3/registers.js';
 import { STE, STE_BYTES } from '../../hw/smmuv3/ste.js';
 import { u32At } from '../../uapi/abi/struct.js';
-import { HwInfoArmSmmuv3, HwptArmSmmuv3, VeventArmSmmuv3, ViommuArmSmmuv3Invalidate } from '../../uapi/drivers/smmuv3.js';
+import {
+  HwInfoArmSmmuv3,
+  HwptArmSmmuv3,
+  VeventArmSmmuv3,
+  ViommuArmSmmuv3Invalidate,
+} from '../../uapi/drivers/smmuv3.js';
 import {
   VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
   VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
@@ -106,7 +111,10 @@ function idRegisters(idr: readonly number[]): string {
     ['IDR3', IDR3, idr[3]!],
     ['IDR5', IDR5, idr[5]!],
   ];
-  return told.map(([name, register, word]) => `${name}: ${fieldsOf(register, word)}`).join('; ');
+  return told
+    .filter(([, , word]) => word !== 0)
+    .map(([name, register, word]) => `${name}: ${fieldsOf(register, word)}`)
+    .join('; ');
 }
 
 /** The chain after a GET_INFO; the bytes may be anybody's, so each step is checked and there are few. */

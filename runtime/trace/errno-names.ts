@@ -26,15 +26,15 @@ NUMBERS.set('EDEADLOCK', 35);
 NUMBERS.set('ENOTSUP', 95);
 NUMBERS.set('EWOULDBLOCK', 11);
 
-/** @param errno  positive. @returns its name, or the number itself */
+/** @param errno  positive. @returns its name; `E41` for one without */
 export function traceErrnoName(errno: number): string {
   const name = LIST[errno - 1];
-  return name === undefined || name === '-' ? String(errno) : name;
+  return name === undefined || name === '-' ? `E${errno}` : name;
 }
 
-/** @param text  a name or a decimal number. @returns positive | undefined */
+/** @returns positive | undefined: the text is no error's name */
 export function traceErrno(text: string): number | undefined {
   const known = NUMBERS.get(text);
   if (known !== undefined) return known;
-  return /^[1-9]\d{0,3}$/.test(text) ? Number(text) : undefined;
+  return /^E[1-9]\d{0,3}$/.test(text) ? Number(text.slice(1)) : undefined;
 }

@@ -2,6 +2,7 @@
 import * as abi from '../../uapi/index.js';
 
 type AbiName = keyof typeof abi;
+const VALUES: Readonly<Record<string, unknown>> = abi;
 
 /** A field whose values have names. */
 export interface NamedValues {
@@ -13,7 +14,7 @@ export interface NamedValues {
 }
 
 function named(kind: NamedValues['kind'], names: readonly AbiName[]): NamedValues {
-  const pairs = names.map((name): [string, bigint] => [name, BigInt(abi[name] as number)]);
+  const pairs = names.map((name): [string, bigint] => [name, BigInt(VALUES[name] as number)]);
   const byValue = new Map<bigint, string>();
   for (const [name, value] of pairs) if (!byValue.has(value)) byValue.set(value, name);
   return { kind, byName: new Map(pairs), byValue };

@@ -20,6 +20,9 @@ export interface FormatOptions {
   readonly raw?: boolean;
 }
 
+/** No address: the lowest 64 KiB of a process stay empty. */
+const SMALL = 0xffffn;
+
 /** A call as names and atoms: what both forms print. */
 export interface CallTree {
   readonly pid?: number;
@@ -40,11 +43,22 @@ export interface CallTree {
 
 /** @returns one line, without its end */
 export function formatCall(call: IoctlCall, options: FormatOptions = {}): string {
-  const { pid, time, fd, path, ioctl, arg, in: before, out, data, out_data, about, result, error } = callTree(
-    call,
-    options,
-  );
-  const parts = [fd === undefined ? '' : path === undefined ? String(fd) : `${fd}<${path}>`, ioctl];
+  const {
+    pid,
+    time,
+    fd,
+    path,
+    ioctl,
+    arg,
+    in: before,
+    out,
+    data,
+    out_data,
+    about,
+    result,
+    error,
+  } = callTree(call, options);
+  const parts = [fd === undefined ? '?' : path === undefined ? String(fd) : `${fd}<${path}>`, ioctl];
   if (arg !== undefined) parts.push(`${text(arg)}${comment(about)}`);
   if (before !== undefined) parts.push(out === undefined ? text(before) : `${text(before)} => ${text(out)}`);
   if (data !== undefined) parts.push(`data=${text(data)}`);
@@ -82,7 +96,7 @@ function callTree(call: IoctlCall, { raw = false }: FormatOptions): CallTree {
 function argument({ cmd }: IoctlCall, arg: bigint): { arg: Tree; about?: string } {
   const row = tracedIoctl(cmd);
   if (row?.argument !== undefined) return { arg: row.argument.byValue.get(arg) ?? `0x${arg.toString(16)}` };
-  const about = row?.struct === undefined || arg === 0n ? {} : { about: 'the bytes are not in the trace' };
+  const about = row === undefined || arg <= SMALL ? {} : { about: 'the bytes are not in the trace' };
   return { arg: `0x${arg.toString(16)}`, ...about };
 }
 
@@ -91,7 +105,9 @@ function pointedAt(call: IoctlCall, raw: boolean): { data?: Tree; out_data?: Tre
   if (before === undefined || out === undefined) return {};
   return {
     ...(data === undefined ? {} : { data: dataTree(raw ? null : dataOf(cmd, before), data) }),
-    ...(outData === undefined ? {} : { out_data: dataTree(raw ? null : outDataOf(cmd, before, out), outData) }),
+    ...(outData === undefined
+      ? {}
+      : { out_data: dataTree(raw ? null : outDataOf(cmd, before, out), outData) }),
   };
 }
 

@@ -82,7 +82,9 @@ const ALIASES: Readonly<Record<string, number>> = {
 };
 
 function table(): TracedIoctl[] {
-  const vfio = NUMBERED.split(' ').map((name, i): TracedIoctl => ({ name, cmd: _IO(';', cdev.VFIO_BASE + i) }));
+  const vfio = NUMBERED.split(' ').map(
+    (name, i): TracedIoctl => ({ name, cmd: _IO(';', cdev.VFIO_BASE + i) }),
+  );
   const known = (name: string, cmd: number, struct: unknown): TracedIoctl => ({
     name,
     cmd,
@@ -95,8 +97,16 @@ function table(): TracedIoctl[] {
     { name: 'VFIO_CHECK_EXTENSION', cmd: container.VFIO_CHECK_EXTENSION, argument: VFIO_EXTENSIONS },
     { name: 'VFIO_SET_IOMMU', cmd: container.VFIO_SET_IOMMU, argument: VFIO_EXTENSIONS },
     known('VFIO_DEVICE_BIND_IOMMUFD', cdev.VFIO_DEVICE_BIND_IOMMUFD, cdev.VfioDeviceBindIommufd),
-    known('VFIO_DEVICE_ATTACH_IOMMUFD_PT', cdev.VFIO_DEVICE_ATTACH_IOMMUFD_PT, cdev.VfioDeviceAttachIommufdPt),
-    known('VFIO_DEVICE_DETACH_IOMMUFD_PT', cdev.VFIO_DEVICE_DETACH_IOMMUFD_PT, cdev.VfioDeviceDetachIommufdPt),
+    known(
+      'VFIO_DEVICE_ATTACH_IOMMUFD_PT',
+      cdev.VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+      cdev.VfioDeviceAttachIommufdPt,
+    ),
+    known(
+      'VFIO_DEVICE_DETACH_IOMMUFD_PT',
+      cdev.VFIO_DEVICE_DETACH_IOMMUFD_PT,
+      cdev.VfioDeviceDetachIommufdPt,
+    ),
     known('VFIO_IOMMU_GET_INFO', container.VFIO_IOMMU_GET_INFO, container.VfioIommuType1Info),
     known('VFIO_IOMMU_MAP_DMA', container.VFIO_IOMMU_MAP_DMA, container.VfioIommuType1DmaMap),
     known('VFIO_IOMMU_UNMAP_DMA', container.VFIO_IOMMU_UNMAP_DMA, container.VfioIommuType1DmaUnmap),

@@ -2,6 +2,7 @@
  * Reads a call back from either form of `format.ts`, and from what strace writes, which has the address of a struct
  * where its fields should be. Any text may come; one that is no call is answered with a reason.
  */
+import { decodeIoctl, IOMMUFD_TYPE } from '../../uapi/abi/ioctl.js';
 import { type IoctlCall, TraceError, type TraceProblem } from './call.js';
 import { traceErrno } from './errno-names.js';
 import type { CallTree } from './format.js';
@@ -50,7 +51,7 @@ export function lineHead(text: string): LineHead {
     scan.at = PID.lastIndex;
   }
   for (;;) {
-    scan.skip();
+    scan.match(/\s+/y);
     const time: string | undefined = scan.match(TIME);
     if (time !== undefined) head.time ??= time;
     else if (scan.match(BRACKETS) === undefined) return { ...head, at: scan.at };
@@ -85,13 +86,14 @@ function fromLine(text: string): IoctlCall {
   return { ...head, ...file, cmd, ...bytesOf(cmd, args), result };
 }
 
-/** `3`, `3</dev/iommu>`, `3</dev/null<char 1:3>>`; or nothing. */
+/** `3`, `3</dev/iommu>`, `3</dev/null<char 1:3>>`; `?` when it is not known. */
 export function descriptor(scan: Scanner): { fd?: number; path?: string } {
   scan.skip();
   const digits = scan.match(/-?\d{1,10}(?=[<,\s])/y);
   if (digits === undefined) {
-    if (scan.take(',')) return {};
-    throw scan.error('a file descriptor expected');
+    if (!scan.take('?')) throw scan.error('a file descriptor expected');
+    scan.expect(',');
+    return {};
   }
   const fd = Number(digits);
   if (scan.text[scan.at] !== '<') {
@@ -137,8 +139,21 @@ function requestOf(scan: Scanner): number {
   return cmd;
 }
 
-/** The request has a name, and it is not of iommufd or VFIO. */
-export class UnknownRequest extends TraceError {}
+/** The request has a name, and none that is known here. */
+class UnknownRequest extends TraceError {}
+
+/** Whether a line is an ioctl on some other kind of file, which strace may show in ways of its own. */
+export function isForeign(text: string): boolean {
+  try {
+    const scan = new Scanner(text, lineHead(text).at);
+    scan.expect('ioctl(');
+    descriptor(scan);
+    return decodeIoctl(requestOf(scan)).type !== IOMMUFD_TYPE;
+  } catch (error) {
+    if (error instanceof TraceError) return error instanceof UnknownRequest;
+    throw error;
+  }
+}
 
 const DIRECTIONS: Readonly<Record<string, number>> = {
   _IO: 0,
@@ -159,7 +174,9 @@ function macroOf(scan: Scanner, macro: string): number {
   scan.expect(')');
   if (macro === '_IOC') {
     const direction = String(parts.shift());
-    const bits = direction.split('|').map((name) => (Object.hasOwn(DIRECTIONS, name) ? DIRECTIONS[name]! : NaN));
+    const bits = direction
+      .split('|')
+      .map((name) => (Object.hasOwn(DIRECTIONS, name) ? DIRECTIONS[name]! : NaN));
     parts.unshift(bits.reduce((a, b) => (Number.isNaN(a) || Number.isNaN(b) ? NaN : a | b), 0));
   } else parts.unshift(DIRECTIONS[macro] ?? NaN);
   const [dir, type, nr, size] = parts.map((part) => Number(part));
@@ -200,7 +217,8 @@ function fromJson(text: string): IoctlCall {
   if (typeof value !== 'object' || value === null) throw new TraceError('no JSON object');
   const given = new Map<string, unknown>(Object.entries(value));
   const request = given.get('ioctl') ?? given.get('cmd');
-  const cmd = typeof request === 'string' ? requestOf(new Scanner(request)) : whole(request, 'ioctl', 0xffff_ffff);
+  const cmd =
+    typeof request === 'string' ? requestOf(new Scanner(request)) : whole(request, 'ioctl', 0xffff_ffff);
   const row = tracedIoctl(cmd);
   const bytes = (name: string): Tree | undefined => {
     const tree = given.get(name);
@@ -240,13 +258,19 @@ function jsonResult(given: ReadonlyMap<string, unknown>): number | null {
   const result = given.get('result');
   const error = given.get('error');
   if (result === undefined || result === null) return null;
-  if (typeof result !== 'number' || !Number.isSafeInteger(result)) throw new TraceError('result: not a number');
+  if (typeof result !== 'number' || !Number.isSafeInteger(result))
+    throw new TraceError('result: not a number');
   if (error !== undefined && typeof error !== 'string') throw new TraceError('error: not a name');
   return signed(result, error);
 }
 
 function whole(value: unknown, what: string, max: number): number {
-  if (typeof value === 'number' && Number.isInteger(value) && value >= (what === 'fd' ? -max : 0) && value <= max)
+  if (
+    typeof value === 'number' &&
+    Number.isInteger(value) &&
+    value >= (what === 'fd' ? -max : 0) &&
+    value <= max
+  )
     return value;
   throw new TraceError(`${what}: not a number from 0 to ${max}`);
 }
@@ -292,7 +316,8 @@ function bytesOf(cmd: number, trees: Trees): Pick<IoctlCall, 'arg' | 'in' | 'out
 
 function structBytes(struct: AnyStruct | undefined, tree: Tree, before?: Uint8Array): Uint8Array {
   if (typeof tree === 'string') return hexBytes(tree, struct?.cName ?? 'struct');
-  if (struct === undefined) throw new TraceError('nothing is known of this request: its bytes are hex:0011ff');
+  if (struct === undefined)
+    throw new TraceError('nothing is known of this request: its bytes are hex:0011ff');
   if (!isNode(tree)) throw new TraceError(`${struct.cName}: {...} expected`);
   return treeToStruct(struct, tree, before);
 }

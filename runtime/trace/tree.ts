@@ -69,14 +69,14 @@ function usualLength(struct: AnyStruct, bytes: Uint8Array): number {
 export function structToTree(struct: AnyStruct, bytes: Uint8Array): TreeNode {
   const tree: Record<string, Tree> = {};
   const { byteLength } = bytes;
-  if (byteLength !== usualLength(struct, bytes)) tree['bytes'] = byteLength;
+  if (byteLength !== usualLength(struct, bytes)) tree.bytes = byteLength;
   for (const slot of slots(struct)) {
     if (slot.end > byteLength) break;
     const value = leafOf(struct, slot, bytes);
     if (!RESERVED.test(slot.field) || !isZero(value)) tree[slot.cName] = value;
   }
   const tail = withoutZeros(bytes.subarray(tailAt(struct, byteLength)));
-  if (tail.byteLength > 0) tree['tail'] = hexAtom(tail);
+  if (tail.byteLength > 0) tree.tail = hexAtom(tail);
   return tree;
 }
 
@@ -84,14 +84,14 @@ export function structToTree(struct: AnyStruct, bytes: Uint8Array): TreeNode {
 export function changesToTree(struct: AnyStruct, before: Uint8Array, after: Uint8Array): TreeNode {
   const tree: Record<string, Tree> = {};
   const { byteLength } = after;
-  if (byteLength !== before.byteLength) tree['bytes'] = byteLength;
+  if (byteLength !== before.byteLength) tree.bytes = byteLength;
   const was = resized(before, byteLength);
   for (const slot of slots(struct)) {
     if (slot.end > byteLength) break;
     if (!sameBytes(was, after, slot.at, slot.end)) tree[slot.cName] = leafOf(struct, slot, after);
   }
   const at = tailAt(struct, byteLength);
-  if (!sameBytes(was, after, at, byteLength)) tree['tail'] = hexAtom(withoutZeros(after.subarray(at)));
+  if (!sameBytes(was, after, at, byteLength)) tree.tail = hexAtom(withoutZeros(after.subarray(at)));
   return tree;
 }
 
@@ -119,7 +119,7 @@ export function treeToStruct(struct: AnyStruct, tree: TreeNode, before?: Uint8Ar
   names.delete('about');
   if (names.delete('tail')) {
     const at = tailAt(struct, length);
-    const tail = hexBytes(tree['tail']!, 'tail');
+    const tail = hexBytes(tree.tail!, 'tail');
     if (at + tail.byteLength > length) throw new TraceError(`${struct.cName}: its tail does not fit`);
     bytes.fill(0, at);
     bytes.set(tail, at);
@@ -129,7 +129,7 @@ export function treeToStruct(struct: AnyStruct, tree: TreeNode, before?: Uint8Ar
 }
 
 function lengthOf(struct: AnyStruct, tree: TreeNode, before: Uint8Array | undefined): number {
-  const said = Object.hasOwn(tree, 'bytes') ? tree['bytes'] : undefined;
+  const said = Object.hasOwn(tree, 'bytes') ? tree.bytes : undefined;
   if (said !== undefined) return checkLength(struct, integer(said, 'bytes'));
   if (before !== undefined) return before.byteLength;
   const first = slots(struct)[0]!;

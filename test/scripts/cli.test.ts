@@ -88,7 +88,9 @@ const WRONG: [args: string[], stderr: RegExp][] = [
   ],
   [['explore'], /not there yet/],
   [['serve', 'socket'], /not there yet/],
-  [['decode'], /not there yet/],
+  [['decode'], /missing required argument 'file\|-'/],
+  [['decode', '/no/such/file'], /iommufd decode: ENOENT/],
+  [['decode', '-', '--binary'], /--binary: only with --encode/],
   [['stres'], /unknown command 'stres'/],
   [[], /Usage: iommufd/],
 ];
