@@ -26,6 +26,7 @@ import { IommufdCore } from './core/core.js';
 import type { IommufdFd } from './core/fd.js';
 import { RamFrames } from './core/task.js';
 import type { HostDevice, IoasObserver } from './drivers/contract.js';
+import { MockIommu } from './drivers/mock/iommu.js';
 import { DRIVER_NAME } from './drivers/smmuv3/driver-layout.js';
 import { Smmuv3Invalidator } from './drivers/smmuv3/invalidate.js';
 import { PageTableSlots } from './drivers/smmuv3/page-table-slots.js';
@@ -70,6 +71,8 @@ export interface CreateOptions {
   /** What an operator should read, each message once. Default: dropped. */
   readonly log?: (message: string) => void;
   readonly clock?: Clock;
+  /** Linux's test ioctl and its mock IOMMU, for programs that test iommufd itself. Default: neither exists. */
+  readonly testIoctl?: boolean;
   /** Called once the machine's regions exist and before anything runs; may carve out regions of its own. */
   readonly instrument?: (memory: MachineMemory, kernel: Kernel, config: CheckedConfig) => Instruments;
 }
@@ -142,12 +145,15 @@ export class Machine {
       (_, index) => new InterruptLines(this.env, smmuv3Regions(memory, smmuConfigOf(config, index))),
     );
     const { bugs } = config;
+    const mock = options.testIoctl === true ? this.#makeMock() : undefined;
+    const instances = this.iommus.map(({ instance }) => instance);
     this.core = new IommufdCore({
       memory,
       env: this.env,
       user: this.user,
       physical: new MachineFrames(new RamFrames(memory), this.foreign),
-      iommus: this.iommus.map(({ instance }) => instance),
+      iommus: mock === undefined ? instances : [...instances, mock],
+      mock,
       invalidators: new Map([[DRIVER_NAME, new Smmuv3Invalidator(memory, this.env, atcBlindOf(config))]]),
       observer: instruments.observer,
       bugs,
@@ -326,6 +332,16 @@ export class Machine {
 
   #step(): boolean {
     return this.#models?.step() ?? false;
+  }
+
+  /** Numbered after the machine's own IOMMUs and devices. */
+  #makeMock(): MockIommu {
+    const { iommus, devices } = this.config;
+    return new MockIommu({
+      index: iommus.length,
+      firstDevice: devices.length,
+      allocFails: (site) => this.core.allocFails(site),
+    });
   }
 
   #probe(instruments: Instruments, log: (message: string) => void): MachineIommu[] {

@@ -212,6 +212,12 @@ export class UserMemory {
     return this.#refs[pfn - this.#firstPfn] ?? 0;
   }
 
+  /** How often a frame behind user memory is pinned; -1 for a phantom frame, which is not counted. */
+  pinsOf(pfn: number): number {
+    const refs = this.#refs[pfn - this.#firstPfn];
+    return refs === undefined ? -1 : refs - 1;
+  }
+
   /** copy_from_user. @returns 0 | -EFAULT @throws TypeError */
   copyIn(va: bigint, into: Uint8Array): number {
     requireAddress(va, 'va');

@@ -2,6 +2,7 @@
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import type { SyncEnv } from '../../hw/sync/thread.js';
 import type { IoasObserver, IommuInstance, RuntimeBugs, SharedInvalidator } from '../drivers/contract.js';
+import type { MockIommu } from '../drivers/mock/iommu.js';
 import type { UserMemory } from '../user-memory.js';
 import type { PhysicalMemory } from './task.js';
 
@@ -21,6 +22,8 @@ export interface CoreContext {
   readonly iommus: readonly IommuInstance[];
   /** By driver name; a driver without one cannot serve HWPT_INVALIDATE (-EOPNOTSUPP). */
   readonly invalidators?: ReadonlyMap<string, SharedInvalidator>;
+  /** What the test ioctl works on, one of `iommus`; without it there is no such ioctl. */
+  readonly mock?: MockIommu | undefined;
   readonly observer?: IoasObserver | undefined;
   readonly bugs: RuntimeBugs;
   /** For what an operator should read once: an ioctl that is not built, a SYNC that timed out. */

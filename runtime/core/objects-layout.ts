@@ -52,6 +52,7 @@ export const OBJ_VDEVICE = 6;
 export const OBJ_VEVENTQ = 7;
 export const OBJ_HW_QUEUE = 8;
 export const OBJ_ACCESS = 9;
+export const OBJ_SELFTEST = 15;
 
 /** payload of a vIOMMU: the driver's shared record, and which driver. */
 export const VIOMMU_SHARED_BASE = 0;

@@ -28,6 +28,11 @@ export interface AddressSpace extends PinnableMemory {
   copyIn(va: bigint, into: Uint8Array): number;
   /** copy_to_user. @returns 0 | -EFAULT, then nothing was written */
   copyOut(va: bigint, from: Uint8Array): number;
+  /**
+   * How often a frame of this memory is pinned.
+   * @returns -1 where that is not counted page by page: in a larger page, or without frames of RAM
+   */
+  pinsOf(pfn: number): number;
   readonly account: MmAccount;
   /** False once the process is gone (mmget_not_zero fails): nothing more can be pinned. */
   readonly alive: boolean;

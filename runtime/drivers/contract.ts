@@ -32,6 +32,8 @@ export interface HostDevice {
   readonly ats?: AtsCapability | undefined;
   /** Firmware says that its transactions may wait (`dma-can-stall`). */
   readonly canStall?: boolean;
+  /** Bound by the test ioctl through the iommufd itself, which a device must then not keep open. */
+  readonly ownedByTest?: boolean;
 }
 
 /** One TLBI + SYNC round that an unmap caused, for whoever explains it later. */

@@ -67,7 +67,7 @@ export class Device extends IommufdObject {
     ctx.groups.set(key, group);
     // VFIO is a user until unbind(), and keeps the file open.
     device.addUser();
-    ctx.getFile();
+    if (!host.ownedByTest) ctx.getFile();
     ctx.publish(device);
     return device;
   }
@@ -77,7 +77,7 @@ export class Device extends IommufdObject {
     const { ctx } = this;
     const status = ctx.destroyHeld(this, REMOVE_WAIT);
     if (status < 0) ctx.context.log(`iommufd: device ${this.id} is still in use at unbind (${status})`);
-    ctx.putFile();
+    if (!this.host.ownedByTest) ctx.putFile();
   }
 
   /**

@@ -161,6 +161,10 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
     this.#frames.unpin(pfn, pages);
   }
 
+  pinsOf(pfn: number): number {
+    return this.#frames.isCompound(pfn) ? -1 : this.#frames.pins(pfn);
+  }
+
   // ---- Owner of the frames of its private pages ----
 
   read(page: number, offset: number, into: Uint8Array): boolean {

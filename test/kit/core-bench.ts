@@ -13,6 +13,7 @@ import {
 import { IommufdCore } from '../../runtime/core/core.js';
 import type { IommufdFd } from '../../runtime/core/fd.js';
 import type { HostDevice, IoasObserver, RuntimeBugs } from '../../runtime/drivers/contract.js';
+import { MockIommu } from '../../runtime/drivers/mock/iommu.js';
 import { UserMemory } from '../../runtime/user-memory.js';
 import { FailurePlan, FakeInvalidator, FakeIommu, type FakeOptions, fakeDevice } from './fake-driver.js';
 
@@ -24,6 +25,8 @@ export interface CoreBenchOptions {
   readonly bugs?: RuntimeBugs;
   readonly ramBytes?: number;
   readonly clock?: Clock;
+  /** With the test ioctl and its mock IOMMU. */
+  readonly testIoctl?: boolean;
 }
 
 const MIB2 = 2 ** 21;
@@ -39,6 +42,7 @@ export class CoreBench {
   readonly devices: HostDevice[];
   readonly invalidator = new FakeInvalidator();
   readonly core: IommufdCore;
+  readonly mock: MockIommu | undefined;
   readonly logged: string[] = [];
   readonly fd: IommufdFd;
 
@@ -60,12 +64,20 @@ export class CoreBench {
     this.user = new UserMemory(this.memory, this.frames);
     this.iommus = iommus.map((fake, i) => new FakeIommu(i, this.failures, fake));
     this.devices = devices.map(({ iommu, group }, i) => fakeDevice(i, this.iommus[iommu]!, group ?? i));
+    this.mock = options.testIoctl
+      ? new MockIommu({
+          index: this.iommus.length,
+          firstDevice: this.devices.length,
+          allocFails: (site) => this.core.allocFails(site),
+        })
+      : undefined;
     this.core = new IommufdCore(
       {
         memory: this.memory,
         env: this.env,
         user: this.user,
-        iommus: this.iommus,
+        iommus: this.mock === undefined ? this.iommus : [...this.iommus, this.mock],
+        mock: this.mock,
         invalidators: new Map([['fake', this.invalidator]]),
         observer,
         bugs,

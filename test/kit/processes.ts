@@ -19,6 +19,7 @@ export function processOver(memory: PinnableMemory & Partial<AddressSpace>): Pro
       memory.runAt(page, out, write),
     pin: (pfn: number, pages: number) => memory.pin(pfn, pages),
     unpin: (pfn: number, pages: number) => memory.unpin(pfn, pages),
+    pinsOf: () => -1,
   };
   const task = new OwnTask(mm, new FileTable());
   task.capabilities.clear();

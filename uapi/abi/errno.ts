@@ -31,6 +31,8 @@ export const ERANGE = 34;
 /** The same number as EDEADLK; iommufd spells it this way, so {@link errnoName} does too. */
 export const EDEADLOCK = 35;
 export const ENOSYS = 38;
+/** Of a test ioctl: the pages are not those that were expected. */
+export const EBADE = 52;
 export const EOVERFLOW = 75;
 /** A file descriptor that is open but is not an iommufd (VFIO bind). Not EBADF. */
 export const EBADFD = 77;
@@ -65,6 +67,7 @@ const NUMBERS = {
   ERANGE,
   EDEADLOCK,
   ENOSYS,
+  EBADE,
   EOVERFLOW,
   EBADFD,
   EMSGSIZE,

@@ -48,6 +48,7 @@ const EMPTY = {
   runAt: () => -14,
   pin: () => undefined,
   unpin: () => undefined,
+  pinsOf: () => 0,
 };
 
 /** struct iommu_ioas_allow_iovas with one range at `va`. */

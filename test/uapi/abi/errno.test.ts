@@ -26,6 +26,7 @@ const NUMBERS: Readonly<Record<string, number>> = {
   ERANGE: 34,
   EDEADLOCK: 35,
   ENOSYS: 38,
+  EBADE: 52,
   EOVERFLOW: 75,
   EBADFD: 77,
   EMSGSIZE: 90,
