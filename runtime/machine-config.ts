@@ -93,7 +93,7 @@ export function ridOf(bdf: string): number {
 
 /** What a device says of itself has to fit the IOMMU before it. @throws ConfigError */
 function checkTraits(at: string, device: ResolvedConfig['devices'][number], iommu: Smmuv3Config): void {
-  const refuse = (key: 'ats' | 'pri' | 'stall', why: string): never => {
+  const refuse = (key: 'ats' | 'pri' | 'stall' | 'pasidExec' | 'pasidPriv', why: string): never => {
     throw new ConfigError(`${at}.${key}`, why);
   };
   if (device.ats && device.bdf === undefined) refuse('ats', 'is for PCI devices: it needs a bdf');
@@ -101,6 +101,9 @@ function checkTraits(at: string, device: ResolvedConfig['devices'][number], iomm
   if (device.pri && !device.ats) refuse('pri', 'needs ats');
   if (device.pri && !iommu.pri) refuse('pri', `'${device.iommu}' has no page requests`);
   if (device.stall && iommu.stalls === 'none') refuse('stall', `'${device.iommu}' has no stalls`);
+  for (const key of ['pasidExec', 'pasidPriv'] as const)
+    if (device[key] && (device.bdf === undefined || device.pasidBits === 0))
+      refuse(key, 'is of a PCI device with pasidBits');
   // STE.S2S with EATS = 1 is a bad STE. [IHI0070] 5.2
   if (device.ats && (device.stall || iommu.stalls === 'forced')) refuse('ats', 'excludes stalls');
 }

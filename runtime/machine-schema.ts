@@ -88,6 +88,11 @@ const deviceSchema = keyed({
   pri: z.boolean().default(false),
   /** Its transactions may wait for software (firmware's dma-can-stall); not with ATS. */
   stall: z.boolean().default(false),
+  /** Max PASID Width of its PASID capability; 0 is a device without one. */
+  pasidBits: z.number().int().min(0).max(20).default(0),
+  /** Its PASIDs may carry execute requests, and privileged ones. */
+  pasidExec: z.boolean().default(false),
+  pasidPriv: z.boolean().default(false),
 });
 
 export const machineSchema = keyed({

@@ -25,7 +25,7 @@ import { ENOMEM, errnoName } from '../uapi/abi/errno.js';
 import { IommufdCore } from './core/core.js';
 import type { IommufdFd } from './core/fd.js';
 import { RamFrames } from './core/task.js';
-import type { HostDevice, IoasObserver } from './drivers/contract.js';
+import type { HostDevice, IoasObserver, PasidCapability } from './drivers/contract.js';
 import { MockIommu } from './drivers/mock/iommu.js';
 import { DRIVER_NAME } from './drivers/smmuv3/driver-layout.js';
 import { Smmuv3Invalidator } from './drivers/smmuv3/invalidate.js';
@@ -41,7 +41,7 @@ import { InlineModels } from './inline-models.js';
 import { ConfigError, checkConfig } from './machine-config.js';
 import { atcBlindOf, CLOCK_KEY, FRAMES_KEY, portKey, smmuConfigOf } from './machine-hardware.js';
 import { allocBaseRegions, allocMachineRegions, controlBytes } from './machine-regions.js';
-import type { CheckedConfig, MachineConfig } from './machine-schema.js';
+import type { CheckedConfig, MachineConfig, ResolvedDevice } from './machine-schema.js';
 import { type MachineHandle, MachineThread } from './machine-thread.js';
 import type { VfioDevice } from './objects/vfio-device.js';
 import { ForeignFrames } from './serve/foreign-frames.js';
@@ -160,7 +160,7 @@ export class Machine {
       compat: config.compat,
       log,
     });
-    this.#devices = config.devices.map(({ label, iommuIndex, sid, ats, stall }, index) => ({
+    this.#devices = config.devices.map(({ label, bdf, iommuIndex, sid, ats, stall, ...traits }, index) => ({
       index,
       name: label,
       iommu: this.iommus[iommuIndex]!.instance,
@@ -168,6 +168,8 @@ export class Machine {
       groupId: index,
       ats: ats ? new AtsControl(memory.words, memory.region(PortLayout, portKey(index)).base) : undefined,
       canStall: stall,
+      pci: bdf !== undefined,
+      pasid: pasidOf(traits),
     }));
   }
 
@@ -400,4 +402,13 @@ function createMemory(config: CheckedConfig): MachineMemory {
  */
 export function createMachine(config: MachineConfig, options: CreateOptions = {}): Machine {
   return new Machine(checkConfig(config), options);
+}
+
+/** @returns the device's PASID capability, undefined when it has none */
+function pasidOf({
+  pasidBits,
+  pasidExec,
+  pasidPriv,
+}: Pick<ResolvedDevice, 'pasidBits' | 'pasidExec' | 'pasidPriv'>): PasidCapability | undefined {
+  return pasidBits === 0 ? undefined : { bits: pasidBits, execute: pasidExec, privileged: pasidPriv };
 }

@@ -6,6 +6,7 @@ import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import { EMFILE, EPERM } from '../../uapi/abi/errno.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import type { DriverViommu, HostDevice, ViommuEvent } from '../drivers/contract.js';
+import type { IommufdGroup } from '../objects/group.js';
 import { VfioDevice } from '../objects/vfio-device.js';
 import type { Viommu } from '../objects/viommu.js';
 import type { Compat, CoreContext } from './context.js';
@@ -13,7 +14,9 @@ import { IommufdCtx } from './ctx.js';
 import { dispatch } from './dispatch.js';
 import { IommufdFd } from './fd.js';
 import { FileTable, type OpenFile } from './file-table.js';
+import { groupKey } from './group-key.js';
 import { ObjectsLayout } from './objects-layout.js';
+import { CorePageFaults } from './page-faults.js';
 import { OwnTask, type PhysicalMemory, RamFrames, type Task } from './task.js';
 
 /** Iommufds that can be open at once unless told otherwise: each costs 256 KiB of control memory. */
@@ -52,7 +55,11 @@ export class IommufdCore {
     let count = 0;
     while (memory.hasRegion(`objects:${count}`)) count++;
     this.#freeIndexes = Array.from({ length: count }, (_, i) => i);
-    for (const iommu of context.iommus) iommu.onEvent = (event) => this.#deliver(event);
+    const faults = new CorePageFaults(this);
+    for (const iommu of context.iommus) {
+      iommu.onEvent = (event) => this.#deliver(event);
+      iommu.faults = faults;
+    }
   }
 
   /** On whose behalf the core works: Linux's `current`. */
@@ -115,6 +122,12 @@ export class IommufdCore {
     else if (owner.ctx !== ctx) return -EPERM;
     else owner.count++;
     return 0;
+  }
+
+  /** The group of a device that is bound to some iommufd. */
+  groupOf(device: HostDevice): IommufdGroup | undefined {
+    const key = groupKey(device);
+    return this.#dmaOwners.get(key)?.ctx.groups.get(key);
   }
 
   releaseDma(group: string): void {

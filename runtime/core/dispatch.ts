@@ -8,6 +8,7 @@ import { EFAULT, ENOTTY, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import { _IOC_NR } from '../../uapi/abi/ioctl.js';
 import type { Fields, Struct } from '../../uapi/abi/struct.js';
 import { Destroy, IOMMU_DESTROY } from '../../uapi/iommufd/destroy.js';
+import { FaultAlloc, IOMMU_FAULT_QUEUE_ALLOC } from '../../uapi/iommufd/fault.js';
 import { HwInfo, IOMMU_GET_HW_INFO } from '../../uapi/iommufd/hw-info.js';
 import { HwQueueAlloc, IOMMU_HW_QUEUE_ALLOC } from '../../uapi/iommufd/hw-queue.js';
 import { HwptAlloc, IOMMU_HWPT_ALLOC } from '../../uapi/iommufd/hwpt.js';
@@ -32,6 +33,7 @@ import { IOMMU_VDEVICE_ALLOC, VdeviceAlloc } from '../../uapi/iommufd/vdevice.js
 import { IOMMU_VEVENTQ_ALLOC, VeventqAlloc } from '../../uapi/iommufd/veventq.js';
 import { IOMMU_VIOMMU_ALLOC, ViommuAlloc } from '../../uapi/iommufd/viommu.js';
 import { getHwInfo } from '../objects/device.js';
+import { faultAlloc } from '../objects/fault.js';
 import { hwQueueAlloc } from '../objects/hw-queue.js';
 import { hwptAlloc, hwptInvalidate } from '../objects/hwpt.js';
 import {
@@ -84,6 +86,7 @@ const BUILT: readonly Row[] = [
   row(IOMMU_HWPT_ALLOC, HwptAlloc, hwptAlloc),
   row(IOMMU_GET_HW_INFO, HwInfo, getHwInfo),
   row(IOMMU_HWPT_INVALIDATE, HwptInvalidate, hwptInvalidate),
+  row(IOMMU_FAULT_QUEUE_ALLOC, FaultAlloc, faultAlloc),
   row(IOMMU_VIOMMU_ALLOC, ViommuAlloc, viommuAlloc),
   row(IOMMU_VDEVICE_ALLOC, VdeviceAlloc, vdeviceAlloc),
   row(IOMMU_VEVENTQ_ALLOC, VeventqAlloc, veventqAlloc),

@@ -11,15 +11,16 @@
  */
 import { EBUSY } from '../../uapi/abi/errno.js';
 import { Destroy, IOMMU_DESTROY } from '../../uapi/iommufd/destroy.js';
-import { AccessCalls } from './calls/access-calls.js';
+import { FaultCalls } from './calls/fault-calls.js';
 
 export type { AccessRwOptions, AccessUser } from './calls/access-calls.js';
+export type { FaultQueue } from './calls/fault-calls.js';
 export type { HwptAllocOptions, InvalidateOptions } from './calls/hwpt-calls.js';
 export type { CopyOptions, MapOptions } from './calls/ioas-calls.js';
 export type { IommufdMapping, Veventq } from './calls/viommu-calls.js';
 
 /** Made by `IommufdCore.open`. */
-export class IommufdFd extends AccessCalls {
+export class IommufdFd extends FaultCalls {
   destroy(id: number): void {
     this.call(IOMMU_DESTROY, Destroy, { id }, (errno) =>
       errno === EBUSY ? { detail: 'something still uses it' } : {},

@@ -53,6 +53,7 @@ export const OBJ_VEVENTQ = 7;
 export const OBJ_HW_QUEUE = 8;
 export const OBJ_ACCESS = 9;
 export const OBJ_SELFTEST = 15;
+export const OBJ_FAULT = 10;
 
 /** payload of a vIOMMU: the driver's shared record, and which driver. */
 export const VIOMMU_SHARED_BASE = 0;

@@ -34,6 +34,52 @@ export interface HostDevice {
   readonly canStall?: boolean;
   /** Bound by the test ioctl through the iommufd itself, which a device must then not keep open. */
   readonly ownedByTest?: boolean;
+  /** False: a platform device, whose VFIO file knows no PASIDs. Default true. */
+  readonly pci?: boolean;
+  /** Its PASID capability; absent without one. */
+  readonly pasid?: PasidCapability | undefined;
+}
+
+/** The PASID capability of a PCI device, or what firmware says of another (`pasid-num-bits`). */
+export interface PasidCapability {
+  /** Max PASID Width, 1..20. */
+  readonly bits: number;
+  /** Execute permission and privileged mode are on; PCI only. */
+  readonly execute: boolean;
+  readonly privileged: boolean;
+}
+
+/** enum iommu_page_response_code. */
+export const PAGE_RESP_SUCCESS = 0;
+export const PAGE_RESP_INVALID = 1;
+export const PAGE_RESP_FAILURE = 2;
+
+/** A page fault of a device (struct iommu_fault_page_request): one of a group, which ends with its `last`. */
+export interface PageFault {
+  /** -1 when it came without one. */
+  readonly pasid: number;
+  readonly grpid: number;
+  /** IOMMU_PGFAULT_PERM_*. */
+  readonly perm: number;
+  /** Bytes. */
+  readonly addr: bigint;
+  readonly last: boolean;
+  /**
+   * Answers the group (iommu_ops.page_response): called exactly once, of its last fault, or at once of a fault that
+   * nobody handles.
+   * @param code  PAGE_RESP_*
+   */
+  respond(code: number): void;
+}
+
+/** What the core keeps for faults of devices (Linux: io-pgfault.c). Attach handles decide who hears of them. */
+export interface PageFaults {
+  /** Faults of the device may be reported from here on (iopf_queue_add_device). @returns 0 | -EBUSY | -ENOMEM */
+  addDevice(device: HostDevice): number;
+  /** No more of them: what still waits is answered PAGE_RESP_INVALID (iopf_queue_remove_device). */
+  removeDevice(device: HostDevice): void;
+  /** iommu_report_device_fault. @returns 0 | -EINVAL nobody handles it: answered | -ENOMEM */
+  report(device: HostDevice, fault: PageFault): number;
 }
 
 /** One TLBI + SYNC round that an unmap caused, for whoever explains it later. */
@@ -113,11 +159,15 @@ export interface PagingDomain {
   readonly dirty?: DirtyTracking | undefined;
   /** Last reference is gone: release tables and tags. */
   free(): void;
+  /** Set by the core, once, before any attach: its faults have a handler (iommu_domain.iopf_handler). */
+  handlesFaults?: boolean;
 }
 
 export interface NestedDomain {
   readonly kind: 'nested';
   readonly driver: string;
+  /** As of a PagingDomain. */
+  handlesFaults?: boolean;
   free(): void;
 }
 
@@ -189,8 +239,8 @@ export interface IommuInstance {
   readonly name: string;
   /** Two instances can share a domain when their drivers are the same. */
   readonly driver: string;
-  /** GET_HW_INFO: type, vendor data, IOMMU_HW_CAP_* bits, log2 of the PASID count (0 = none). */
-  hwInfo(device: HostDevice): { type: number; data: Uint8Array; capabilities: bigint; maxPasidLog2: number };
+  /** GET_HW_INFO: type, vendor data, IOMMU_HW_CAP_* bits; those about PASIDs are the core's to add. */
+  hwInfo(device: HostDevice): { type: number; data: Uint8Array; capabilities: bigint };
   /** Vendor data of another IOMMU_HW_INFO_TYPE_* that it has as well; null when it has not. */
   otherHwInfo?(device: HostDevice, type: number): Uint8Array | null;
   /** Inclusive [firstPage, lastPage] windows no mapping may use (MSI, RMR). */
@@ -210,6 +260,20 @@ export interface IommuInstance {
    * @returns 0 | -EINVAL incompatible, the core may try another domain | -EBUSY | -ENOENT no vDEVICE | -ENOMEM
    */
   attach(device: HostDevice, domain: Domain | null): number;
+  /**
+   * Point one PASID of a device at a domain, or block it, replacing what it had. Asked only of devices with PASIDs
+   * (maxPasids > 0), for 0 < pasid < maxPasids. Absent: the driver has none (iommu_domain_ops.set_dev_pasid).
+   * @returns 0, always for null | -EINVAL incompatible | -EBUSY | -ENOMEM
+   */
+  attachPasid?(device: HostDevice, pasid: number, domain: PagingDomain | null): number;
+  /** PASIDs that the device may use behind this IOMMU; 0 or absent: none. */
+  maxPasids?(device: HostDevice): number;
+  /** The page tables of this device can keep non-coherent DMA out (IOMMU_CAP_ENFORCE_CACHE_COHERENCY). */
+  enforcesCacheCoherency?(device: HostDevice): boolean;
+  /** A guest owns the table of PASIDs: faults of each are those of the nested domain of the RID. */
+  readonly userPasidTable?: boolean;
+  /** Set by the core once, as onEvent. A driver without stalls or page requests does not have it. */
+  faults?: PageFaults | null;
   /** get_viommu_size. @param type IOMMU_VIOMMU_TYPE_* */
   supportsViommu(device: HostDevice, type: number): boolean;
   /**

@@ -9,15 +9,18 @@ import { bug } from '../../hw/memory/bug.js';
 import { EFAULT, EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import {
   type HwInfo,
+  IOMMU_HW_CAP_PCI_PASID_EXEC,
+  IOMMU_HW_CAP_PCI_PASID_PRIV,
   IOMMU_HW_INFO_FLAG_INPUT_TYPE,
   IOMMU_HW_INFO_TYPE_DEFAULT,
 } from '../../uapi/iommufd/hw-info.js';
 import { type IommufdCtx, REMOVE_TOMBSTONE, REMOVE_WAIT } from '../core/ctx.js';
+import { groupKey } from '../core/group-key.js';
 import { IommufdObject } from '../core/iommufd-object.js';
 import { OBJ_ANY, OBJ_DEVICE, OBJ_HWPT_NESTED, OBJ_HWPT_PAGING, OBJ_IOAS } from '../core/objects-layout.js';
 import type { UcmdOf } from '../core/ucmd.js';
 import type { HostDevice, IommuInstance } from '../drivers/contract.js';
-import { IommufdGroup } from './group.js';
+import { IommufdGroup, NO_PASID } from './group.js';
 import { type Hwpt, HwptPaging } from './hwpt.js';
 import type { Ioas } from './ioas.js';
 import type { Vdevice } from './vdevice.js';
@@ -29,6 +32,8 @@ export class Device extends IommufdObject {
   readonly host: HostDevice;
   readonly group: IommufdGroup;
   vdevice: Vdevice | null = null;
+  /** Its page tables have to keep non-coherent DMA out, which its IOMMU can. */
+  readonly enforceCacheCoherency: boolean;
   /** Unbind has begun: no new vDEVICE. */
   destroying = false;
 
@@ -36,6 +41,7 @@ export class Device extends IommufdObject {
     super(ctx, id, OBJ_DEVICE);
     this.host = host;
     this.group = group;
+    this.enforceCacheCoherency = host.iommu.enforcesCacheCoherency?.(host) ?? false;
   }
 
   get iommu(): IommuInstance {
@@ -48,7 +54,7 @@ export class Device extends IommufdObject {
    * @source iommufd_device_bind
    */
   static bindTo(ctx: IommufdCtx, host: HostDevice): Device | number {
-    const key = `${host.iommu.index}:${host.groupId}`;
+    const key = groupKey(host);
     const claimed = ctx.core.claimDma(key, ctx);
     if (claimed < 0) return claimed;
     const id = ctx.reserve(OBJ_DEVICE);
@@ -81,26 +87,27 @@ export class Device extends IommufdObject {
   }
 
   /**
-   * @param ptId  an IOAS (a page table is found or made) or a page table
-   * @returns ID of the page table in use | -ENOENT | -EINVAL | -EADDRINUSE | -EBUSY | -ENOMEM
+   * @param ptId   an IOAS (a page table is found or made) or a page table
+   * @param pasid  which of the device's address spaces; NO_PASID is the device itself
+   * @returns ID of the page table in use | -ENOENT | -EINVAL | -EADDRINUSE | -EBUSY | -ENOMEM | -EOPNOTSUPP
    */
-  attach(ptId: number): number {
+  attach(ptId: number, pasid = NO_PASID): number {
     const attach: ChangePt = (hwpt) => {
-      const status = this.group.attach(this, hwpt);
+      const status = this.group.attach(this, hwpt, pasid);
       return status < 0 ? status : null;
     };
-    const used = this.#changePt(ptId, attach, true);
+    const used = this.#changePt(ptId, attach, pasid);
     if (used >= 0) this.addUser();
     return used;
   }
 
   /** As attach(), from one page table to another. */
-  replace(ptId: number): number {
-    return this.#changePt(ptId, (hwpt) => this.group.replace(this, hwpt), false);
+  replace(ptId: number, pasid = NO_PASID): number {
+    return this.#changePt(ptId, (hwpt) => this.group.replace(this, hwpt, pasid), null);
   }
 
-  detach(): void {
-    const hwpt = this.group.detach(this);
+  detach(pasid = NO_PASID): void {
+    const hwpt = this.group.detach(this, pasid);
     if (hwpt === null) return;
     hwpt.giveUp();
     this.dropUser();
@@ -121,8 +128,8 @@ export class Device extends IommufdObject {
     this.ctx.core.releaseDma(this.group.key);
   }
 
-  /** @param immediate  this is a first attach: a page table made for it is attached before it is filled */
-  #changePt(ptId: number, change: ChangePt, immediate: boolean): number {
+  /** @param first  a first attach, of this PASID: a page table made for it is attached before it is filled */
+  #changePt(ptId: number, change: ChangePt, first: number | null): number {
     const { ctx } = this;
     const target = ctx.get(ptId, OBJ_ANY);
     if (target === undefined) return -ENOENT;
@@ -130,7 +137,7 @@ export class Device extends IommufdObject {
     let used = ptId;
     if (target.type === OBJ_HWPT_PAGING || target.type === OBJ_HWPT_NESTED) left = change(target as Hwpt);
     else if (target.type === OBJ_IOAS) {
-      const auto = this.#autoDomain(target as Ioas, change, immediate);
+      const auto = this.#autoDomain(target as Ioas, change, first);
       left = typeof auto === 'number' ? auto : auto.left;
       if (typeof auto !== 'number') used = auto.hwpt.id;
     } else left = -EINVAL;
@@ -145,7 +152,11 @@ export class Device extends IommufdObject {
    * cannot. When there is none, make one.
    * @source iommufd_device_auto_get_domain
    */
-  #autoDomain(ioas: Ioas, change: ChangePt, immediate: boolean): { hwpt: Hwpt; left: Hwpt | null } | number {
+  #autoDomain(
+    ioas: Ioas,
+    change: ChangePt,
+    first: number | null,
+  ): { hwpt: Hwpt; left: Hwpt | null } | number {
     const { ctx } = this;
     for (const hwpt of ioas.hwpts) {
       if (!hwpt.auto || ctx.get(hwpt.id, OBJ_HWPT_PAGING) === undefined) continue;
@@ -154,13 +165,16 @@ export class Device extends IommufdObject {
       if (left === -EINVAL) continue;
       return typeof left === 'number' ? left : { hwpt, left };
     }
-    const first = {
-      attach: (made: HwptPaging) => this.group.attach(this, made),
-      undo: () => this.group.detach(this)?.giveUp(),
-    };
-    const hwpt = HwptPaging.alloc(ctx, ioas, this, 0, immediate ? first : undefined);
+    const immediate =
+      first === null
+        ? undefined
+        : {
+            attach: (made: HwptPaging) => this.group.attach(this, made, first),
+            undo: () => this.group.detach(this, first)?.giveUp(),
+          };
+    const hwpt = HwptPaging.alloc(ctx, ioas, this, 0, immediate);
     if (typeof hwpt === 'number') return hwpt;
-    const left = immediate ? null : change(hwpt);
+    const left = immediate === undefined ? change(hwpt) : null;
     if (typeof left === 'number') {
       ctx.abort(hwpt);
       return left;
@@ -203,7 +217,17 @@ export function getHwInfo(ucmd: UcmdOf<typeof HwInfo>): number {
   }
   cmd.dataLen = info.data.byteLength;
   cmd.dataType = info.type;
-  cmd.outCapabilities = info.capabilities;
-  cmd.outMaxPasidLog2 = info.maxPasidLog2;
+  cmd.outCapabilities = info.capabilities | pasidCapabilities(device.host);
+  cmd.outMaxPasidLog2 = Math.floor(Math.log2(Math.max(maxPasidsOf(device.host), 1)));
   return ucmd.respond();
+}
+
+/** PASIDs that a device may use behind its IOMMU, 0 for none. */
+export const maxPasidsOf = (host: HostDevice): number => host.iommu.maxPasids?.(host) ?? 0;
+
+/** What the PASID capability of a PCI device has on. */
+function pasidCapabilities(host: HostDevice): bigint {
+  if (maxPasidsOf(host) === 0 || host.pci === false) return 0n;
+  const execute = host.pasid?.execute ? IOMMU_HW_CAP_PCI_PASID_EXEC : 0;
+  return BigInt(execute | (host.pasid?.privileged ? IOMMU_HW_CAP_PCI_PASID_PRIV : 0));
 }

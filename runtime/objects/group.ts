@@ -1,60 +1,92 @@
 /**
- * What an iommufd keeps per IOMMU group: which page table the group is attached to, and which of its devices
- * asked for it. struct iommufd_group, struct iommufd_attach.
+ * What an iommufd keeps per IOMMU group: for the group as such and for each PASID, which page table it is attached
+ * to, and which of its devices asked for it. struct iommufd_group, struct iommufd_attach.
+ *
+ *   pasid 0 (none)  -> page table, attach handle, devices that attached
+ *   pasid 5         -> the same again
  *
  * The devices of a group cannot be told apart, so they all follow the first attach: hardware is pointed at
  * the page table once for the group, each device that attaches after that only adds its reserved regions.
  *
- * Not modelled: PASIDs, software MSI windows.
+ * An attach handle is one attachment: a fault that came through it belongs to it, and is answered when it ends.
  *
- * @source drivers/iommu/iommufd/device.c
+ * Not modelled: software MSI windows (no device raises interrupts), virtual functions.
+ *
+ * @source drivers/iommu/iommufd/device.c, drivers/iommu/iommu.c iommu_attach_device_pasid, iommu_replace_device_pasid
  */
 import { bug } from '../../hw/memory/bug.js';
-import { EBUSY, EINVAL } from '../../uapi/abi/errno.js';
+import { EBUSY, EINVAL, ENOMEM, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import type { IommufdCtx } from '../core/ctx.js';
 import type { Domain } from '../drivers/contract.js';
-import type { Device } from './device.js';
+import { type Device, maxPasidsOf } from './device.js';
 import { findHwptPaging, type Hwpt, type HwptPaging } from './hwpt.js';
+
+/** Attachment of the group itself (IOMMU_NO_PASID). */
+export const NO_PASID = 0;
+
+/** Who attached a group, or a PASID of it, to what. struct iommufd_attach_handle. */
+export interface AttachHandle {
+  /** The device that attached first: faults are told of as its own. */
+  readonly device: Device;
+  readonly hwpt: Hwpt;
+}
+
+interface Attachment {
+  handle: AttachHandle;
+  readonly devices: Set<Device>;
+}
 
 export class IommufdGroup {
   readonly ctx: IommufdCtx;
   readonly key: string;
   /** Devices of the group that are bound to this iommufd. */
   readonly bound = new Set<Device>();
-  /** Of those, the ones that have attached. */
-  readonly #attached = new Set<Device>();
-  #hwpt: Hwpt | null = null;
+  /** By PASID. */
+  readonly #attachments = new Map<number, Attachment>();
+  /** While hardware is moved: what a fault that arrives then belongs to. */
+  #moving: { readonly pasid: number; readonly handle: AttachHandle | null } | null = null;
 
   constructor(ctx: IommufdCtx, key: string) {
     this.ctx = ctx;
     this.key = key;
   }
 
+  /** What the group itself is attached to. */
   get hwpt(): Hwpt | null {
-    return this.#hwpt;
+    return this.#attachments.get(NO_PASID)?.handle.hwpt ?? null;
+  }
+
+  /** iommu_attach_handle_get */
+  handle(pasid: number): AttachHandle | null {
+    if (this.#moving?.pasid === pasid) return this.#moving.handle;
+    return this.#attachments.get(pasid)?.handle ?? null;
   }
 
   /**
-   * @returns 0 | -EINVAL the group uses another page table, or the domain does not suit the device |
-   *   -EBUSY attached already | -EADDRINUSE a reserved region is mapped | what the driver said
+   * @returns 0 | -EINVAL the group uses another page table, or the table does not suit the device or the PASID |
+   *   -EBUSY attached already | -EADDRINUSE a reserved region is mapped | -ENOMEM | what the driver said
    * @source iommufd_hw_pagetable_attach
    */
-  attach(device: Device, hwpt: Hwpt): number {
-    if (this.#attached.has(device)) return -EBUSY;
-    const old = this.#hwpt;
-    if (old !== null && old !== hwpt) return -EINVAL;
-    const paging = findHwptPaging(hwpt);
-    const reserved = reserveFor(device, paging);
-    if (reserved < 0) return reserved;
-    if (old === null) {
-      const status = this.#point(hwpt.domain, null);
-      if (status < 0) {
-        paging.ioas.iopt.space.unreserve(device);
+  attach(device: Device, hwpt: Hwpt, pasid: number): number {
+    const attachment = this.#attachments.get(pasid);
+    if (attachment === undefined && this.#fails('attach')) return -ENOMEM;
+    if (attachment?.devices.has(device)) return -EBUSY;
+    if (this.#fails('attach_device')) return -ENOMEM;
+    if (attachment !== undefined && attachment.handle.hwpt !== hwpt) return -EINVAL;
+    const { space } = findHwptPaging(hwpt).ioas.iopt;
+    if (pasid === NO_PASID) {
+      const reserved = reserveFor(device, findHwptPaging(hwpt));
+      if (reserved < 0) return reserved;
+    }
+    if (attachment === undefined) {
+      const handle = this.#newHandle(device, hwpt, pasid);
+      const status = typeof handle === 'number' ? handle : this.#point(handle, pasid, null);
+      if (status < 0 || typeof handle === 'number') {
+        if (pasid === NO_PASID) space.unreserve(device);
         return status;
       }
-      this.#hwpt = hwpt;
-    }
-    this.#attached.add(device);
+      this.#attachments.set(pasid, { handle, devices: new Set([device]) });
+    } else attachment.devices.add(device);
     hwpt.addUser();
     return 0;
   }
@@ -62,101 +94,163 @@ export class IommufdGroup {
   /**
    * Move the whole group, without a gap where the hardware can. On failure everything stays as it was.
    * @returns the page table that was left, whose use the caller gives up; null when nothing changed | -EINVAL
-   *   not attached | -EADDRINUSE | what the driver said
+   *   not attached | -EADDRINUSE | -ENOMEM | what the driver said
    * @source iommufd_device_do_replace
    */
-  replace(device: Device, hwpt: Hwpt): Hwpt | null | number {
-    const old = this.#hwpt;
-    if (old === null || !this.#attached.has(device)) return -EINVAL;
-    if (old === hwpt) return null;
+  replace(device: Device, hwpt: Hwpt, pasid: number): Hwpt | null | number {
+    const attachment = this.#attachments.get(pasid);
+    if (attachment === undefined || !attachment.devices.has(device)) return -EINVAL;
+    const old = attachment.handle;
+    if (old.hwpt === hwpt) return null;
     const paging = findHwptPaging(hwpt);
-    const oldPaging = findHwptPaging(old);
-    const moves = paging.ioas !== oldPaging.ioas;
+    const oldPaging = findHwptPaging(old.hwpt);
+    const moves = pasid === NO_PASID && paging.ioas !== oldPaging.ioas;
     if (moves) {
-      const status = this.#reserveAll(paging);
+      const status = this.#reserveAll(attachment, paging);
       if (status < 0) return status;
     }
-    const status = this.#point(hwpt.domain, old.domain);
-    if (status < 0) {
-      if (moves) this.#unreserveAll(paging);
+    const handle = this.#newHandle(device, hwpt, pasid);
+    const status = typeof handle === 'number' ? handle : this.#point(handle, pasid, old);
+    if (status < 0 || typeof handle === 'number') {
+      // 7.0 gives the reserved regions up even where both page tables are of one IOAS.
+      if (moves || (pasid === NO_PASID && this.ctx.core.compat === '7.0'))
+        unreserveAll(attachment.devices, paging);
       return status;
     }
-    if (moves) this.#unreserveAll(oldPaging);
-    this.#hwpt = hwpt;
-    const count = this.#attached.size;
+    attachment.handle = handle;
+    // 7.0 looks for the faults of the old attachment on the queue of the new page table.
+    const queue = (this.ctx.core.compat === '7.0' ? hwpt : old.hwpt).fault;
+    queue?.answerAll(old);
+    if (moves) unreserveAll(attachment.devices, oldPaging);
+    const count = attachment.devices.size;
     for (let i = 0; i < count; i++) hwpt.addUser();
     // One use of the old table is left for the caller to give up.
-    for (let i = 1; i < count; i++) old.dropUser();
-    return old;
+    for (let i = 1; i < count; i++) old.hwpt.dropUser();
+    return old.hwpt;
   }
 
   /** @returns the page table that was left, whose use the caller gives up, or null when not attached */
-  detach(device: Device): Hwpt | null {
-    const hwpt = this.#hwpt;
-    if (hwpt === null || !this.#attached.delete(device)) return null;
-    if (this.#attached.size === 0) {
-      this.#block();
-      this.#hwpt = null;
+  detach(device: Device, pasid: number): Hwpt | null {
+    const attachment = this.#attachments.get(pasid);
+    if (attachment === undefined || !attachment.devices.delete(device)) return null;
+    const { handle } = attachment;
+    if (attachment.devices.size === 0) {
+      this.#attachments.delete(pasid);
+      for (const other of this.bound) this.#mustMove(other, pasid, null);
+      handle.hwpt.fault?.answerAll(handle);
     }
-    findHwptPaging(hwpt).ioas.iopt.space.unreserve(device);
-    return hwpt;
+    if (pasid === NO_PASID) findHwptPaging(handle.hwpt).ioas.iopt.space.unreserve(device);
+    return handle.hwpt;
   }
 
   /** A device joins: it is blocked, or follows what the group is attached to. @returns 0 | -errno */
   bind(device: Device): number {
-    const status = device.iommu.attach(device.host, this.#hwpt?.domain ?? null);
+    const followed: number[] = [];
+    let status = 0;
+    for (const [pasid, { handle }] of this.#attachments) {
+      status = move(device, pasid, handle.hwpt.domain);
+      if (status < 0) break;
+      followed.push(pasid);
+    }
+    if (status === 0 && this.hwpt === null) status = move(device, NO_PASID, null);
     if (status === 0) this.bound.add(device);
+    else for (const pasid of followed) move(device, pasid, null);
     return status;
   }
 
   unbind(device: Device): void {
-    if (this.#attached.has(device)) bug(`device ${device.id} unbound while attached`);
+    for (const { devices } of this.#attachments.values())
+      if (devices.has(device)) bug(`device ${device.id} unbound while attached`);
     if (!this.bound.delete(device)) bug(`device ${device.id} is not bound`);
-    device.iommu.attach(device.host, null);
+    for (const pasid of this.#attachments.keys()) if (pasid !== NO_PASID) move(device, pasid, null);
+    move(device, NO_PASID, null);
     if (this.bound.size === 0) this.ctx.groups.delete(this.key);
   }
 
+  #fails(site: string): boolean {
+    return this.ctx.core.allocFails(site);
+  }
+
+  /** What comes before hardware: does the page table suit the PASID? @source iommufd_hwpt_attach_device */
+  #newHandle(device: Device, hwpt: Hwpt, pasid: number): AttachHandle | number {
+    const suits = this.#pasidCompat(hwpt, pasid);
+    if (suits < 0) return suits;
+    return this.#fails('attach_handle') ? -ENOMEM : { device, hwpt };
+  }
+
+  /** @source iommufd_hwpt_pasid_compat */
+  #pasidCompat(hwpt: Hwpt, pasid: number): number {
+    if (hwpt.pasidCompat) {
+      const own = pasid === NO_PASID ? null : this.hwpt;
+      return own === null || own.pasidCompat ? 0 : -EINVAL;
+    }
+    if (pasid !== NO_PASID) return -EINVAL;
+    return [...this.#attachments.keys()].some((other) => other !== NO_PASID) ? -EINVAL : 0;
+  }
+
   /** Points every bound device at a domain; when one refuses, all go back to what they had. */
-  #point(domain: Domain, before: Domain | null): number {
+  #point(handle: AttachHandle, pasid: number, before: AttachHandle | null): number {
+    const { domain } = handle.hwpt;
+    if (pasid !== NO_PASID) {
+      const suits = this.#pasidSuits(handle, pasid, before === null);
+      if (suits < 0) return suits;
+    }
+    if (this.#fails('attach_entry')) return -ENOMEM;
+    this.#moving = { pasid, handle };
     const moved: Device[] = [];
+    let status = 0;
     for (const device of this.bound) {
-      const status = device.iommu.attach(device.host, domain);
-      if (status === 0) {
-        moved.push(device);
-        continue;
-      }
-      for (const other of moved) this.#mustAttach(other, before);
-      return status;
+      status = move(device, pasid, domain);
+      if (status < 0) break;
+      moved.push(device);
+    }
+    this.#moving = null;
+    if (status < 0) for (const other of moved) this.#mustMove(other, pasid, before?.hwpt.domain ?? null);
+    return status;
+  }
+
+  /** Devices without PASIDs do not count: they send none. @source iommu_attach_device_pasid */
+  #pasidSuits({ device, hwpt }: AttachHandle, pasid: number, first: boolean): number {
+    const { iommu } = device;
+    if (iommu.attachPasid === undefined || hwpt.domain.kind === 'nested') return -EOPNOTSUPP;
+    if (hwpt.domain.driver !== iommu.driver) return -EINVAL;
+    if (!first) return 0;
+    for (const other of this.bound) {
+      const max = maxPasidsOf(other.host);
+      if (max > 0 && pasid >= max) return -EINVAL;
     }
     return 0;
   }
 
-  #block(): void {
-    for (const device of this.bound) this.#mustAttach(device, null);
-  }
-
   /** Going back to what worked, or to blocked. A driver that refuses leaves the device where it is. */
-  #mustAttach(device: Device, domain: Domain | null): void {
-    const status = device.iommu.attach(device.host, domain);
+  #mustMove(device: Device, pasid: number, domain: Domain | null): void {
+    const status = move(device, pasid, domain);
     if (status === 0) return;
     this.ctx.context.log(`iommufd: ${device.host.name} could not be moved back (${status}), blocking it`);
-    if (domain !== null) device.iommu.attach(device.host, null);
+    if (domain !== null) move(device, pasid, null);
   }
 
-  #reserveAll(paging: HwptPaging): number {
-    for (const device of this.#attached) {
+  #reserveAll({ devices }: Attachment, paging: HwptPaging): number {
+    for (const device of devices) {
       const status = reserveFor(device, paging);
       if (status < 0) {
-        this.#unreserveAll(paging);
+        unreserveAll(devices, paging);
         return status;
       }
     }
     return 0;
   }
+}
 
-  #unreserveAll(paging: HwptPaging): void {
-    for (const device of this.#attached) paging.ioas.iopt.space.unreserve(device);
-  }
+/** Hardware, for one device. */
+function move({ iommu, host }: Device, pasid: number, domain: Domain | null): number {
+  if (pasid === NO_PASID) return iommu.attach(host, domain);
+  if (maxPasidsOf(host) === 0 || domain?.kind === 'nested') return 0;
+  return iommu.attachPasid?.(host, pasid, domain) ?? 0;
+}
+
+function unreserveAll(devices: ReadonlySet<Device>, paging: HwptPaging): void {
+  for (const device of devices) paging.ioas.iopt.space.unreserve(device);
 }
 
 /** A device's reserved regions become unusable in the IOAS. @source iopt_table_enforce_dev_resv_regions */

@@ -2,8 +2,8 @@
  * Hardware page tables: kernel-managed over an IOAS (paging), or a guest's over a nest parent (nested).
  * struct iommufd_hw_pagetable, iommufd_hwpt_paging, iommufd_hwpt_nested.
  *
- * Not modelled: fault queues (FAULT_ID_VALID finds none), PASID attach, cache coherency enforcement (every
- * IOMMU here is coherent).
+ * An automatic paging table is made by an attach to an IOAS, is as good as any other automatic one, and goes with its
+ * last device; a manual one (HWPT_ALLOC) is never picked, and stays.
  *
  * @source drivers/iommu/iommufd/hw_pagetable.c
  */
@@ -24,14 +24,16 @@ import {
   NESTED_VIOMMU_ID,
   OBJ_ANY,
   OBJ_DEVICE,
+  OBJ_FAULT,
   OBJ_HWPT_NESTED,
   OBJ_HWPT_PAGING,
   OBJ_IOAS,
   OBJ_VIOMMU,
 } from '../core/objects-layout.js';
 import type { UcmdOf } from '../core/ucmd.js';
-import type { NestedDomain, PagingDomain } from '../drivers/contract.js';
+import type { Domain, NestedDomain, PagingDomain } from '../drivers/contract.js';
 import type { Device } from './device.js';
+import type { Fault } from './fault.js';
 import type { Ioas } from './ioas.js';
 import type { Viommu } from './viommu.js';
 
@@ -44,18 +46,51 @@ const PAGING_FLAGS =
 /** No vendor struct comes near; more is a wrong length. */
 const MAX_DATA_BYTES = 4096;
 
-export class HwptPaging extends IommufdObject {
+/** Any page table. struct iommufd_hw_pagetable. */
+abstract class HwPagetable extends IommufdObject {
+  abstract readonly domain: Domain;
+  /** It may be attached to a PASID, or to a device whose PASIDs are attached (ALLOC_PASID). */
+  readonly pasidCompat: boolean;
+  #fault: Fault | null = null;
+
+  constructor(ctx: IommufdCtx, id: number, type: number, flags: number) {
+    super(ctx, id, type);
+    this.pasidCompat = (flags & IOMMU_HWPT_ALLOC_PASID) !== 0;
+  }
+
+  /** Where its faults go. */
+  get fault(): Fault | null {
+    return this.#fault;
+  }
+
+  /** Before it is published. */
+  handleFaults(fault: Fault): void {
+    this.#fault = fault;
+    this.domain.handlesFaults = true;
+    fault.addUser();
+  }
+
+  protected destroyCommon(): void {
+    this.domain.free();
+    this.#fault?.dropUser();
+  }
+}
+
+export class HwptPaging extends HwPagetable {
   readonly ioas: Ioas;
   readonly domain: PagingDomain;
   readonly nestParent: boolean;
+  /** Non-coherent DMA cannot happen through it: decided when it is made, for the device it is made for. */
+  readonly enforceCacheCoherency: boolean;
   /** Made by an attach to the IOAS; dies with its last device. */
   auto = false;
 
-  private constructor(ctx: IommufdCtx, id: number, ioas: Ioas, domain: PagingDomain, nestParent: boolean) {
-    super(ctx, id, OBJ_HWPT_PAGING);
+  private constructor(ioas: Ioas, id: number, device: Device, domain: PagingDomain, flags: number) {
+    super(ioas.ctx, id, OBJ_HWPT_PAGING, flags);
     this.ioas = ioas;
     this.domain = domain;
-    this.nestParent = nestParent;
+    this.nestParent = (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0;
+    this.enforceCacheCoherency = device.enforceCacheCoherency;
     ioas.addUser();
   }
 
@@ -84,7 +119,7 @@ export class HwptPaging extends IommufdObject {
       ctx.objects.free(id);
       return domain;
     }
-    const hwpt = new HwptPaging(ctx, id, ioas, domain, (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0);
+    const hwpt = new HwptPaging(ioas, id, device, domain, flags);
     let status = first?.attach(hwpt) ?? 0;
     if (status === 0) {
       status = ioas.iopt.addDomain(domain);
@@ -107,23 +142,23 @@ export class HwptPaging extends IommufdObject {
 
   override destroy(): void {
     if (this.ioas.hwpts.delete(this)) this.ioas.iopt.removeDomain(this.domain);
-    this.domain.free();
+    this.destroyCommon();
     this.ioas.dropUser();
   }
 }
 
-export class HwptNested extends IommufdObject {
+export class HwptNested extends HwPagetable {
   readonly parent: HwptPaging;
   readonly viommu: Viommu | null;
   readonly domain: NestedDomain;
 
-  constructor(ctx: IommufdCtx, id: number, parent: HwptPaging, viommu: Viommu | null, domain: NestedDomain) {
-    super(ctx, id, OBJ_HWPT_NESTED);
+  constructor(id: number, parent: HwptPaging, viommu: Viommu | null, domain: NestedDomain, flags: number) {
+    super(parent.ctx, id, OBJ_HWPT_NESTED, flags);
     this.parent = parent;
     this.viommu = viommu;
     this.domain = domain;
     (viommu ?? parent).addUser();
-    ctx.objects.setPayload(id, NESTED_VIOMMU_ID, viommu?.id ?? 0);
+    this.ctx.objects.setPayload(id, NESTED_VIOMMU_ID, viommu?.id ?? 0);
   }
 
   giveUp(): void {
@@ -131,7 +166,7 @@ export class HwptNested extends IommufdObject {
   }
 
   override destroy(): void {
-    this.domain.free();
+    this.destroyCommon();
     (this.viommu ?? this.parent).dropUser();
   }
 }
@@ -160,8 +195,12 @@ export function hwptAlloc(ucmd: UcmdOf<typeof HwptAlloc>): number {
   ctx.put(device);
   if (typeof hwpt === 'number') return hwpt;
   ucmd.newObject = hwpt;
-  // No fault queue exists that the ID could name.
-  if ((cmd.flags & IOMMU_HWPT_FAULT_ID_VALID) !== 0) return -ENOENT;
+  if ((cmd.flags & IOMMU_HWPT_FAULT_ID_VALID) !== 0) {
+    const fault = ctx.get<Fault>(cmd.faultId, OBJ_FAULT);
+    if (fault === undefined) return -ENOENT;
+    hwpt.handleFaults(fault);
+    ctx.put(fault);
+  }
   cmd.outHwptId = hwpt.id;
   return ucmd.respond();
 }
@@ -225,7 +264,7 @@ function makeNested(
     ctx.objects.free(id);
     return domain;
   }
-  return new HwptNested(ctx, id, parent, viommu, domain);
+  return new HwptNested(id, parent, viommu, domain, cmd.flags);
 }
 
 /** The core's own invalidations go the way that any thread's go. */

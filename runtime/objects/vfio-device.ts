@@ -2,12 +2,26 @@
  * An open VFIO device file (`/dev/vfio/devices/vfioN`), as far as it concerns an iommufd: bind, attach,
  * detach. Closing it detaches and unbinds.
  *
- * Not modelled: regions, interrupts, reset, migration, PASIDs, tokens.
+ * A PASID is attached, moved and detached as the device itself is. PASID 0 is the device itself, as in Linux, which keeps
+ * two books on it.
+ *
+ * Not modelled: regions, interrupts, reset, migration, tokens.
  *
  * @source drivers/vfio/device_cdev.c, drivers/vfio/iommufd.c
  */
-import { EBADF, EBADFD, EFAULT, EINVAL, ENOENT, ENOTTY, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import {
+  EBADF,
+  EBADFD,
+  EFAULT,
+  EINVAL,
+  ENOENT,
+  ENOMEM,
+  ENOSPC,
+  ENOTTY,
+  EOPNOTSUPP,
+} from '../../uapi/abi/errno.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
+import { u32At } from '../../uapi/abi/struct.js';
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
   VFIO_DEVICE_ATTACH_PASID,
@@ -18,6 +32,7 @@ import {
   VfioDeviceBindIommufd,
   VfioDeviceDetachIommufdPt,
 } from '../../uapi/vfio/cdev.js';
+import { checkKeys } from '../core/call-check.js';
 import type { IommufdCore, IommufdFile } from '../core/core.js';
 import type { IommufdFd } from '../core/fd.js';
 import { OBJ_ANY, OBJ_HWPT_NESTED } from '../core/objects-layout.js';
@@ -30,6 +45,8 @@ export class VfioDevice {
   readonly #core: IommufdCore;
   #device: Device | null = null;
   #attached = false;
+  /** Attached by number. */
+  readonly #pasids = new Set<number>();
   #open = true;
 
   /** Made by `IommufdCore.openVfio`. */
@@ -56,13 +73,16 @@ export class VfioDevice {
 
   /**
    * Attach, or move without a gap when attached already.
-   * @param ptId  an IOAS or a page table
+   * @param ptId  an IOAS or a page table; for a PASID a page table with ALLOC_PASID
+   * @param options.pasid  one address space of the device, instead of the device itself
    * @returns the page table in use
    * @throws IommufdError | TypeError
    */
-  attach(ptId: number): { ptId: number } {
+  attach(ptId: number, options: PasidOption = {}): { ptId: number } {
     if (typeof ptId !== 'number') throw new TypeError('attach takes the ID of an IOAS or page table');
-    const bytes = VfioDeviceAttachIommufdPt.toBytes({ argsz: VfioDeviceAttachIommufdPt.size, ptId });
+    const { flags, pasid } = pasidFields('attach', options, VFIO_DEVICE_ATTACH_PASID);
+    const argsz = VfioDeviceAttachIommufdPt.size;
+    const bytes = VfioDeviceAttachIommufdPt.toBytes({ argsz, ptId, flags, pasid });
     this.#call('VFIO_DEVICE_ATTACH_IOMMUFD_PT', VFIO_DEVICE_ATTACH_IOMMUFD_PT, bytes, (errno) => {
       if (errno !== ENOENT || this.#device === null) return this.#unbound();
       const { ctx } = this.#device;
@@ -76,8 +96,11 @@ export class VfioDevice {
     return { ptId: VfioDeviceAttachIommufdPt.getField(bytes, 'ptId') };
   }
 
-  detach(): void {
-    const bytes = VfioDeviceDetachIommufdPt.toBytes({ argsz: VfioDeviceDetachIommufdPt.size });
+  /** @throws IommufdError | TypeError */
+  detach(options: PasidOption = {}): void {
+    const { flags, pasid } = pasidFields('detach', options, VFIO_DEVICE_DETACH_PASID);
+    const argsz = VfioDeviceDetachIommufdPt.size;
+    const bytes = VfioDeviceDetachIommufdPt.toBytes({ argsz, flags, pasid });
     this.#call('VFIO_DEVICE_DETACH_IOMMUFD_PT', VFIO_DEVICE_DETACH_IOMMUFD_PT, bytes, () => this.#unbound());
   }
 
@@ -87,6 +110,8 @@ export class VfioDevice {
     const device = this.#device;
     if (device === null) return;
     this.#device = null;
+    for (const pasid of [...this.#pasids].sort((a, b) => a - b)) device.detach(pasid);
+    this.#pasids.clear();
     if (this.#attached) device.detach();
     this.#attached = false;
     this.#core.openDevices.delete(this.host.index);
@@ -124,25 +149,41 @@ export class VfioDevice {
   }
 
   #attach(device: Device, bytes: Uint8Array): number {
-    const { minSize } = VfioDeviceAttachIommufdPt;
-    if (bytes.byteLength < minSize) return -EFAULT;
-    if (structSize(bytes) < minSize) return -EINVAL;
-    const status = pasidFlag(VfioDeviceAttachIommufdPt.getField(bytes, 'flags'), VFIO_DEVICE_ATTACH_PASID);
-    if (status < 0) return status;
+    const pasid = pasidOf(VfioDeviceAttachIommufdPt, bytes, VFIO_DEVICE_ATTACH_PASID);
+    if (pasid < NONE) return pasid;
     const ptId = VfioDeviceAttachIommufdPt.getField(bytes, 'ptId');
-    const used = this.#attached ? device.replace(ptId) : device.attach(ptId);
+    const used = pasid === NONE ? this.#attachRid(device, ptId) : this.#attachPasid(device, ptId, pasid);
     if (used < 0) return used;
-    this.#attached = true;
     VfioDeviceAttachIommufdPt.put(bytes, 'ptId', used);
     return 0;
   }
 
+  #attachRid(device: Device, ptId: number): number {
+    const used = this.#attached ? device.replace(ptId) : device.attach(ptId);
+    if (used >= 0) this.#attached = true;
+    return used;
+  }
+
+  /** @source vfio_iommufd_physical_pasid_attach_ioas */
+  #attachPasid(device: Device, ptId: number, pasid: number): number {
+    if (this.host.pci === false) return -EOPNOTSUPP;
+    if (this.#pasids.has(pasid)) return device.replace(ptId, pasid);
+    // An IDA has no place for it.
+    if (pasid > INT_MAX) return -ENOSPC;
+    if (this.#core.allocFails('vfio_pasid')) return -ENOMEM;
+    const used = device.attach(ptId, pasid);
+    if (used >= 0) this.#pasids.add(pasid);
+    return used;
+  }
+
   #detach(device: Device, bytes: Uint8Array): number {
-    const { minSize } = VfioDeviceDetachIommufdPt;
-    if (bytes.byteLength < minSize) return -EFAULT;
-    if (structSize(bytes) < minSize) return -EINVAL;
-    const status = pasidFlag(VfioDeviceDetachIommufdPt.getField(bytes, 'flags'), VFIO_DEVICE_DETACH_PASID);
-    if (status < 0) return status;
+    const pasid = pasidOf(VfioDeviceDetachIommufdPt, bytes, VFIO_DEVICE_DETACH_PASID);
+    if (pasid < NONE) return pasid;
+    if (pasid !== NONE) {
+      if (this.host.pci === false) return -EOPNOTSUPP;
+      if (this.#pasids.delete(pasid)) device.detach(pasid);
+      return 0;
+    }
     if (this.#attached) device.detach();
     this.#attached = false;
     return 0;
@@ -162,8 +203,40 @@ export class VfioDevice {
   }
 }
 
-/** The one flag of attach and detach asks for what no device here has. @returns 0 | -EINVAL | -EOPNOTSUPP */
-function pasidFlag(flags: number, pasid: number): number {
-  if ((flags & ~pasid) !== 0) return -EINVAL;
-  return (flags & pasid) !== 0 ? -EOPNOTSUPP : 0;
+const INT_MAX = 0x7fff_ffff;
+/** The device itself, and no PASID of it. */
+const NONE = -1;
+
+/**
+ * Whom an attach or a detach is about.
+ * @param flag  that says that there is a PASID
+ * @returns the PASID | NONE | -EFAULT | -EINVAL, which are below NONE
+ */
+function pasidOf(
+  struct: typeof VfioDeviceAttachIommufdPt | typeof VfioDeviceDetachIommufdPt,
+  bytes: Uint8Array,
+  flag: number,
+): number {
+  if (bytes.byteLength < struct.minSize) return -EFAULT;
+  if (structSize(bytes) < struct.minSize) return -EINVAL;
+  const flags = u32At(bytes, 4);
+  if ((flags & ~flag) !== 0) return -EINVAL;
+  if ((flags & flag) === 0) return NONE;
+  if (structSize(bytes) < struct.size) return -EINVAL;
+  return bytes.byteLength < struct.size ? -EFAULT : u32At(bytes, struct.size - 4);
+}
+
+/** Which address space of a device. */
+export interface PasidOption {
+  readonly pasid?: number;
+}
+
+/** @throws TypeError */
+function pasidFields(call: string, options: PasidOption, flag: number): { flags: number; pasid: number } {
+  checkKeys(call, options, ['pasid']);
+  const { pasid } = options;
+  if (pasid === undefined) return { flags: 0, pasid: 0 };
+  if (!(Number.isInteger(pasid) && pasid >= 0 && pasid < 2 ** 32))
+    throw new TypeError(`${call}: pasid is ${pasid}, no 32-bit number`);
+  return { flags: flag, pasid };
 }

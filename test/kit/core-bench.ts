@@ -10,6 +10,7 @@ import {
   ThreadTable,
   ThreadTableLayout,
 } from '../../hw/sync/thread.js';
+import type { Compat } from '../../runtime/core/context.js';
 import { IommufdCore } from '../../runtime/core/core.js';
 import type { IommufdFd } from '../../runtime/core/fd.js';
 import type { HostDevice, IoasObserver, RuntimeBugs } from '../../runtime/drivers/contract.js';
@@ -27,6 +28,7 @@ export interface CoreBenchOptions {
   readonly clock?: Clock;
   /** With the test ioctl and its mock IOMMU. */
   readonly testIoctl?: boolean;
+  readonly compat?: Compat;
 }
 
 const MIB2 = 2 ** 21;
@@ -48,7 +50,7 @@ export class CoreBench {
 
   constructor(options: CoreBenchOptions = {}) {
     const { iommus = [{}], devices = [{ iommu: 0 }], bugs = {}, observer, ramBytes = 4 * MIB2 } = options;
-    const { clock = monotonicClock } = options;
+    const { clock = monotonicClock, compat = 'fixed' } = options;
     this.memory = MachineMemory.create({ ramBytes, controlBytes: 4 * MIB2 });
     this.threads = new ThreadTable(this.memory, this.memory.allocRegion(ThreadTableLayout, 'threads'));
     this.env = {
@@ -81,6 +83,7 @@ export class CoreBench {
         invalidators: new Map([['fake', this.invalidator]]),
         observer,
         bugs,
+        compat,
         log: (message) => this.logged.push(message),
       },
       { maxFds: 3 },

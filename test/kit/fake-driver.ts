@@ -12,6 +12,7 @@ import type {
   HwQueuePlace,
   IommuInstance,
   NestedDomain,
+  PageFaults,
   PagingDomain,
   SharedInvalidator,
   ViommuEvent,
@@ -55,6 +56,10 @@ export interface FakeOptions {
   /** Domains of other instances are refused, as by an SMMU that does not share. */
   readonly privateDomains?: boolean;
   readonly capabilities?: bigint;
+  /** Of every device; 0 for none. */
+  readonly maxPasids?: number;
+  /** A guest's tables are for all PASIDs. */
+  readonly userPasidTable?: boolean;
 }
 
 export class FakeDomain implements PagingDomain {
@@ -250,7 +255,13 @@ export class FakeIommu implements IommuInstance {
   readonly failures: FailurePlan;
   /** What each device is pointed at; absent until the core says. */
   readonly attached = new Map<number, Domain | null>();
+  /** What each PASID of each device is pointed at, as `device:pasid`. */
+  readonly attachedPasids = new Map<string, Domain>();
   onEvent: ((event: ViommuEvent) => void) | null = null;
+  faults: PageFaults | null = null;
+  readonly userPasidTable: boolean;
+  /** Attachments of each device whose faults somebody handles. */
+  readonly #faulting = new Map<HostDevice, number>();
   liveDomains = 0;
   liveNested = 0;
   liveViommus = 0;
@@ -263,12 +274,47 @@ export class FakeIommu implements IommuInstance {
     this.name = `fake${index}`;
     this.driver = options.driver ?? 'fake';
     this.options = options;
+    this.userPasidTable = options.userPasidTable ?? false;
     this.failures = failures;
+  }
+
+  maxPasids(_device: HostDevice): number {
+    return this.options.maxPasids ?? 0;
+  }
+
+  attachPasid(device: HostDevice, pasid: number, domain: PagingDomain | null): number {
+    const key = `${device.index}:${pasid}`;
+    const old = this.attachedPasids.get(key) ?? null;
+    if (domain !== null) {
+      if (this.failures.hit()) return -ENOMEM;
+      if (this.refuses?.(device, domain)) return -EINVAL;
+      const status = this.#mayFault(device, domain);
+      if (status < 0) return status;
+      this.attachedPasids.set(key, domain);
+    } else this.attachedPasids.delete(key);
+    this.#noLongerFaults(device, old);
+    return 0;
+  }
+
+  /** arm_smmu_enable_iopf */
+  #mayFault(device: HostDevice, domain: Domain): number {
+    if (!domain.handlesFaults) return 0;
+    const count = this.#faulting.get(device) ?? 0;
+    const status = count > 0 ? 0 : (this.faults?.addDevice(device) ?? 0);
+    if (status === 0) this.#faulting.set(device, count + 1);
+    return status;
+  }
+
+  #noLongerFaults(device: HostDevice, domain: Domain | null): void {
+    if (!domain?.handlesFaults) return;
+    const count = this.#faulting.get(device)! - 1;
+    this.#faulting.set(device, count);
+    if (count === 0) this.faults?.removeDevice(device);
   }
 
   hwInfo(_device: HostDevice) {
     const data = Uint8Array.from({ length: 40 }, (_, i) => i + 1);
-    return { type: 2, data, capabilities: this.options.capabilities ?? 0n, maxPasidLog2: 0 };
+    return { type: 2, data, capabilities: this.options.capabilities ?? 0n };
   }
 
   reservedRegions(_device: HostDevice): readonly { firstPage: number; lastPage: number }[] {
@@ -286,8 +332,10 @@ export class FakeIommu implements IommuInstance {
   }
 
   attach(device: HostDevice, domain: Domain | null): number {
+    const old = this.attached.get(device.index) ?? null;
     if (domain === null) {
       this.attached.set(device.index, null);
+      this.#noLongerFaults(device, old);
       return 0;
     }
     if (this.failures.hit()) return -ENOMEM;
@@ -296,7 +344,10 @@ export class FakeIommu implements IommuInstance {
     if (this.options.privateDomains && (domain as FakeDomain | FakeNested).iommu !== this) return -EINVAL;
     if (domain.kind === 'nested' && !this.viommus.some((v) => [...v.virtIds.values()].includes(device)))
       return -ENOENT;
+    const status = this.#mayFault(device, domain);
+    if (status < 0) return status;
     this.attached.set(device.index, domain);
+    this.#noLongerFaults(device, old);
     return 0;
   }
 

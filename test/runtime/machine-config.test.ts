@@ -43,7 +43,7 @@ const wrong: [string, unknown, string, RegExp][] = [
     'an unknown key of a device',
     { ...good, devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0', sid: 1 }] },
     'devices[0].sid',
-    /only bdf, name, iommu, streamId, ats, pri, stall$/,
+    /only bdf, name, iommu, streamId, ats, pri, stall, pasidBits, pasidExec, pasidPriv$/,
   ],
   [
     'an unknown model',

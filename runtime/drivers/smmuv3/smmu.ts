@@ -227,7 +227,6 @@ export class Smmuv3Instance implements IommuInstance {
       data: HwInfoArmSmmuv3.toBytes({ idr, iidr, aidr }),
       // Dirty tracking and PASIDs are not offered, whatever the hardware has.
       capabilities: this.#canAts(device) ? 0n : BigInt(IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED),
-      maxPasidLog2: 0,
     };
   }
 
