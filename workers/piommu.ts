@@ -59,5 +59,6 @@ function crashing(real: SteppedModel, after: number): SteppedModel {
       return real.step();
     },
     hasWork: () => real.hasWork(),
+    polled: real.polled ?? false,
   };
 }

@@ -19,6 +19,8 @@ export interface SteppedModel {
   /** Does a bounded amount of work. @returns whether there was any */
   step(): boolean;
   hasWork(): boolean;
+  /** Some of its work comes by plain stores to memory, which ring no doorbell. */
+  readonly polled?: boolean;
 }
 
 export interface UnitLoopOptions {
@@ -39,6 +41,8 @@ const SPINS_PER_LOOK = 64;
 /** Nobody rings the doorbell for a host that died: look again after so long, at first and at last. */
 const PARK_SLICE_MS = 20;
 const MAX_PARK_SLICE_MS = 640;
+/** For a model that is polled. */
+const POLL_MS = 1;
 /** How long a stopping unit may go on finding work. */
 const DRAIN_NS = 500e6;
 
@@ -79,7 +83,7 @@ export function runUnit({ model, words, clock, unit, stopping }: UnitLoopOptions
     for (let sliceMs = PARK_SLICE_MS; ; sliceMs = Math.min(2 * sliceMs, MAX_PARK_SLICE_MS)) {
       const seen = words.load(unit + doorbell);
       if (model.hasWork() || stopping()) break;
-      if (words.wait(unit + doorbell, seen, sliceMs) !== 'timed-out') break;
+      if (words.wait(unit + doorbell, seen, model.polled ? POLL_MS : sliceMs) !== 'timed-out') break;
     }
     words.store(unit + doorbellParked, 0);
   }

@@ -16,14 +16,12 @@ import type { Clock } from '../sync/thread.js';
 import type { Words } from '../sync/words.js';
 import type { Smmuv3Config } from './config.js';
 import type { Ports } from './ports.js';
-import { Smmuv3Layout } from './smmuv3-layout.js';
 
 /** Size that covers every address. */
 export const ATC_INV_ALL = 52;
 /** Every entry, with a PASID or without. */
 export const ANY_SSID = NO_SSID;
 
-const at = Smmuv3Layout.at;
 const { ats, atsControl, atcHung } = PortLayout.at;
 const BITS = 32;
 const WORDS = MAX_PORTS / BITS;
@@ -32,7 +30,7 @@ const INPUT_PAGES = 2 ** 52;
 export class AtcInvalidations {
   readonly #words: Words;
   readonly #kernel: Kernel;
-  readonly #base: number;
+  readonly #waiting: number;
   readonly #ports: Ports;
   readonly #clock: Clock;
   readonly #timeoutNs: number;
@@ -42,14 +40,15 @@ export class AtcInvalidations {
   constructor(parts: {
     words: Words;
     kernel: Kernel;
-    smmu: number;
+    /** Linear offset of MAX_PORTS bits. */
+    waiting: number;
     ports: Ports;
     clock: Clock;
     config: Smmuv3Config;
   }) {
     this.#words = parts.words;
     this.#kernel = parts.kernel;
-    this.#base = parts.smmu;
+    this.#waiting = parts.waiting;
     this.#ports = parts.ports;
     this.#clock = parts.clock;
     this.#timeoutNs = parts.config.atcTimeoutNs;
@@ -73,7 +72,7 @@ export class AtcInvalidations {
   /** Whether a CMD_SYNC has to wait for a device. */
   get owed(): boolean {
     for (let word = 0; word < WORDS; word++)
-      if (this.#words.load(this.#base + at.atcWaiting + word * 4) !== 0) return true;
+      if (this.#words.load(this.#waiting + word * 4) !== 0) return true;
     return false;
   }
 
@@ -92,7 +91,7 @@ export class AtcInvalidations {
     this.#eachOwing((port, i) => {
       if (this.#hangs(port)) return;
       if (port !== 0 && this.#usesAts(port)) this.#kernel.atcInvalidate(port, ANY_SSID, 0, INPUT_PAGES);
-      this.#words.and(this.#base + at.atcWaiting + (i >>> 5) * 4, ~(1 << (i & (BITS - 1))));
+      this.#words.and(this.#waiting + (i >>> 5) * 4, ~(1 << (i & (BITS - 1))));
     });
     if (this.owed) return false;
     this.#deadlineNs = Number.NaN;
@@ -108,13 +107,22 @@ export class AtcInvalidations {
 
   /** The timeout was reported: nothing waits for those devices any more. */
   giveUp(): void {
-    for (let word = 0; word < WORDS; word++) this.#words.store(this.#base + at.atcWaiting + word * 4, 0);
+    for (let word = 0; word < WORDS; word++) this.#words.store(this.#waiting + word * 4, 0);
+    this.#deadlineNs = Number.NaN;
+  }
+
+  /** What is waited for here is waited for there, from now on. */
+  handOver(to: AtcInvalidations): void {
+    for (let word = 0; word < WORDS; word++) {
+      const bits = this.#words.exchange(this.#waiting + word * 4, 0);
+      if (bits !== 0) this.#words.or(to.#waiting + word * 4, bits);
+    }
     this.#deadlineNs = Number.NaN;
   }
 
   #eachOwing(visit: (port: number, i: number) => void): void {
     for (let i = 0; i < MAX_PORTS; i++) {
-      const bits = this.#words.load(this.#base + at.atcWaiting + (i >>> 5) * 4);
+      const bits = this.#words.load(this.#waiting + (i >>> 5) * 4);
       if ((bits & (1 << (i & (BITS - 1)))) !== 0) visit(this.#ports.base(i), i);
     }
   }
@@ -129,7 +137,7 @@ export class AtcInvalidations {
   }
 
   #mark(i: number): void {
-    this.#words.or(this.#base + at.atcWaiting + (i >>> 5) * 4, 1 << (i & (BITS - 1)));
+    this.#words.or(this.#waiting + (i >>> 5) * 4, 1 << (i & (BITS - 1)));
     if (Number.isNaN(this.#deadlineNs)) this.#deadlineNs = this.#clock.nowNs() + this.#timeoutNs;
   }
 }

@@ -246,7 +246,7 @@ export class CommandQueue {
     // 4.7.3: the SYNC is not consumed; resumed, it is fetched anew.
     this.#atc.giveUp();
     this.#words.store(this.#base + at.syncPending, 0);
-    if (this.#load(at.updatePending) === 0) this.#gate.end();
+    this.#gate.end();
     this.#decodeBase();
     this.#stop(queuePointer(this.#load(at.cmdqCons), this.#log2), CERROR_ATC_INV_SYNC);
     return true;
@@ -255,7 +255,7 @@ export class CommandQueue {
   /** The SYNC in #command, at `cons`, has nothing left to wait for. */
   #completeSync(cons: number, gen: number): void {
     const c = this.#command;
-    if (this.#load(at.updatePending) === 0) this.#gate.end();
+    this.#gate.end();
     const seq = (this.#words.add(this.#base + at.syncSeq, 1) + 1) >>> 0;
     this.#trace.sync(seq, cons, gen);
     // 4.7.3: whoever sees the signal must find the command consumed.

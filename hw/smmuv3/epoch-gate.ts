@@ -12,10 +12,13 @@ const { ack } = PortLayout.at;
 export class EpochGate {
   readonly #words: Words;
   readonly #unit: number;
+  readonly #waiting: () => boolean;
 
-  constructor(words: Words, unit: number) {
+  /** @param waiting  whether anybody still waits for a generation; who asks has stopped waiting itself */
+  constructor(words: Words, unit: number, waiting: () => boolean = () => false) {
     this.#words = words;
     this.#unit = unit;
+    this.#waiting = waiting;
   }
 
   /** Opens a new generation. @returns its number, for `passed` */
@@ -42,8 +45,8 @@ export class EpochGate {
     return true;
   }
 
-  /** Nobody waits any more. */
+  /** One of those who wait does so no more. */
   end(): void {
-    this.#words.store(this.#unit + syncWaiting, 0);
+    if (!this.#waiting()) this.#words.store(this.#unit + syncWaiting, 0);
   }
 }

@@ -7,7 +7,7 @@ import { NEVER, waitUntil } from '../sync/wait.js';
 import type { Smmuv3Regions } from './regions.js';
 import { Smmuv3Layout } from './smmuv3-layout.js';
 
-export type InterruptSource = 'eventq' | 'priq' | 'gerror' | 'cmd-sync';
+export type InterruptSource = 'eventq' | 'priq' | 'gerror' | 'cmd-sync' | 'companion';
 
 const at = Smmuv3Layout.at;
 const COUNTERS: ReadonlyArray<readonly [InterruptSource, number]> = [
@@ -15,6 +15,7 @@ const COUNTERS: ReadonlyArray<readonly [InterruptSource, number]> = [
   ['priq', at.irqPriq],
   ['gerror', at.irqGerror],
   ['cmd-sync', at.irqCmdSync],
+  ['companion', at.irqCompanion],
 ];
 
 export class InterruptLines {

@@ -10,7 +10,14 @@ import type { Words } from '../sync/words.js';
 import type { Bus } from './bus.js';
 import type { InterruptSource } from './interrupt-lines.js';
 import { EVENTQ_IRQ_CFG0, GERROR, GERROR_IRQ_CFG0, IRQ_CTRL, PRIQ_IRQ_CFG0 } from './registers.js';
-import { IRQ_CMD_SYNC, IRQ_EVENTQ, IRQ_GERROR, IRQ_PRIQ, Smmuv3Layout } from './smmuv3-layout.js';
+import {
+  IRQ_CMD_SYNC,
+  IRQ_COMPANION,
+  IRQ_EVENTQ,
+  IRQ_GERROR,
+  IRQ_PRIQ,
+  Smmuv3Layout,
+} from './smmuv3-layout.js';
 
 const at = Smmuv3Layout.at;
 
@@ -52,6 +59,11 @@ export class Interrupts {
     const sent = address === 0 || this.#bus.write32(address, data);
     this.#raise(IRQ_CMD_SYNC, at.irqCmdSync, 'cmd-sync');
     if (!sent) this.error(GERROR.MSI_CMDQ_ABT_ERR.mask);
+  }
+
+  /** The output of the queues beside the SMMU's own (companion.ts): a line of its own, without enable and MSI. */
+  companion(): void {
+    this.#raise(IRQ_COMPANION, at.irqCompanion, 'companion');
   }
 
   /** A CMD_SYNC with CS = SEV completed: wakes waiters, marks nothing. */

@@ -16,7 +16,9 @@ import type { Words } from '../sync/words.js';
 import type { Timeline } from '../timeline/timeline.js';
 import { AtcInvalidations } from './atc-invalidations.js';
 import { Bus } from './bus.js';
+import { CommandExecutor } from './command-executor.js';
 import { CommandQueue } from './command-queue.js';
+import type { Companion, CompanionParts } from './companion.js';
 import type { Smmuv3Config } from './config.js';
 import { ConfigCache } from './config-cache.js';
 import { EpochGate } from './epoch-gate.js';
@@ -45,6 +47,8 @@ export interface Smmuv3Hooks {
   readonly log?: Log;
   /** A wired interrupt fired: called inside step(), on the thread that steps. */
   readonly onInterrupt?: (source: InterruptSource) => void;
+  /** Makes the queues beside the SMMU's own, where there are any. */
+  readonly companion?: (parts: CompanionParts) => Companion;
   /** To say when things were done, where there is a trace. */
   readonly timeline?: Timeline | null;
 }
@@ -63,6 +67,7 @@ export class Smmuv3 {
   readonly #atc: AtcInvalidations;
   readonly #commands: CommandQueue;
   readonly #translation: Translation;
+  readonly #companion: Companion | null;
 
   /** The calling thread becomes the unit's host. */
   constructor(
@@ -82,21 +87,16 @@ export class Smmuv3 {
     this.#cr0Mask = cr0Mask(env.words.load(regions.smmu + at.idr0));
     this.#kernel = kernel;
     this.#regions = regions;
-    this.#gate = new EpochGate(env.words, regions.unit);
+    this.#gate = new EpochGate(env.words, regions.unit, () => this.#gateHeld());
     const interrupts = new Interrupts(bus, regions.smmu, hooks.onInterrupt);
     const events = new EventQueue(bus, regions.smmu, interrupts, config.evtqLog2);
     this.#configs = new ConfigCache(bus, kernel, regions, config, log);
     this.#stalls = new Stalls(memory, regions.smmu);
     const ports = new Ports(env.words, regions.unit);
     const pages = new PageRequests({ bus, smmu: regions.smmu, config, interrupts, ports });
-    this.#atc = new AtcInvalidations({
-      words: env.words,
-      kernel,
-      smmu: regions.smmu,
-      ports,
-      clock: env.clock,
-      config,
-    });
+    const newAtc = (waiting: number) =>
+      new AtcInvalidations({ words: env.words, kernel, waiting, ports, clock: env.clock, config });
+    this.#atc = newAtc(regions.smmu + at.atcWaiting);
     const shared = {
       kernel,
       regions,
@@ -107,17 +107,26 @@ export class Smmuv3 {
       pages,
     };
     const prefetch = new Prefetch({ ...shared, memory });
-    this.#commands = new CommandQueue({
-      ...shared,
-      bus,
-      gate: this.#gate,
-      interrupts,
-      atc: this.#atc,
-      prefetch,
-      log,
-    });
+    const executing = { ...shared, bus, prefetch, log };
+    this.#commands = new CommandQueue({ ...executing, gate: this.#gate, interrupts, atc: this.#atc });
     this.#translation = new Translation({ ...shared, memory, events, ports });
+    this.#companion =
+      hooks.companion?.({
+        memory,
+        words: env.words,
+        gate: this.#gate,
+        log,
+        atc: this.#atc,
+        newAtc,
+        newExecutor: (atc) => new CommandExecutor({ ...executing, atc }),
+        interrupt: () => interrupts.companion(),
+      }) ?? null;
     env.words.store(regions.unit + UnitLayout.at.owner, env.threadId);
+  }
+
+  /** Whether it may have work that no doorbell tells of. */
+  get polled(): boolean {
+    return this.#companion?.polled ?? false;
   }
 
   /** @returns whether anything was done; when not, the caller may wait for the unit's doorbell */
@@ -125,12 +134,27 @@ export class Smmuv3 {
     let worked = this.#reset();
     worked = this.#control() || worked;
     worked = this.#commands.step() || worked;
+    if (this.#companion !== null) worked = this.#companion.step() || worked;
     return this.#translation.step() || worked;
   }
 
   /** Whether step() would do anything now, without doing it. */
   hasWork(): boolean {
-    return this.#controlPending() || this.#commands.hasWork() || this.#translation.hasWork();
+    return (
+      this.#controlPending() ||
+      this.#commands.hasWork() ||
+      (this.#companion?.hasWork() ?? false) ||
+      this.#translation.hasWork()
+    );
+  }
+
+  /** Whether anybody waits for ports to leave their epochs. */
+  #gateHeld(): boolean {
+    return (
+      this.#load(at.updatePending) !== 0 ||
+      this.#commands.syncPending ||
+      (this.#companion?.syncPending ?? false)
+    );
   }
 
   // ---- control registers ----
@@ -224,7 +248,7 @@ export class Smmuv3 {
     const pending = this.#load(at.updatePending);
     if (pending === 0 || !this.#gate.passed(this.#load(at.updateGen))) return false;
     this.#store(at.updatePending, 0);
-    if (!this.#commands.syncPending) this.#gate.end();
+    this.#gate.end();
     if (pending === UPDATE_RESET) {
       this.#store(at.resetDone, this.#load(at.resetBegun));
       if (this.#load(at.resetParked) !== 0)

@@ -33,7 +33,7 @@ export const STALL_RECORDED = 1;
 /** Its event could not be recorded yet. */
 export const STALL_UNRECORDED = 2;
 
-export const Smmuv3Layout = layout('smmuv3', 4, {
+export const Smmuv3Layout = layout('smmuv3', 5, {
   // Identification: written once by the thread that builds the machine, then constant.
   idr0: u32(),
   idr1: u32(),
@@ -88,6 +88,7 @@ export const Smmuv3Layout = layout('smmuv3', 4, {
   irqGerror: u32(),
   irqCmdSync: u32(),
   irqPriq: u32(),
+  irqCompanion: u32(),
   /** Threads parked on irq: each adds one before and subtracts it after. */
   irqParked: line(u32()),
 
@@ -164,6 +165,7 @@ export const IRQ_EVENTQ = 1 << 0;
 export const IRQ_GERROR = 1 << 1;
 export const IRQ_CMD_SYNC = 1 << 2;
 export const IRQ_PRIQ = 1 << 3;
+export const IRQ_COMPANION = 1 << 4;
 
 /** updatePending. */
 export const UPDATE_SMMUEN = 1 << 0;

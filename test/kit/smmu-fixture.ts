@@ -11,9 +11,17 @@ import { DmaPort } from '../../hw/pci/dma-port.js';
 import { type Smmuv3Config, smmuv3Config } from '../../hw/smmuv3/config.js';
 import { decodeEvent, type EventRecord } from '../../hw/smmuv3/event.js';
 import { Mmio } from '../../hw/smmuv3/mmio.js';
-import { Smmuv3 } from '../../hw/smmuv3/model.js';
+import { Smmuv3, type Smmuv3Hooks } from '../../hw/smmuv3/model.js';
 import { createSmmuv3Regions, type Smmuv3Regions } from '../../hw/smmuv3/regions.js';
 import { monotonicClock, type SyncEnv, ThreadTable, ThreadTableLayout } from '../../hw/sync/thread.js';
+import {
+  type CmdqvConfig,
+  type CmdqvRegions,
+  cmdqvConfig,
+  createCmdqvRegions,
+} from '../../hw/tegra241-cmdqv/config.js';
+import { CmdqvMmio } from '../../hw/tegra241-cmdqv/mmio.js';
+import { Tegra241Cmdqv } from '../../hw/tegra241-cmdqv/model.js';
 
 export const WRITE = 1;
 export const INSTRUCTION = 2;
@@ -32,6 +40,8 @@ export interface FixtureOptions {
   readonly cmdqLog2?: number;
   readonly evtqLog2?: number;
   readonly priqLog2?: number;
+  /** A CMDQV beside the SMMU. */
+  readonly cmdqv?: Partial<CmdqvConfig>;
   /** Every port's device has an ATC, in use from the start. */
   readonly ats?: boolean;
   /** Every port's device can make page requests. */
@@ -59,8 +69,14 @@ export class SmmuFixture {
   readonly config: Smmuv3Config;
   readonly regions: Smmuv3Regions;
   readonly mmio: Mmio;
+  readonly cmdqv: {
+    readonly config: CmdqvConfig;
+    readonly regions: CmdqvRegions;
+    readonly mmio: CmdqvMmio;
+  } | null;
   model: Smmuv3;
   readonly logs: string[] = [];
+  readonly interrupts: string[] = [];
   /** Linear bases of the ports. */
   readonly ports: number[] = [];
   readonly sids: readonly number[];
@@ -87,6 +103,7 @@ export class SmmuFixture {
       canPark: false,
       relax: () => this.model.step(),
     };
+    this.cmdqv = options.cmdqv === undefined ? null : this.#addCmdqv(options.cmdqv);
     this.mmio = new Mmio(this.env, this.regions, (message) => this.logs.push(message));
     this.model = this.newModel();
     this.#next = this.memory.ram.basePa;
@@ -114,8 +131,21 @@ export class SmmuFixture {
 
   /** As another thread would make it when it takes over the unit. */
   newModel(): Smmuv3 {
-    const hooks = { log: (message: string) => void this.logs.push(message) };
+    const { cmdqv } = this;
+    const hooks: Smmuv3Hooks = {
+      log: (message: string) => void this.logs.push(message),
+      onInterrupt: (source) => void this.interrupts.push(source),
+      ...(cmdqv && { companion: (parts) => new Tegra241Cmdqv(cmdqv.config, cmdqv.regions, parts) }),
+    };
     return new Smmuv3(this.env, this.memory, this.kernel, this.regions, this.config, hooks);
+  }
+
+  #addCmdqv(options: Partial<CmdqvConfig>) {
+    const config = cmdqvConfig({ ...options, index: 0 });
+    const regions = createCmdqvRegions(this.memory, config);
+    const log = (message: string) => void this.logs.push(message);
+    const mmio = new CmdqvMmio(this.env, config, regions, this.regions.unit, log);
+    return { config, regions, mmio };
   }
 
   #addPort(sid: number, i: number): void {
