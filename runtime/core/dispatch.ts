@@ -12,6 +12,12 @@ import { FaultAlloc, IOMMU_FAULT_QUEUE_ALLOC } from '../../uapi/iommufd/fault.js
 import { HwInfo, IOMMU_GET_HW_INFO } from '../../uapi/iommufd/hw-info.js';
 import { HwQueueAlloc, IOMMU_HW_QUEUE_ALLOC } from '../../uapi/iommufd/hw-queue.js';
 import { HwptAlloc, IOMMU_HWPT_ALLOC } from '../../uapi/iommufd/hwpt.js';
+import {
+  HwptGetDirtyBitmap,
+  HwptSetDirtyTracking,
+  IOMMU_HWPT_GET_DIRTY_BITMAP,
+  IOMMU_HWPT_SET_DIRTY_TRACKING,
+} from '../../uapi/iommufd/hwpt-dirty.js';
 import { HwptInvalidate, IOMMU_HWPT_INVALIDATE } from '../../uapi/iommufd/hwpt-invalidate.js';
 import {
   IOMMU_IOAS_ALLOC,
@@ -28,11 +34,13 @@ import {
   IoasUnmap,
 } from '../../uapi/iommufd/ioas.js';
 import { IOCTLS, IOMMUFD_CMD_BASE } from '../../uapi/iommufd/ioctl-table.js';
+import { IOMMU_OPTION, Option } from '../../uapi/iommufd/option.js';
 import { IOMMU_TEST_CMD, TestCmd } from '../../uapi/iommufd/test.js';
 import { IOMMU_VDEVICE_ALLOC, VdeviceAlloc } from '../../uapi/iommufd/vdevice.js';
 import { IOMMU_VEVENTQ_ALLOC, VeventqAlloc } from '../../uapi/iommufd/veventq.js';
 import { IOMMU_VIOMMU_ALLOC, ViommuAlloc } from '../../uapi/iommufd/viommu.js';
 import { getHwInfo } from '../objects/device.js';
+import { hwptGetDirtyBitmap, hwptSetDirtyTracking } from '../objects/dirty.js';
 import { faultAlloc } from '../objects/fault.js';
 import { hwQueueAlloc } from '../objects/hw-queue.js';
 import { hwptAlloc, hwptInvalidate } from '../objects/hwpt.js';
@@ -47,6 +55,7 @@ import {
   ioasUnmapDirect,
   NOT_DIRECT,
 } from '../objects/ioas.js';
+import { option } from '../objects/option.js';
 import { vdeviceAlloc } from '../objects/vdevice.js';
 import { veventqAlloc } from '../objects/veventq.js';
 import { viommuAlloc } from '../objects/viommu.js';
@@ -83,8 +92,11 @@ const BUILT: readonly Row[] = [
   row(IOMMU_IOAS_IOVA_RANGES, IoasIovaRanges, ioasIovaRanges),
   row(IOMMU_IOAS_MAP, IoasMap, ioasMap, ioasMapDirect),
   row(IOMMU_IOAS_UNMAP, IoasUnmap, ioasUnmap, ioasUnmapDirect),
+  row(IOMMU_OPTION, Option, option),
   row(IOMMU_HWPT_ALLOC, HwptAlloc, hwptAlloc),
   row(IOMMU_GET_HW_INFO, HwInfo, getHwInfo),
+  row(IOMMU_HWPT_SET_DIRTY_TRACKING, HwptSetDirtyTracking, hwptSetDirtyTracking),
+  row(IOMMU_HWPT_GET_DIRTY_BITMAP, HwptGetDirtyBitmap, hwptGetDirtyBitmap),
   row(IOMMU_HWPT_INVALIDATE, HwptInvalidate, hwptInvalidate),
   row(IOMMU_FAULT_QUEUE_ALLOC, FaultAlloc, faultAlloc),
   row(IOMMU_VIOMMU_ALLOC, ViommuAlloc, viommuAlloc),

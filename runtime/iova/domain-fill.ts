@@ -21,7 +21,11 @@ export interface FillContext {
   readonly ioasId: number;
   readonly observer: IoasObserver | undefined;
   readonly bugs: RuntimeBugs;
+  /** Whether neighbouring pages may share a large IO page; without, an area can be cut: see split-area.ts. */
+  largePages: boolean;
   log(message: string): void;
+  /** Whether an allocation is to fail. */
+  allocFails(site: string): boolean;
 }
 
 export function newGather(wantNotes: boolean): Gather {
@@ -36,7 +40,7 @@ export function newGather(wantNotes: boolean): Gather {
 
 /**
  * Pin an area's pages and map them into all the domains; none of it stays on failure.
- * @returns 0 | -EFAULT no user memory there | what a domain's map() said
+ * @returns 0 | -EFAULT no user memory there | -ENOMEM | what a domain's map() said
  */
 export function fillDomains(
   context: FillContext,
@@ -84,7 +88,7 @@ export function mapArea(
   domain: PagingDomain,
 ): number {
   const { unitLg2 } = domain;
-  if (unitLg2 === PAGE_LG2) {
+  if (unitLg2 === PAGE_LG2 && context.largePages) {
     const pfn = pages.soleRun(area.pagesFirst, area.pagesLast);
     if (pfn >= 0) return domain.map(area.firstPage, pfn, area.pagesLast - area.pagesFirst + 1, area.prot);
   }
@@ -94,13 +98,17 @@ export function mapArea(
   const units = unitsOf(area, unitLg2);
   let done = 0;
   const status = pages.forEachRun(area.pagesFirst, area.pagesLast, (index, pfn, count) => {
-    // Units of the area, counted from the start of its first page; that page and the last may be there in part.
+    // Without large pages the area is whole pages. Units of it, counted from the start of its first page; that page and the last may be there in part.
     const runStart = (index - area.pagesFirst) * perPage - skipped;
     const start = Math.max(runStart, 0);
     const end = Math.min(runStart + count * perPage, units);
-    const mapped = domain.map(firstUnit + start, pfn * perPage + (start - runStart), end - start, area.prot);
-    if (mapped === 0) done = end;
-    return mapped;
+    const step = context.largePages ? end - start : perPage;
+    for (let at = start; at < end; at += step) {
+      const mapped = domain.map(firstUnit + at, pfn * perPage + (at - runStart), step, area.prot);
+      if (mapped < 0) return mapped;
+      done = at + step;
+    }
+    return 0;
   });
   if (status < 0 && done > 0) {
     const gather = newGather(false);

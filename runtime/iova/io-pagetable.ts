@@ -11,7 +11,7 @@
  * Core thread only. What Linux guards with domains_rwsem and iova_rwsem runs here undisturbed, but an area
  * is still taken out of use (pages = null) before its domains are cleared, because a SYNC may run others.
  *
- * Not modelled: dma-bufs and files, dirty tracking, splitting areas for VFIO type 1.
+ * Not modelled: dma-bufs and files.
  *
  * @source drivers/iommu/iommufd/io_pagetable.c
  */
@@ -35,12 +35,14 @@ import {
   type IoptArea,
   lastIova,
   offsetOf,
+  PAGE_LG2,
   PAGE_SIZE,
   type PagesSlice,
   pageOf,
   sliceAt,
   U64_MAX,
 } from './area.js';
+import { type DirtyRequest, readAndClearDirty, setDirtyTracking } from './dirty.js';
 import {
   announce,
   type FillContext,
@@ -54,6 +56,8 @@ import {
 } from './domain-fill.js';
 import { IovaSpace } from './iova-space.js';
 import { IoptPages, type PagesHost } from './pages.js';
+import { splitArea } from './split-area.js';
+import type { BitmapMemory } from './user-bitmap.js';
 
 /** SIZE_MAX - PAGE_SIZE: the longest mapping whose page count can be computed. */
 const MAX_LENGTH = U64_MAX - BigInt(PAGE_SIZE);
@@ -61,7 +65,7 @@ const MAX_LENGTH = U64_MAX - BigInt(PAGE_SIZE);
 const UNMAP_TRIES = 100;
 
 export class IoPagetable {
-  readonly space = new IovaSpace();
+  readonly space: IovaSpace;
   /** In-kernel users of the IOAS. */
   readonly accesses = new AccessList();
   readonly #domains: PagingDomain[] = [];
@@ -72,6 +76,7 @@ export class IoPagetable {
   constructor(context: FillContext, host: PagesHost) {
     this.#context = context;
     this.#host = host;
+    this.space = new IovaSpace((site) => context.allocFails(site));
   }
 
   get domains(): readonly PagingDomain[] {
@@ -104,6 +109,7 @@ export class IoPagetable {
    */
   mapWholePages(vaPage: number, count: number, iovaPage: number, prot: number): number {
     const lastPage = iovaPage + count - 1;
+    if (this.#context.allocFails('iopt_area')) return -ENOMEM;
     const free = this.space.checkPages(iovaPage, lastPage);
     if (free < 0) return free;
     const pages = this.#userPages(vaPage, count, prot);
@@ -154,6 +160,7 @@ export class IoPagetable {
    */
   mapPages(slices: readonly PagesSlice[], length: bigint, iova: bigint | null, prot: number): bigint {
     const { space } = this;
+    for (const _ of slices) if (this.#context.allocFails('iopt_area')) return BigInt(-ENOMEM);
     if ((length & BigInt(space.alignment - 1)) !== 0n || length === 0n) return BigInt(-EINVAL);
     let where: bigint;
     if (iova === null) {
@@ -188,7 +195,7 @@ export class IoPagetable {
 
   /**
    * The pages behind a range without holes, referenced.
-   * @returns slices, each of which the caller puts | -EINVAL | -EOVERFLOW | -ENOENT a hole
+   * @returns slices, each of which the caller puts | -EINVAL | -EOVERFLOW | -ENOENT a hole | -ENOMEM
    * @source iopt_get_pages
    */
   getPages(iova: bigint, length: bigint): PagesSlice[] | number {
@@ -198,7 +205,12 @@ export class IoPagetable {
     const slices: PagesSlice[] = [];
     let at = iova;
     let area = this.#areaIn(at, at);
+    let status = -ENOENT;
     while (area?.pages && firstIova(area) <= at) {
+      if (this.#context.allocFails('iopt_pages_list')) {
+        status = -ENOMEM;
+        break;
+      }
       const end = lastIova(area) < last ? lastIova(area) : last;
       slices.push(sliceAt(area, area.pages.get(), at, end - at + 1n));
       if (end === last) return slices;
@@ -206,7 +218,7 @@ export class IoPagetable {
       area = this.#areaIn(at, at);
     }
     for (const { pages } of slices) pages.put();
-    return -ENOENT;
+    return status;
   }
 
   /** @returns status and bytes unmapped; on failure some may have been. @source iopt_unmap_iova */
@@ -230,7 +242,7 @@ export class IoPagetable {
   addDomain(domain: PagingDomain): number {
     const { space } = this;
     if (this.#domains.includes(domain)) return -EEXIST;
-    const alignment = Math.max(2 ** (domain.pageSizesLg2[0] ?? 12), space.alignment);
+    const alignment = Math.max(2 ** (domain.pageSizesLg2[0] ?? PAGE_LG2), space.alignment);
     if (alignment > PAGE_SIZE) return -EINVAL;
     if (alignment !== space.alignment && !this.#fitsAlignment(alignment)) return -EADDRINUSE;
     const unit = BigInt(2 ** domain.unitLg2);
@@ -239,6 +251,7 @@ export class IoPagetable {
     let status = 0;
     if (first !== 0n) status = space.reserveBytes(0n, first - 1n, domain);
     if (status === 0 && last < U64_MAX) status = space.reserveBytes(last + 1n, U64_MAX, domain);
+    if (status === 0 && this.#context.allocFails('domains')) status = -ENOMEM;
     if (status === 0) status = this.#fillDomain(domain);
     if (status < 0) {
       space.unreserve(domain);
@@ -274,11 +287,66 @@ export class IoPagetable {
     if (this.#updateAlignment() < 0) bug('fewer accesses asked for more alignment');
   }
 
-  /** What domains and accesses ask for now. @returns 0 | -EADDRINUSE. @source iopt_calculate_iova_alignment */
+  /** Whether neighbouring pages may share a large IO page. */
+  get largePages(): boolean {
+    return this.#context.largePages;
+  }
+
+  /** @source iopt_enable_large_pages */
+  enableLargePages(): void {
+    this.#context.largePages = true;
+    if (this.#updateAlignment() < 0) bug('large pages asked for more alignment');
+  }
+
+  /**
+   * From here on every page has an IO page of its own, so that areas can be cut.
+   * @returns 0 | -EINVAL something is mapped in a domain | -EADDRINUSE an area is not whole pages
+   * @source iopt_disable_large_pages
+   */
+  disableLargePages(): number {
+    const context = this.#context;
+    if (!context.largePages) return 0;
+    if (this.#domains.length > 0 && this.space.areas.size > 0) return -EINVAL;
+    context.largePages = false;
+    const status = this.#updateAlignment();
+    if (status < 0) context.largePages = true;
+    return status;
+  }
+
+  /**
+   * Make areas end at each of some IOVAs, where there are any; on failure some may.
+   * @returns 0 | -EBUSY | -EINVAL alignment, or there may be large pages | -ENOMEM
+   * @source iopt_cut_iova
+   */
+  cutIova(iovas: readonly bigint[]): number {
+    for (const iova of iovas) {
+      const area = this.#areaIn(iova, iova);
+      if (area === undefined) continue;
+      const status = splitArea(this.#context, this.space, area, iova, this.#domains.length > 0);
+      if (status < 0) return status;
+    }
+    return 0;
+  }
+
+  /** See dirty.ts. @param domain  one of this table's */
+  setDirtyTracking(domain: PagingDomain, enable: boolean): number {
+    return setDirtyTracking(this.#context, this.space, domain, enable);
+  }
+
+  /** See dirty.ts. @param memory  of the program whose bitmap it is */
+  readAndClearDirty(domain: PagingDomain, request: DirtyRequest, memory: BitmapMemory): number {
+    return readAndClearDirty(this.#context, this.space, domain, request, memory);
+  }
+
+  /**
+   * What domains, accesses and single pages ask for now.
+   * @returns 0 | -EADDRINUSE
+   * @source iopt_calculate_iova_alignment
+   */
   #updateAlignment(): number {
-    let alignment = this.accesses.alignment;
+    let alignment = Math.max(this.accesses.alignment, this.#context.largePages ? 1 : PAGE_SIZE);
     for (const { pageSizesLg2 } of this.#domains)
-      alignment = Math.max(alignment, 2 ** (pageSizesLg2[0] ?? 12));
+      alignment = Math.max(alignment, 2 ** (pageSizesLg2[0] ?? PAGE_LG2));
     if (alignment > this.space.alignment && !this.#fitsAlignment(alignment)) return -EADDRINUSE;
     this.space.alignment = alignment;
     return 0;
@@ -362,7 +430,9 @@ export class IoPagetable {
     for (const area of this.space.areas) {
       const { pages } = area;
       if (pages === null) continue;
-      let status = first ? pages.acquire(area.pagesFirst, area.pagesLast) : 0;
+      let status = 0;
+      if (first) status = pages.acquire(area.pagesFirst, area.pagesLast);
+      else if (this.#context.allocFails('pfn_batch')) status = -ENOMEM;
       if (status === 0) {
         if (first) announce(this.#context, area, pages);
         status = mapArea(this.#context, area, pages, domain);

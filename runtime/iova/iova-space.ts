@@ -8,7 +8,7 @@
  *
  * @source drivers/iommu/iommufd/io_pagetable.c iopt_alloc_iova, iopt_check_iova, iopt_reserve_iova
  */
-import { EADDRINUSE, EEXIST, EINVAL, ENOSPC, EOVERFLOW } from '../../uapi/abi/errno.js';
+import { EADDRINUSE, EEXIST, EINVAL, ENOMEM, ENOSPC, EOVERFLOW } from '../../uapi/abi/errno.js';
 import { firstIova, type IoptArea, lastIova, offsetOf, PAGE_SIZE, pageOf, U64_MAX } from './area.js';
 import { OrderedSpans } from './ordered-spans.js';
 import type { Span } from './span-chunk.js';
@@ -34,9 +34,18 @@ export class IovaSpace {
   readonly #covered = new OrderedSpans<Span>();
   /**
    * Below its hint, no mapping of that alignment and length fits. First fit stays first fit: room appears
-   * only where something is unmapped, allowed or no longer reserved, and that moves the hints back.
+   * only where something is unmapped, allowed or no longer reserved, and that moves the hints back. Only for
+   * addresses of whole pages: with an offset Linux looks at each hole in one place that depends on where the hole
+   * begins, so a place may open where something is mapped.
    */
   readonly #hints = new Map<string, bigint>();
+
+  readonly #allocFails: (site: string) => boolean;
+
+  /** @param allocFails  whether making a range is to fail */
+  constructor(allocFails: (site: string) => boolean = () => false) {
+    this.#allocFails = allocFails;
+  }
 
   /** @returns 0 | -EINVAL unaligned or reserved | -EOVERFLOW | -EEXIST mapped */
   check(iova: bigint, length: bigint): number {
@@ -67,16 +76,18 @@ export class IovaSpace {
     alignment = min(alignment, HPAGE_SIZE);
     if (alignment < BigInt(this.alignment)) return BigInt(-EINVAL);
     const pageOffset = address & (PAGE - 1n);
-    const key = `${alignment}/${pageOffset}/${length}`;
-    const from = this.#hints.get(key) ?? PAGE;
+    const key = `${alignment}/${length}`;
+    const from = pageOffset === 0n ? (this.#hints.get(key) ?? PAGE) : PAGE;
     for (const { first, last } of this.#allowedRanges()) {
       if (last < from) continue;
       const start = place(first > from ? first : from, last, length, alignment, pageOffset);
       if (start === undefined) continue;
       const found = this.#firstHole(start, last, length, alignment, pageOffset);
       if (found === undefined) continue;
-      if (this.#hints.size >= MAX_HINTS) this.#hints.clear();
-      this.#hints.set(key, found);
+      if (pageOffset === 0n) {
+        if (this.#hints.size >= MAX_HINTS) this.#hints.clear();
+        this.#hints.set(key, found);
+      }
       return found;
     }
     return BigInt(-ENOSPC);
@@ -84,6 +95,13 @@ export class IovaSpace {
 
   insertArea(area: IoptArea): void {
     this.areas.insert(area);
+  }
+
+  /** Two areas for one, which together are what it was. */
+  replaceArea(area: IoptArea, left: IoptArea, right: IoptArea): void {
+    this.areas.remove(area);
+    this.areas.insert(left);
+    this.areas.insert(right);
   }
 
   removeArea(area: IoptArea): void {
@@ -102,7 +120,7 @@ export class IovaSpace {
 
   /**
    * Nothing is mapped in [first, last] until the owner gives it back.
-   * @returns 0 | -EADDRINUSE something is mapped there, or must stay usable
+   * @returns 0 | -EADDRINUSE something is mapped there, or must stay usable | -ENOMEM
    * @source iopt_reserve_iova
    */
   reserveBytes(first: bigint, last: bigint, owner: object): number {
@@ -194,6 +212,7 @@ export class IovaSpace {
 
   #reserve(range: ReservedRange): number {
     if (touches(this.areas, range) || touches(this.#allowed, range)) return -EADDRINUSE;
+    if (this.#allocFails('iopt_reserved')) return -ENOMEM;
     let at = this.#reserved.length;
     while (at > 0 && startsAfter(this.#reserved[at - 1]!, range)) at--;
     this.#reserved.splice(at, 0, range);

@@ -49,7 +49,9 @@ export class Ioas extends IommufdObject {
         ioasId: id,
         observer: context.observer,
         bugs: context.bugs,
+        largePages: true,
         log: (message) => context.log(message),
+        allocFails: (site) => ctx.core.allocFails(site),
       },
       ctx,
     );
@@ -231,6 +233,7 @@ function loadRanges(ctx: IommufdCtx, uptr: bigint, count: number, into: OrderedS
       lastOffset: offsetOf(last),
     };
     if (into.firstIn(span.firstPage, span.firstOffset, span.lastPage, span.lastOffset)) return -EINVAL;
+    if (ctx.core.allocFails('iopt_allowed')) return -ENOMEM;
     into.insert(span);
   }
   return 0;

@@ -3,6 +3,7 @@
  * IOTLB, and any call can be made to fail.
  */
 import type {
+  DirtyTracking,
   Domain,
   DriverHwQueue,
   DriverHwQueues,
@@ -78,11 +79,13 @@ export class FakeDomain implements PagingDomain {
   readonly runs: number[] = [];
   syncs = 0;
   freed = false;
+  readonly dirty: FakeDirty | undefined;
 
-  constructor(iommu: FakeIommu, nestParent: boolean) {
+  constructor(iommu: FakeIommu, nestParent: boolean, tracksDirty = false) {
     this.iommu = iommu;
     this.driver = iommu.driver;
     this.nestParent = nestParent;
+    this.dirty = tracksDirty ? new FakeDirty(iommu.failures) : undefined;
     this.pageSizesLg2 = iommu.options.pageSizesLg2 ?? [12, 21, 30];
     this.unitLg2 = Math.min(12, this.pageSizesLg2[0]!);
     this.aperture = iommu.options.aperture ?? { firstUnit: 0, lastUnit: 2 ** (48 - this.unitLg2) - 1 };
@@ -107,6 +110,7 @@ export class FakeDomain implements PagingDomain {
       this.stale.add(entry.pfn);
       this.entries.delete(iovaUnit + i);
     }
+    for (let i = 0; i < units; i++) this.dirty?.marked.delete(iovaUnit + i);
     gather.firstUnit = Math.min(gather.firstUnit, iovaUnit);
     gather.lastUnit = Math.max(gather.lastUnit, iovaUnit + units - 1);
     return units;
@@ -139,6 +143,52 @@ export class FakeDomain implements PagingDomain {
     if (this.freed || this.entries.size > 0) throw new Error('fake: domain freed twice or while mapped');
     this.freed = true;
     this.iommu.liveDomains--;
+  }
+}
+
+/** Marks that a test sets; those of one call are reported as runs. */
+export class FakeDirty implements DirtyTracking {
+  readonly marked = new Set<number>();
+  readonly failures: FailurePlan;
+  enabled = false;
+  /** [unit, units] of each readAndClear(). */
+  readonly asked: [number, number][] = [];
+  /** What the next calls answer. */
+  status = 0;
+
+  constructor(failures: FailurePlan) {
+    this.failures = failures;
+  }
+
+  setTracking(enable: boolean): number {
+    if (this.status === 0) this.enabled = enable;
+    return this.status;
+  }
+
+  readAndClear(
+    iovaUnit: number,
+    units: number,
+    clear: boolean,
+    report: (unit: number, units: number) => void,
+    gather: Gather,
+  ): number {
+    if (this.status < 0) return this.status;
+    this.asked.push([iovaUnit, units]);
+    let run = 0;
+    for (let unit = iovaUnit; unit <= iovaUnit + units; unit++) {
+      if (unit < iovaUnit + units && this.marked.has(unit)) {
+        run++;
+        if (clear) this.marked.delete(unit);
+        continue;
+      }
+      if (run > 0) report(unit - run, run);
+      if (run > 0 && clear) {
+        gather.firstUnit = Math.min(gather.firstUnit, unit - run);
+        gather.lastUnit = Math.max(gather.lastUnit, unit - 1);
+      }
+      run = 0;
+    }
+    return 0;
   }
 }
 
@@ -324,7 +374,7 @@ export class FakeIommu implements IommuInstance {
   allocPaging(_device: HostDevice, flags: number): PagingDomain | number {
     if (this.failures.hit()) return -ENOMEM;
     this.liveDomains++;
-    return new FakeDomain(this, (flags & 1) !== 0);
+    return new FakeDomain(this, (flags & 1) !== 0, (flags & 2) !== 0);
   }
 
   allocNested(): NestedDomain | number {

@@ -4,7 +4,16 @@ import { EIO } from '../../../uapi/abi/errno.js';
 import { IommufdError } from '../../../uapi/abi/iommufd-error.js';
 import { HwInfo, IOMMU_GET_HW_INFO, IOMMU_HW_INFO_FLAG_INPUT_TYPE } from '../../../uapi/iommufd/hw-info.js';
 import { HwptAlloc, IOMMU_HWPT_ALLOC } from '../../../uapi/iommufd/hwpt.js';
+import {
+  HwptGetDirtyBitmap,
+  HwptSetDirtyTracking,
+  IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
+  IOMMU_HWPT_GET_DIRTY_BITMAP,
+  IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR,
+  IOMMU_HWPT_SET_DIRTY_TRACKING,
+} from '../../../uapi/iommufd/hwpt-dirty.js';
 import { HwptInvalidate, IOMMU_HWPT_INVALIDATE } from '../../../uapi/iommufd/hwpt-invalidate.js';
+import { type ByteSize, byteSize } from '../byte-size.js';
 import { checkKeys } from '../call-check.js';
 import { IoasCalls } from './ioas-calls.js';
 import { SCRATCH_BYTES } from './ioctl-caller.js';
@@ -31,9 +40,23 @@ export interface InvalidateOptions {
   readonly entries: Uint8Array;
 }
 
+export interface DirtyBitmapOptions {
+  /** A page table that was allocated with IOMMU_HWPT_ALLOC_DIRTY_TRACKING. */
+  readonly hwptId: number;
+  readonly iova: bigint;
+  readonly length: ByteSize;
+  /** What one bit stands for; default 4 KiB. */
+  readonly pageSize?: ByteSize;
+  /** Leave the page table's own marks as they are. Default false. */
+  readonly noClear?: boolean;
+}
+
 const HWPT_KEYS = ['devId', 'ptId', 'flags', 'dataType', 'data', 'faultId'];
 const INVALIDATE_KEYS = ['hwptId', 'dataType', 'entryLen', 'entries'];
 const HW_INFO_KEYS = ['devId', 'dataType'];
+const DIRTY_KEYS = ['hwptId', 'iova', 'length', 'pageSize', 'noClear'];
+/** Larger ones are for the raw ioctl: 128 GiB at 4 KiB a bit. */
+const MAX_BITMAP_BYTES = 2 ** 22;
 
 export abstract class HwptCalls extends IoasCalls {
   hwptAlloc(options: HwptAllocOptions): { hwptId: number } {
@@ -74,6 +97,31 @@ export abstract class HwptCalls extends IoasCalls {
     if (ret < 0)
       throw new IommufdError(-ret, 'IOMMU_HWPT_INVALIDATE', { detail: `${handled} entries handled` });
     return { handled };
+  }
+
+  /** Switching on starts from all clean. */
+  hwptSetDirtyTracking(hwptId: number, enable: boolean): void {
+    const flags = enable ? IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0;
+    this.call(IOMMU_HWPT_SET_DIRTY_TRACKING, HwptSetDirtyTracking, { hwptId, flags });
+  }
+
+  /**
+   * Which pages devices wrote to since they were last asked about.
+   * @returns a bit for each page of the range, least significant bit of a byte first
+   * @throws RangeError a bitmap of more than 4 MiB
+   */
+  hwptGetDirtyBitmap(options: DirtyBitmapOptions): Uint8Array {
+    checkKeys('hwptGetDirtyBitmap', options, DIRTY_KEYS);
+    const { hwptId, iova, noClear = false } = options;
+    const length = byteSize(options.length, 'length');
+    const pageSize = byteSize(options.pageSize ?? 4096, 'pageSize');
+    const bytes = pageSize === 0n ? 0n : (length / pageSize + 7n) / 8n;
+    if (bytes > MAX_BITMAP_BYTES) throw new RangeError(`length: a bitmap of ${bytes} bytes is too large`);
+    const data = this.copyToScratch(new Uint8Array(Number(bytes)));
+    const flags = noClear ? IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR : 0;
+    const fields = { hwptId, flags, iova, length, pageSize, data };
+    this.call(IOMMU_HWPT_GET_DIRTY_BITMAP, HwptGetDirtyBitmap, fields);
+    return this.copyBack(data, Number(bytes));
   }
 
   /** @param options.dataType  ask for this type of data (INPUT_TYPE); absent: the driver's own */

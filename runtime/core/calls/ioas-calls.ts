@@ -19,6 +19,12 @@ import {
   IoasUnmap,
   IovaRange,
 } from '../../../uapi/iommufd/ioas.js';
+import {
+  IOMMU_OPTION,
+  IOMMU_OPTION_OP_GET,
+  IOMMU_OPTION_OP_SET,
+  Option,
+} from '../../../uapi/iommufd/option.js';
 import { type ByteSize, byteSize } from '../byte-size.js';
 import { checkKeys, type MapArguments, type Why, whyMap, whyUnmap } from '../call-check.js';
 import { IoctlCaller } from './ioctl-caller.js';
@@ -128,6 +134,15 @@ export abstract class IoasCalls extends IoctlCaller {
       numIovas: ranges.length,
       allowedIovas: this.copyToScratch(array),
     });
+  }
+
+  /** @param objectId  an IOAS for IOMMU_OPTION_HUGE_PAGES; 0 for an option of the whole fd */
+  getOption(optionId: number, objectId = 0): bigint {
+    return this.call(IOMMU_OPTION, Option, { optionId, objectId, op: IOMMU_OPTION_OP_GET }).val64;
+  }
+
+  setOption(optionId: number, val64: bigint, objectId = 0): void {
+    this.call(IOMMU_OPTION, Option, { optionId, objectId, op: IOMMU_OPTION_OP_SET, val64 });
   }
 
   /** What addresses in an IOAS must be multiples of, in bytes; or -errno. */
