@@ -90,6 +90,7 @@ interface Exports {
   snapshotPfn(): number;
   snapshotFillSeq(): number;
   snapshotIpaPage(): number;
+  externalWords(at: number, count: number): void;
   translate(unit: number, context: number, iotlb: number, xlat: number): number;
   translateBatch(unit: number, context: number, iotlb: number, firstXlat: number, n: number): number;
   translateIpa(context: number, xlat: number): number;
@@ -281,6 +282,11 @@ export class Kernel {
    */
   translate(unit: number, context: number, iotlb: number, xlat: number): number {
     return this.#x.translate(unit, context, iotlb, xlat);
+  }
+
+  /** Words outside RAM that the walks from here on find: `count` pairs of address and value, 64 bits each. */
+  externalWords(at: number, count: number): void {
+    this.#x.externalWords(at, count);
   }
 
   /**

@@ -105,9 +105,10 @@ export class Smmuv3 {
       trace: this.trace,
       stalls: this.#stalls,
       pages,
+      log,
     };
     const prefetch = new Prefetch({ ...shared, memory });
-    const executing = { ...shared, bus, prefetch, log };
+    const executing = { ...shared, bus, prefetch };
     this.#commands = new CommandQueue({ ...executing, gate: this.#gate, interrupts, atc: this.#atc });
     this.#translation = new Translation({ ...shared, memory, events, ports });
     this.#companion =

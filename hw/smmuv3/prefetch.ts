@@ -7,6 +7,7 @@ import { CONTEXT_BYPASS, StreamContext } from '../iotlb/unit-layout.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { ConfigCache } from './config-cache.js';
+import { ExternalWalks } from './external-walks.js';
 import type { Smmuv3Regions } from './regions.js';
 import { Smmuv3Layout } from './smmuv3-layout.js';
 import type { Trace } from './trace.js';
@@ -21,6 +22,7 @@ export class Prefetch {
   readonly #regions: Smmuv3Regions;
   readonly #configs: ConfigCache;
   readonly #trace: Trace;
+  readonly #external: ExternalWalks;
 
   constructor(parts: {
     memory: MachineMemory;
@@ -28,12 +30,14 @@ export class Prefetch {
     regions: Smmuv3Regions;
     configs: ConfigCache;
     trace: Trace;
+    log: (message: string) => void;
   }) {
     this.#memory = parts.memory;
     this.#kernel = parts.kernel;
     this.#regions = parts.regions;
     this.#configs = parts.configs;
     this.#trace = parts.trace;
+    this.#external = new ExternalWalks(parts.memory, parts.kernel, parts.regions.smmu, parts.log);
   }
 
   /** @returns base of the StreamContext, or 0 */
@@ -63,7 +67,8 @@ export class Prefetch {
       u32[x + (Xlat.at.flags >> 2)] = 0;
       u32[x + (Xlat.at.sid >> 2)] = sid;
       u32[x + (Xlat.at.ssid >> 2)] = ssid;
-      const status = this.#kernel.translate(this.#regions.unit, context, this.#regions.iotlb, xlat);
+      const walk = () => this.#kernel.translate(this.#regions.unit, context, this.#regions.iotlb, xlat);
+      const status = this.#external.resolve(walk(), xlat, walk);
       if (status === XLAT_OK && u32[x + (Xlat.at.source >> 2)] === XLAT_FROM_WALK)
         this.#trace.walk(xlat, this.#trace.tick());
     }

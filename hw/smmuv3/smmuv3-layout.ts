@@ -33,7 +33,10 @@ export const STALL_RECORDED = 1;
 /** Its event could not be recorded yet. */
 export const STALL_UNRECORDED = 2;
 
-export const Smmuv3Layout = layout('smmuv3', 5, {
+/** More than the tables that one walk passes through. */
+export const EXTERNAL_WORDS = 16;
+
+export const Smmuv3Layout = layout('smmuv3', 6, {
   // Identification: written once by the thread that builds the machine, then constant.
   idr0: u32(),
   idr1: u32(),
@@ -158,6 +161,8 @@ export const Smmuv3Layout = layout('smmuv3', 5, {
   pprs: raw(PPR_BYTES * PPR_RING),
   /** A stream's configuration while it is being put together, a StreamContext. */
   draft: raw(CONTEXT_BYTES),
+  /** Descriptors read from external memory for one translation: address and value, 64 bits each. */
+  externalWords: raw(16 * EXTERNAL_WORDS),
 });
 
 /** irqPending: which handler has work. */

@@ -19,6 +19,7 @@ import { ATS_KINDS, AtsRequests } from './ats-requests.js';
 import type { Smmuv3Config } from './config.js';
 import type { ConfigCache } from './config-cache.js';
 import type { EventQueue } from './event-queue.js';
+import { ExternalWalks } from './external-walks.js';
 import { Faults } from './faults.js';
 import type { Ports } from './ports.js';
 import type { PageRequests } from './pri-queue.js';
@@ -59,6 +60,7 @@ export class Translation {
   readonly #ports: Ports;
   readonly #pages: PageRequests;
   readonly #trace: Trace;
+  readonly #external: ExternalWalks;
   readonly #batch: number;
 
   constructor(parts: {
@@ -72,6 +74,7 @@ export class Translation {
     ports: Ports;
     pages: PageRequests;
     trace: Trace;
+    log: (message: string) => void;
   }) {
     this.#memory = parts.memory;
     this.#kernel = parts.kernel;
@@ -85,6 +88,7 @@ export class Translation {
     this.#trace = parts.trace;
     this.#faults = new Faults(parts.memory, parts.events, parts.stalls, parts.config.oasBits);
     this.#ats = new AtsRequests({ ...parts, smmu: parts.regions.smmu, faults: this.#faults });
+    this.#external = new ExternalWalks(parts.memory, parts.kernel, parts.regions.smmu, parts.log);
     this.#batch = parts.regions.smmu + at.batch;
   }
 
@@ -173,7 +177,8 @@ export class Translation {
     const flags = u32[(context + StreamContext.at.flags) >> 2]!;
     const began = this.#trace.nowNs();
     const { unit, iotlb } = this.#regions;
-    const faults = this.#kernel.translateBatch(unit, context, iotlb, xlats, n);
+    let faults = this.#kernel.translateBatch(unit, context, iotlb, xlats, n);
+    if (faults > 0) faults -= this.#resolve(context, xlats, n);
     if (faults === 0 && !this.#trace.enabled) return;
     const tick = this.#trace.tick(n);
     let walks = 0;
@@ -186,6 +191,21 @@ export class Translation {
     if (began !== 0) this.#trace.served(began, n, walks, faults, sid);
   }
 
+  /** Walks that met external memory. @returns how many of them came through */
+  #resolve(context: number, xlats: number, n: number): number {
+    const { u32, external } = this.#memory;
+    if (external === null) return 0;
+    const { unit, iotlb } = this.#regions;
+    let resolved = 0;
+    for (let xlat = xlats; xlat < xlats + n * XLAT_BYTES; xlat += XLAT_BYTES) {
+      const status = u32[(xlat >>> 2) + STATUS]!;
+      if (status === XLAT_OK) continue;
+      const walk = () => this.#kernel.translate(unit, context, iotlb, xlat);
+      if (this.#external.resolve(status, xlat, walk) === XLAT_OK) resolved++;
+    }
+    return resolved;
+  }
+
   /** A Translation Request, or a transaction whose address one was answered with. */
   #serveAts(port: number, sid: number, ssid: number, xlat: number): void {
     const context = this.#ats.admit(xlat, sid, ssid);
@@ -193,7 +213,8 @@ export class Translation {
     const { unit, iotlb } = this.#regions;
     const began = this.#trace.nowNs();
     let walks = 0;
-    const ok = this.#kernel.translate(unit, context, iotlb, xlat) === XLAT_OK;
+    const walk = () => this.#kernel.translate(unit, context, iotlb, xlat);
+    const ok = this.#external.resolve(walk(), xlat, walk) === XLAT_OK;
     if (ok) walks = this.#traced(xlat, this.#trace.tick(), began, context);
     else {
       const { u32 } = this.#memory;

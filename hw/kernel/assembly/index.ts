@@ -37,7 +37,7 @@ export {
   snapshotTag,
 } from './iotlb';
 export * from './layout';
-export { machineInit } from './machine';
+export { externalWords, machineInit } from './machine';
 export { ptGive, ptLookup, ptMap, ptTakeBack, ptTakeFreed, ptUnmap } from './pagetable';
 export { ptDirty } from './pagetable-dirty';
 export { ptReplace } from './pagetable-replace';

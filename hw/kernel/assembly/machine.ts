@@ -25,11 +25,32 @@ export function fence(word: usize): void {
   atomic.add<u32>(word, 0);
 }
 
+/** Bytes of a word of external memory, with its address: pa, value. */
+const EXTERNAL_BYTES: usize = 16;
+let externalAt: usize = 0;
+let externalEnd: usize = 0;
+
+/** What the next walks find outside RAM: `count` words at `at`; see hw/smmuv3/external-walks.ts. */
+export function externalWords(at: usize, count: u32): void {
+  externalAt = at;
+  externalEnd = at + <usize>count * EXTERNAL_BYTES;
+}
+
+/** Whether what ramWord() found is a copy: hardware cannot update it. */
+export function isExternal(word: usize): bool {
+  return (word >= externalAt) & (word < externalEnd);
+}
+
+function externalWord(pa: u64): usize {
+  for (let at = externalAt; at < externalEnd; at += EXTERNAL_BYTES) if (load<u64>(at) == pa) return at + 8;
+  return 0;
+}
+
 /**
- * Linear offset of the 64-bit word at a physical address, or 0 when it is not RAM: whoever asks then has an
- * external abort. `pa` is a multiple of 8.
+ * Linear offset of the 64-bit word at a physical address, or 0 when it is not RAM, nor external memory that was
+ * fetched: whoever asks then has an external abort. `pa` is a multiple of 8.
  */
 export function ramWord(pa: u64): usize {
   const offset = pa - ramBase;
-  return offset <= ramLastWord ? <usize>(ramLinear + u32(offset)) : 0;
+  return offset <= ramLastWord ? <usize>(ramLinear + u32(offset)) : externalWord(pa);
 }

@@ -17,6 +17,9 @@
  * write permission in stage 2, where it may mark the table's own page. If the descriptor has changed meanwhile,
  * the walk starts again.
  *
+ * Tables in memory outside RAM are read, where that memory can be reached (hw/smmuv3/external-walks.ts); an update
+ * of theirs by hardware is an external abort.
+ *
  * What is mostly the case never comes here: short-walks.ts.
  *
  * Not modelled: LPA2 (DS: 52-bit addresses with 4 and 16 KiB granules, level -1, level-0 blocks), TTB1, small
@@ -68,7 +71,7 @@ import {
   XLAT_FAULT_TABLE_WRITE,
   XLAT_OK,
 } from './layout';
-import { ramWord, schedulePoint } from './machine';
+import { isExternal, ramWord, schedulePoint } from './machine';
 import {
   AP_READ_ONLY,
   AP_TABLE_PRIVILEGED,
@@ -208,7 +211,7 @@ function fullStage2(context: usize, ipa: u64, need: u32): u32 {
   }
   if ((need & TABLE) != 0 && (flags & CONTEXT_FLAG_S2_PTW) != 0 && (descriptor & MEMATTR_HIGH) == 0)
     return F_PERMISSION;
-  if (updated != descriptor && !update(word, descriptor, updated))
+  if (updated != descriptor && (isExternal(word) || !update(word, descriptor, updated)))
     return stage2Again(context, ipa, need, slot);
   outPa = base | (ipa & below);
   outLg2 = u32(shift);
@@ -328,6 +331,7 @@ export function stage1(context: usize, iova: u64, need: u32, nested: bool): u32 
       outLevel = level;
       if (word == 0) return abortFetch(pa);
     }
+    if (isExternal(word)) return abortFetch(pa);
     if (!update(word, descriptor, updated)) {
       if (++updateTries < UPDATE_TRIES) return stage1(context, iova, need, nested);
       return abortFetch(pa);

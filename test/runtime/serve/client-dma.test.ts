@@ -3,7 +3,10 @@ import { createMachine, type Machine } from '../../../runtime/machine.js';
 import { ClientFiles } from '../../../runtime/serve/client-file.js';
 import { ClientAccounts, ClientTask } from '../../../runtime/serve/client-task.js';
 import { ClientProcess, clientProgram } from '../../kit/client-process.js';
+import { cd, S1_PAGE, steS1 } from '../../kit/smmu-structures.js';
 
+const F_CD_FETCH = 0x09;
+const F_WALK_EABT = 0x0b;
 const F_TRANSLATION = 0x10;
 const EXTERNAL_ABORT = 0xf9;
 const PAGE = 4096;
@@ -29,7 +32,7 @@ test.beforeEach((t) => {
   const machine = createMachine(
     {
       memory: '16MiB',
-      iommus: [{ name: 'smmu0', model: 'smmuv3' }],
+      iommus: [{ name: 'smmu0', model: 'smmuv3', httu: 'dirty' }],
       devices: [{ bdf: NIC, iommu: 'smmu0' }],
       debugLocks: true,
     },
@@ -139,4 +142,73 @@ withClient("physical: RAM and clients' frames by number", async (t) => {
   const seen = new Uint8Array(1);
   machine.user.copyIn(userVa, seen);
   t.is(seen[0], 8);
+});
+
+/** Guest RAM that is the client's memory, seen at this IPA. */
+const IPA = 0x4000_0000;
+const TABLE = 3n;
+
+/**
+ * A guest whose CD and stage-1 tables lie in the client's memory: IOVA page n is the RAM at 0x8000 + n pages.
+ * @param leaf    what a leaf says besides its address
+ * @param cdBits  what the first word of the CD says besides
+ */
+async function guest({ client, machine, task }: Context, leaf = S1_PAGE, cdBits = 0n) {
+  const at = await client.ask('anon', MIB2);
+  const put = (offset: number, words: readonly bigint[]) =>
+    task.mm.copyOut(BigInt(at + offset), new Uint8Array(BigUint64Array.from(words).buffer));
+  const [first, ...rest] = cd({ root: IPA + 0x1000, asid: 1 });
+  put(0, [first! | cdBits, ...rest]);
+  put(0x1000, [BigInt(IPA + 0x2000) | TABLE]);
+  put(0x2000, [BigInt(IPA + 0x3000) | TABLE]);
+  put(
+    0x3000,
+    Array.from({ length: 16 }, (_, page) => BigInt(IPA + 0x8000 + page * PAGE) | leaf),
+  );
+  const fd = machine.openIommufd();
+  const { ioasId } = fd.ioasAlloc();
+  const vfio = machine.openVfio(NIC);
+  const { devId } = vfio.bindIommufd(fd);
+  machine.core.as(task, () => fd.ioasMap({ ioasId, userVa: BigInt(at), length: MIB2, iova: BigInt(IPA) }));
+  const parent = fd.hwptAlloc({ devId, ptId: ioasId, flags: 1 }).hwptId;
+  const { viommuId } = fd.viommuAlloc({ devId, hwptId: parent, type: 1 });
+  fd.vdeviceAlloc({ viommuId, devId, virtId: 5 });
+  const data = new Uint8Array(BigUint64Array.from(steS1(IPA).slice(0, 2)).buffer);
+  vfio.attach(fd.hwptAlloc({ devId, ptId: viommuId, dataType: 2, data }).hwptId);
+  return { dma: machine.dmaPort(NIC), at };
+}
+
+withClient("nested: the SMMU walks the tables that a guest keeps in the client's memory", async (t) => {
+  const { client } = t.context;
+  const { dma, at } = await guest(t.context);
+  const sent = Uint8Array.from({ length: 5 * PAGE }, (_, i) => i >> 12);
+  t.is(dma.write(0x1800n, sent), 0);
+  t.is(await client.ask('peek', at + 0x8000 + PAGE + 0x800), 0);
+  t.is(await client.ask('peek', at + 0x8000 + 5 * PAGE + 0x900), 4);
+  t.is(dma.write(0x10_000n, sent), F_TRANSLATION, 'a leaf that is zero');
+  t.is(dma.write(0x4000_0000n, sent), F_TRANSLATION, 'a table that is none');
+  t.deepEqual(t.context.log, []);
+});
+
+withClient("nested: hardware does not update descriptors in the client's memory, and says so", async (t) => {
+  // No Access flag in the leaves; CD.HA.
+  const { dma } = await guest(t.context, S1_PAGE & ~(1n << 10n), 1n << 43n);
+  t.is(dma.read(0x1000n, new Uint8Array(8)), F_WALK_EABT);
+  t.is(dma.read(0x1000n, new Uint8Array(8)), F_WALK_EABT);
+  t.is(t.context.log.filter((line) => line.includes('hardware update')).length, 1);
+});
+
+withClient('nested: tables and CD that are gone with the client end in an external abort', async (t) => {
+  const { client } = t.context;
+  const { dma } = await guest(t.context);
+  t.is(dma.read(0x1000n, new Uint8Array(8)), 0);
+  await client.exit();
+  t.is(dma.read(0x3000n, new Uint8Array(8)), F_WALK_EABT);
+});
+
+withClient('nested: a CD that is not there is F_CD_FETCH', async (t) => {
+  const { client } = t.context;
+  const { dma, at } = await guest(t.context);
+  await client.ask('unmap', at, PAGE);
+  t.is(dma.read(0x1000n, new Uint8Array(8)), F_CD_FETCH);
 });
