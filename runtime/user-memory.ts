@@ -17,6 +17,7 @@ import type { MachineMemory } from '../hw/memory/machine-memory.js';
 import { EFAULT, EINVAL, ENOMEM } from '../uapi/abi/errno.js';
 import { IommufdError } from '../uapi/abi/iommufd-error.js';
 import { type ByteSize, byteSize } from './core/byte-size.js';
+import { MemFile } from './mem-file.js';
 
 /** First user virtual page: VA 0x7000_0000_0000. */
 export const USER_BASE_PAGE = 0x7_0000_0000;
@@ -98,28 +99,80 @@ export class UserMemory {
    * @throws RangeError when `bytes` is not a size, or `chunkLg2` no chunk
    */
   alloc(bytes: ByteSize, options: UserAllocOptions = {}): bigint {
+    const size = byteSize(bytes, 'bytes');
+    const runs = this.#populate(size, options, 'mmap');
+    const va = this.#place(runs);
+    if (va < 0n) {
+      this.#drop(runs);
+      throw outOfMemory(size);
+    }
+    return va;
+  }
+
+  /**
+   * memfd_create, ftruncate and populate: a file of zeroes that lives in the machine's memory. The caller holds it
+   * (`put()` gives it back); IommufdCore.memfd() makes one with a descriptor.
+   * @throws as alloc()
+   */
+  createFile(bytes: ByteSize, options: UserAllocOptions = {}): MemFile {
+    const size = byteSize(bytes, 'bytes');
+    return new MemFile(this, size, this.#populate(size, options, 'memfd_create'));
+  }
+
+  /**
+   * mmap(MAP_SHARED) of a file: the frames behind the address are the file's.
+   * @param offset  bytes, whole pages
+   * @param bytes   up to the end when absent
+   * @returns the user virtual address
+   * @throws IommufdError EINVAL not whole pages of the file | ENOMEM
+   */
+  map(file: MemFile, offset = 0n, bytes: bigint = file.sizeBytes - offset): bigint {
+    const pages = Math.ceil(Number(bytes) / PAGE);
+    const firstPage = Number(offset) / PAGE;
+    const filePages = Math.ceil(Number(file.sizeBytes) / PAGE);
+    if (!Number.isInteger(firstPage) || firstPage < 0 || pages <= 0 || firstPage + pages > filePages)
+      throw new IommufdError(EINVAL, 'mmap', { field: 'offset' });
+    const runs = file.runsOf(firstPage, pages);
+    const va = this.#place(runs);
+    if (va < 0n) throw outOfMemory(bytes);
+    for (const { pfn, pages: n } of runs) this.pin(pfn, n);
+    return va;
+  }
+
+  /** Zeroed frames, each held once. */
+  #populate(size: bigint, options: UserAllocOptions, call: string): Run[] {
     const frames = this.#owner();
     const { chunkLg2 = 30 } = options;
     if (!CHUNKS_LG2.includes(chunkLg2))
       throw new RangeError(`chunkLg2: ${String(chunkLg2)} is none of ${CHUNKS_LG2.join(', ')}`);
-    const size = byteSize(bytes, 'bytes');
     const pages = Math.ceil(Number(size) / PAGE);
-    if (pages === 0) throw new IommufdError(EINVAL, 'mmap', { field: 'bytes' });
+    if (pages === 0) throw new IommufdError(EINVAL, call, { field: 'bytes' });
     if (pages > MAX_PAGES) throw outOfMemory(size);
     const runs: Run[] = [];
-    const status = this.#allocRuns(frames, pages, options, runs);
-    if (status < 0 || this.#count() + runs.length > MAX_RUNS) {
+    if (this.#allocRuns(frames, pages, options, runs) < 0) {
       for (const { pfn, pages: n } of runs) frames.free(pfn, n);
       throw outOfMemory(size);
     }
+    for (const { pfn, pages: n } of runs) {
+      if (frames.isPhantom(pfn)) continue;
+      frames.zero(pfn, n);
+      this.pin(pfn, n);
+    }
+    return runs;
+  }
+
+  #drop(runs: readonly Run[]): void {
+    for (const { pfn, pages } of runs) this.unpin(pfn, pages);
+  }
+
+  /** Gives runs of frames an address. @returns it, or -1 when there is no room */
+  #place(runs: readonly Run[]): bigint {
     const { words } = this.#memory;
+    const pages = runs.reduce((sum, run) => sum + run.pages, 0);
     const next = words.load(this.#base + UserMemoryLayout.at.nextPage) >>> 0;
     const align = pages >= PAGES_1G ? PAGES_1G : pages >= PAGES_2M ? PAGES_2M : 1;
     const first = Math.ceil((next + GUARD_PAGES) / align) * align;
-    if (first + pages > MAX_PAGES) {
-      for (const { pfn, pages: n } of runs) frames.free(pfn, n);
-      throw outOfMemory(size);
-    }
+    if (first + pages > MAX_PAGES || this.#count() + runs.length > MAX_RUNS) return -1n;
     this.#write(() => {
       let index = this.#count();
       let page = first;
@@ -130,15 +183,10 @@ export class UserMemory {
       words.store(this.#base + UserMemoryLayout.at.runCount, index);
       words.store(this.#base + UserMemoryLayout.at.nextPage, page);
     });
-    for (const { pfn, pages: n } of runs) {
-      if (frames.isPhantom(pfn)) continue;
-      frames.zero(pfn, n);
-      this.pin(pfn, n);
-    }
     return BigInt(USER_BASE_PAGE + first) << 12n;
   }
 
-  /** munmap of what one alloc returned, whole. @returns 0 | -EFAULT nothing begins there | -EINVAL only a part of it */
+  /** munmap of what one alloc or map returned, whole. @returns 0 | -EFAULT nothing begins there | -EINVAL only a part of it */
   free(va: bigint, bytes: number): number {
     const first = Number(va >> 12n) - USER_BASE_PAGE;
     const end = first + Math.ceil(bytes / PAGE);
@@ -158,7 +206,7 @@ export class UserMemory {
       this.#runs.copyWithin(from * 4, to * 4, count * 4);
       this.#memory.words.store(this.#base + UserMemoryLayout.at.runCount, count - (to - from));
     });
-    for (const { pfn, pages } of dropped) this.unpin(pfn, pages);
+    this.#drop(dropped);
     return 0;
   }
 

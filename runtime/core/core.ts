@@ -6,12 +6,16 @@ import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import { EMFILE, EPERM } from '../../uapi/abi/errno.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import type { DriverViommu, HostDevice, ViommuEvent } from '../drivers/contract.js';
+import { type MemFile, openMemFile } from '../mem-file.js';
 import type { IommufdGroup } from '../objects/group.js';
 import { VfioDevice } from '../objects/vfio-device.js';
 import type { Viommu } from '../objects/viommu.js';
+import type { UserAllocOptions } from '../user-memory.js';
+import type { ByteSize } from './byte-size.js';
 import type { Compat, CoreContext } from './context.js';
 import { IommufdCtx } from './ctx.js';
 import { dispatch } from './dispatch.js';
+import { DmaBuf, MemoryExporter, openDmaBuf } from './dmabuf.js';
 import { IommufdFd } from './fd.js';
 import { FileTable, type OpenFile } from './file-table.js';
 import { groupKey } from './group-key.js';
@@ -88,6 +92,34 @@ export class IommufdCore {
     const file = this.openFile();
     if (typeof file === 'number') throw new IommufdError(-file, 'open', { detail: 'too many open iommufds' });
     return new IommufdFd(file.ctx, this.own.files.install(file));
+  }
+
+  /**
+   * memfd_create by the program that the machine lives in, of `bytes` zeroes.
+   * @returns its descriptor, for `IommufdFd.ioasMapFile`, and the file, for `UserMemory.map`
+   * @throws IommufdError ENOMEM | EINVAL nothing asked for
+   */
+  memfd(bytes: ByteSize, options: UserAllocOptions = {}): { fd: number; file: MemFile } {
+    const file = this.context.user.createFile(bytes, options);
+    return { fd: this.own.files.install(openMemFile(file)), file };
+  }
+
+  /**
+   * A dma-buf of `bytes` zeroes of the machine's RAM, as a device would export its own memory.
+   * @returns its descriptor, for `IommufdFd.ioasMapFile`; `revoke(true)` takes the memory back from all who imported
+   *   it, and from then on importing is ENODEV, until `revoke(false)`; who lost it has to map it anew
+   * @throws IommufdError ENOMEM | EINVAL nothing asked for
+   */
+  dmabuf(bytes: ByteSize): { fd: number; dmabuf: DmaBuf; revoke(revoked: boolean): void } {
+    const file = this.context.user.createFile(bytes, { contiguous: true });
+    const pages = Math.ceil(Number(file.sizeBytes) / 4096);
+    const exporter = new MemoryExporter(file.runsOf(0, pages)[0]!, () => file.put());
+    const dmabuf = new DmaBuf(exporter, BigInt(pages * 4096));
+    const revoke = (revoked: boolean): void => {
+      exporter.revoked = revoked;
+      dmabuf.invalidateMappings();
+    };
+    return { fd: this.own.files.install(openDmaBuf(dmabuf)), dmabuf, revoke };
   }
 
   /** open("/dev/iommu") without a descriptor. @returns the file | -EMFILE */

@@ -59,6 +59,16 @@ export class IommufdCtx {
     return this.#byId.size;
   }
 
+  /** Published objects of a type, by ID. */
+  published(type: number): IommufdObject[] {
+    return [...this.#byId.values()].filter((object) => object.type === type).sort((a, b) => a.id - b.id);
+  }
+
+  /** Whether any object exists, or once did whose ID stays taken. */
+  get empty(): boolean {
+    return this.#byId.size === 0 && this.#tombstones.length === 0;
+  }
+
   /** Take a short reference. @returns the object, to be given back with put(), or undefined (ENOENT) */
   get<T extends IommufdObject>(id: number, type: number): T | undefined {
     if (this.core.allocFails('get_object') || this.objects.get(id, type) < 0) return undefined;

@@ -22,15 +22,19 @@ import { HwptInvalidate, IOMMU_HWPT_INVALIDATE } from '../../uapi/iommufd/hwpt-i
 import {
   IOMMU_IOAS_ALLOC,
   IOMMU_IOAS_ALLOW_IOVAS,
+  IOMMU_IOAS_CHANGE_PROCESS,
   IOMMU_IOAS_COPY,
   IOMMU_IOAS_IOVA_RANGES,
   IOMMU_IOAS_MAP,
+  IOMMU_IOAS_MAP_FILE,
   IOMMU_IOAS_UNMAP,
   IoasAlloc,
   IoasAllowIovas,
+  IoasChangeProcess,
   IoasCopy,
   IoasIovaRanges,
   IoasMap,
+  IoasMapFile,
   IoasUnmap,
 } from '../../uapi/iommufd/ioas.js';
 import { IOCTLS, IOMMUFD_CMD_BASE } from '../../uapi/iommufd/ioctl-table.js';
@@ -39,6 +43,7 @@ import { IOMMU_TEST_CMD, TestCmd } from '../../uapi/iommufd/test.js';
 import { IOMMU_VDEVICE_ALLOC, VdeviceAlloc } from '../../uapi/iommufd/vdevice.js';
 import { IOMMU_VEVENTQ_ALLOC, VeventqAlloc } from '../../uapi/iommufd/veventq.js';
 import { IOMMU_VIOMMU_ALLOC, ViommuAlloc } from '../../uapi/iommufd/viommu.js';
+import { ioasChangeProcess } from '../objects/change-process.js';
 import { getHwInfo } from '../objects/device.js';
 import { hwptGetDirtyBitmap, hwptSetDirtyTracking } from '../objects/dirty.js';
 import { faultAlloc } from '../objects/fault.js';
@@ -55,6 +60,7 @@ import {
   ioasUnmapDirect,
   NOT_DIRECT,
 } from '../objects/ioas.js';
+import { ioasMapFile } from '../objects/map-file.js';
 import { option } from '../objects/option.js';
 import { vdeviceAlloc } from '../objects/vdevice.js';
 import { veventqAlloc } from '../objects/veventq.js';
@@ -93,6 +99,8 @@ const BUILT: readonly Row[] = [
   row(IOMMU_IOAS_MAP, IoasMap, ioasMap, ioasMapDirect),
   row(IOMMU_IOAS_UNMAP, IoasUnmap, ioasUnmap, ioasUnmapDirect),
   row(IOMMU_OPTION, Option, option),
+  row(IOMMU_IOAS_MAP_FILE, IoasMapFile, ioasMapFile),
+  row(IOMMU_IOAS_CHANGE_PROCESS, IoasChangeProcess, ioasChangeProcess),
   row(IOMMU_HWPT_ALLOC, HwptAlloc, hwptAlloc),
   row(IOMMU_GET_HW_INFO, HwInfo, getHwInfo),
   row(IOMMU_HWPT_SET_DIRTY_TRACKING, HwptSetDirtyTracking, hwptSetDirtyTracking),

@@ -15,6 +15,7 @@ import { FaultCalls } from './calls/fault-calls.js';
 
 export type { AccessRwOptions, AccessUser } from './calls/access-calls.js';
 export type { FaultQueue } from './calls/fault-calls.js';
+export type { MapFileOptions } from './calls/file-calls.js';
 export type { HwptAllocOptions, InvalidateOptions } from './calls/hwpt-calls.js';
 export type { CopyOptions, MapOptions } from './calls/ioas-calls.js';
 export type { IommufdMapping, Veventq } from './calls/viommu-calls.js';

@@ -3,8 +3,9 @@
  * machine's user memory; a server makes one per client process, and says whose turn it is with IommufdCore.as().
  */
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
-import { EBADF, EFAULT } from '../../uapi/abi/errno.js';
+import { EBADF, EFAULT, EINVAL } from '../../uapi/abi/errno.js';
 import type { PinnableMemory } from '../iova/pages.js';
+import type { MemFileDescription } from '../mem-file.js';
 import { FailNth } from './fail-nth.js';
 import type { Descriptors } from './file-table.js';
 
@@ -120,7 +121,9 @@ export class OwnTask implements Task {
     return this.memlockBytes;
   }
 
-  userFile(_fd: number): UserFile | number {
-    return -EBADF;
+  userFile(fd: number): UserFile | number {
+    const file = this.files.get(fd);
+    if (file === undefined) return -EBADF;
+    return file.kind === 'memfd' ? (file as MemFileDescription).file : -EINVAL;
   }
 }

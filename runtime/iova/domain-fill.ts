@@ -72,7 +72,8 @@ export function unfillDomains(
   const gathers: Gather[] = [];
   for (const domain of domains) {
     const gather = newGather(context.observer !== undefined);
-    unmapArea(area, domain, gather);
+    // A revoked dma-buf is out of the tables already.
+    if (!pages.revoked) unmapArea(area, domain, gather);
     gathers.push(gather);
   }
   if (context.bugs.earlyFree) letGo(context, area, pages, gathers);

@@ -11,8 +11,6 @@
  * Core thread only. What Linux guards with domains_rwsem and iova_rwsem runs here undisturbed, but an area
  * is still taken out of use (pages = null) before its domains are cleared, because a SYNC may run others.
  *
- * Not modelled: dma-bufs and files.
- *
  * @source drivers/iommu/iommufd/io_pagetable.c
  */
 import { bug } from '../../hw/memory/bug.js';
@@ -43,6 +41,7 @@ import {
   U64_MAX,
 } from './area.js';
 import { type DirtyRequest, readAndClearDirty, setDirtyTracking } from './dirty.js';
+import { type AreaOwner, DmabufPages } from './dmabuf-pages.js';
 import {
   announce,
   type FillContext,
@@ -64,7 +63,7 @@ const MAX_LENGTH = U64_MAX - BigInt(PAGE_SIZE);
 /** How often accesses are told to let go of an area before they count as stuck. */
 const UNMAP_TRIES = 100;
 
-export class IoPagetable {
+export class IoPagetable implements AreaOwner {
   readonly space: IovaSpace;
   /** In-kernel users of the IOAS. */
   readonly accesses = new AccessList();
@@ -188,7 +187,9 @@ export class IoPagetable {
       return BigInt(status);
     }
     areas.forEach((area, i) => {
-      area.pages = slices[i]!.pages.get();
+      const { pages } = slices[i]!;
+      area.pages = pages.get();
+      if (pages instanceof DmabufPages) pages.track(area, this);
     });
     return where;
   }
@@ -389,8 +390,13 @@ export class IoPagetable {
     }
   }
 
+  revokeArea(area: IoptArea, pages: IoptPages): void {
+    if (this.#domains.length > 0) unfillDomains(this.#context, area, pages, this.#domains);
+  }
+
   #unmapArea(area: IoptArea, pages: IoptPages): void {
     area.pages = null;
+    if (pages instanceof DmabufPages) pages.untrack(area);
     if (this.#domains.length > 0) unfillDomains(this.#context, area, pages, this.#domains);
     this.space.removeArea(area);
     pages.put();
@@ -454,7 +460,7 @@ export class IoPagetable {
     for (const area of this.space.areas) {
       if (area === end) break;
       if (area.pages === null) continue;
-      unmapArea(area, domain, gather);
+      if (!area.pages.revoked) unmapArea(area, domain, gather);
       cleared.push(area);
     }
     if (cleared.length === 0) return;

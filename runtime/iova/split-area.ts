@@ -5,7 +5,7 @@
  *
  * @source drivers/iommu/iommufd/io_pagetable.c iopt_area_split
  */
-import { EBUSY, EINVAL, ENOMEM } from '../../uapi/abi/errno.js';
+import { EBUSY, EINVAL, ENOMEM, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import { firstIova, type IoptArea, lastIova, offsetOf, pageOf } from './area.js';
 import type { FillContext } from './domain-fill.js';
 import type { IovaSpace } from './iova-space.js';
@@ -13,8 +13,8 @@ import type { IovaSpace } from './iova-space.js';
 /**
  * Make an area end at an IOVA, and another begin behind it; nothing is mapped or unmapped.
  * @param filled  whether domains hold the area
- * @returns 0, also when the area ends or begins there | -EBUSY it is being mapped or unmapped | -EINVAL alignment,
- *   accesses, or there may be large pages | -ENOMEM
+ * @returns 0, also when the area ends or begins there | -EBUSY it is being mapped or unmapped | -EOPNOTSUPP it is of a
+ *   dma-buf | -EINVAL alignment, accesses, or there may be large pages | -ENOMEM
  */
 export function splitArea(
   context: FillContext,
@@ -26,6 +26,7 @@ export function splitArea(
   if (iova === firstIova(area) || iova === lastIova(area)) return 0;
   const { pages } = area;
   if (pages === null || area.preventAccess) return -EBUSY;
+  if (pages.type === 'dmabuf') return -EOPNOTSUPP;
   const start = iova + 1n;
   /** From the start of the area's first page. */
   const bytes = BigInt(area.pageOffset) + start - firstIova(area);

@@ -29,7 +29,8 @@ import { OrderedSpans } from '../iova/ordered-spans.js';
 import type { Span } from '../iova/span-chunk.js';
 import type { HwptPaging } from './hwpt.js';
 
-const MAP_FLAGS = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE;
+/** What a map may ask for. */
+export const MAP_FLAGS = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE;
 const MAP_AT = IoasMap.offsets;
 const UNMAP_AT = IoasUnmap.offsets;
 const RANGE_BYTES = 16n;
@@ -239,7 +240,8 @@ function loadRanges(ctx: IommufdCtx, uptr: bigint, count: number, into: OrderedS
   return 0;
 }
 
-function protOf(flags: number): number {
+/** IOMMU_READ | IOMMU_WRITE of a map's flags. */
+export function protOf(flags: number): number {
   return (
     ((flags & IOMMU_IOAS_MAP_READABLE) !== 0 ? IOMMU_READ : 0) |
     ((flags & IOMMU_IOAS_MAP_WRITEABLE) !== 0 ? IOMMU_WRITE : 0)

@@ -9,7 +9,7 @@ import {
   IOMMUFD_PAGE_RESP_SUCCESS,
 } from '../../../uapi/iommufd/fault.js';
 import { type OpenFile, POLLIN } from '../file-table.js';
-import { AccessCalls } from './access-calls.js';
+import { FileCalls } from './file-calls.js';
 
 /** A fault queue's file descriptor. */
 export interface FaultQueue {
@@ -36,7 +36,7 @@ const RECORD_BYTES = 40;
 /** Faults asked for at a time by faults(). */
 const READ_FAULTS = 512;
 
-export abstract class FaultCalls extends AccessCalls {
+export abstract class FaultCalls extends FileCalls {
   /** A queue that hwptAlloc's `faultId` can name. */
   faultQueueAlloc(): FaultQueue {
     const { outFaultId: faultId, outFaultFd: fd } = this.call(IOMMU_FAULT_QUEUE_ALLOC, FaultAlloc, {});

@@ -33,7 +33,7 @@ const STRUCTS: readonly [name: string, nr: number, size: number, minSize: number
   ['VEVENTQ_ALLOC', 0x93, 32, 28],
   ['HW_QUEUE_ALLOC', 0x94, 40, 40],
 ];
-const NOT_BUILT = new Set([0x88, 0x8f, 0x92, 0x94]);
+const NOT_BUILT = new Set([0x88, 0x94]);
 
 const cmdOf = (nr: number): number => (0x3b << 8) | nr;
 
