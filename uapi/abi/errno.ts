@@ -10,6 +10,7 @@
 
 export const EPERM = 1;
 export const ENOENT = 2;
+export const ESRCH = 3;
 export const EINTR = 4;
 export const EIO = 5;
 export const ENXIO = 6;
@@ -47,6 +48,7 @@ export const ENOTRECOVERABLE = 131;
 const NUMBERS = {
   EPERM,
   ENOENT,
+  ESRCH,
   EINTR,
   EIO,
   ENXIO,

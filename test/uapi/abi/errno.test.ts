@@ -6,6 +6,7 @@ import { IommufdError } from '../../../uapi/abi/iommufd-error.js';
 const NUMBERS: Readonly<Record<string, number>> = {
   EPERM: 1,
   ENOENT: 2,
+  ESRCH: 3,
   EINTR: 4,
   EIO: 5,
   ENXIO: 6,

@@ -1,0 +1,456 @@
+/**
+ * The server: a machine behind a Unix socket, for programs that open /dev/iommu with the preload library. One thread,
+ * the core's; a request is a call of the core on behalf of the client's Task.
+ *
+ *   client process                          server
+ *   control connection  -- request/reply -- Client { Task } --.
+ *   descriptor = socket ------------------- ServedFile -------+--> core.as(task, file.ioctl | read | write | mmap)
+ *   mapping + socket ---------------------- SharedWindow -----'
+ *
+ * Who may connect is decided by the socket's mode (0600). Who a client is it proves: it writes a nonce into its own
+ * memory, and we read it there. Credentials of the socket would name whoever connected before a fork, and Node has
+ * no way to ask for them.
+ */
+import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { statSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import { EACCES, EBADF, EMFILE, ENODEV, ENOENT, ENOTTY, ESRCH } from '../../uapi/abi/errno.js';
+import type { OpenFile } from '../core/file-table.js';
+import type { Machine } from '../machine.js';
+import { Client } from './client.js';
+import { ClientFiles } from './client-file.js';
+import { ClientAccounts, type ClientDescriptors, ClientTask } from './client-task.js';
+import { Connection, type ConnectionEvents } from './connection.js';
+import { FailNthFile } from './fail-nth-file.js';
+import { ServedFile } from './served-file.js';
+import { SharedWindow } from './shared-window.js';
+import { Turn } from './turn.js';
+import {
+  decodeHello,
+  encodeChallenge,
+  encodeWelcome,
+  HELLO_BYTES,
+  NONCE_BYTES,
+  OP_ACCOUNT,
+  OP_BARRIER,
+  OP_FILE,
+  OP_HELLO,
+  OP_IDENTIFY,
+  OP_IOCTL,
+  OP_MAP,
+  OP_PROOF,
+  OP_READ,
+  OP_WRITE,
+  type Request,
+  SECRET_BYTES,
+  WIRE_FILE_FAIL_NTH,
+  WIRE_FILE_IOMMUFD,
+  WIRE_FILE_SPARE,
+  WIRE_FILE_VFIO_DEVICE,
+  WIRE_MAGIC,
+  WIRE_MAP_EXEC,
+  WIRE_MAP_SHARED,
+  WIRE_MAX_PAYLOAD,
+  WIRE_POSITIONED,
+  WIRE_SPARE_USED,
+  WIRE_TESTING,
+  WIRE_VERSION,
+} from './wire.js';
+
+/** An ioctl that a client made. */
+export interface ServedCall {
+  readonly pid: number;
+  /** As the client named it. */
+  readonly fd: number;
+  /** Of what the descriptor is open on. */
+  readonly kind: OpenFile['kind'];
+  readonly cmd: number;
+  /** The struct before and after, as much of it as the client's length said; 8 bytes of a scalar argument. */
+  readonly in: Uint8Array;
+  readonly out: Uint8Array;
+  /** >= 0 or -errno. */
+  readonly result: number;
+}
+
+export interface ServerOptions {
+  /** For the files that clients map; nobody else may enter it. */
+  readonly folder: string;
+  /** One line each. */
+  readonly log: (line: string) => void;
+  readonly onCall: ((call: ServedCall) => void) | undefined;
+  /** What stands in for /sys/kernel/debug; '' when fault injection is not served. */
+  readonly debugfs: string;
+}
+
+/** What a connection has turned out to be. */
+type Peer =
+  | { readonly is: 'new' }
+  | { readonly is: 'unproven'; readonly pid: number; readonly proofVa: bigint; readonly nonce: Buffer }
+  | { readonly is: 'control'; readonly client: Client }
+  | { readonly is: 'file'; readonly file: ServedFile }
+  | { readonly is: 'map'; readonly file: ServedFile; readonly window: SharedWindow };
+
+const NEW: Peer = { is: 'new' };
+const ACCOUNT_BYTES = 16;
+
+/** What Connection.reply() takes. */
+interface Answer {
+  readonly result: number;
+  readonly flags?: number;
+  readonly payload?: Uint8Array;
+  readonly at?: number;
+}
+
+export class Server implements ConnectionEvents {
+  readonly #machine: Machine;
+  readonly #options: ServerOptions;
+  readonly #turn = new Turn(() => this.poll());
+  readonly #peers = new Map<Connection, Peer>();
+  /** By secret. */
+  readonly #clients = new Map<string, Client>();
+  /** By inode of the client's end. */
+  readonly #files = new Map<number, ServedFile>();
+  readonly #windows = new Set<SharedWindow>();
+  #windowCount = 0;
+  readonly #clientFiles: ClientFiles;
+  readonly #accounts = new ClientAccounts();
+
+  constructor(machine: Machine, options: ServerOptions) {
+    this.#machine = machine;
+    this.#options = options;
+    this.#clientFiles = new ClientFiles(machine.foreign);
+  }
+
+  accept(socket: Socket): void {
+    this.#peers.set(new Connection(socket, this), NEW);
+  }
+
+  /** Clients, their open files, and what they have mapped. */
+  get counts(): { clients: number; files: number; mappings: number } {
+    return { clients: this.#clients.size, files: this.#files.size, mappings: this.#windows.size };
+  }
+
+  /** Carries over what clients stored to mapped memory, and serves what the hardware raised. */
+  poll(): void {
+    for (const window of this.#windows) window.sync();
+    this.#machine.poll();
+    for (const window of this.#windows) window.sync();
+  }
+
+  close(): void {
+    for (const [connection, peer] of [...this.#peers]) {
+      connection.close();
+      this.#gone(connection, peer);
+    }
+    for (const client of [...this.#clients.values()]) this.#forget(client);
+  }
+
+  // ---- ConnectionEvents ----
+
+  request(connection: Connection, request: Request): void {
+    this.#turn.add(() => {
+      const peer = this.#peers.get(connection);
+      if (peer === undefined) return;
+      try {
+        this.#serve(connection, peer, request);
+      } catch (error) {
+        // A defect of ours must not take the other clients down.
+        this.misbehaved(connection, `made the server fail: ${(error as Error).stack ?? String(error)}`);
+      }
+    });
+  }
+
+  ended(connection: Connection): void {
+    const peer = this.#peers.get(connection);
+    if (peer !== undefined) this.#gone(connection, peer);
+  }
+
+  misbehaved(connection: Connection, what: string): void {
+    const peer = this.#peers.get(connection);
+    if (peer === undefined) return;
+    const client = clientOf(peer);
+    const who = client === undefined ? 'a connection' : `process ${client.pid}`;
+    this.#options.log(`serve: ${who} ${what}: ended`);
+    connection.close();
+    this.#gone(connection, peer);
+    if (client !== undefined) this.#end(client);
+  }
+
+  // ---- Requests ----
+
+  #serve(connection: Connection, peer: Peer, request: Request): void {
+    const { op } = request;
+    if (peer.is === 'control') {
+      const answer = this.#asked(peer.client, request);
+      if (answer === null) this.misbehaved(connection, `sent message ${op}, which there is not`);
+      else connection.reply(answer.result, answer.flags, answer.payload, answer.at);
+    } else if (peer.is === 'new' && op === OP_HELLO) this.#hello(connection, request);
+    else if (peer.is === 'unproven' && op === OP_PROOF) this.#prove(connection, peer);
+    else if (peer.is === 'new' && (op === OP_FILE || op === OP_MAP)) {
+      const client = this.#clients.get(request.payload.toString('latin1'));
+      if (client === undefined) this.misbehaved(connection, 'is of no client');
+      else if (op === OP_FILE) this.#open(connection, client, request);
+      else this.#map(connection, client, request);
+    } else this.misbehaved(connection, `sent message ${op} out of order`);
+  }
+
+  #hello(connection: Connection, request: Request): void {
+    if (request.payload.byteLength !== HELLO_BYTES) {
+      this.misbehaved(connection, 'sent a bad greeting');
+      return;
+    }
+    const { magic, version, pid, proofVa } = decodeHello(request.payload);
+    if (magic !== WIRE_MAGIC || version !== WIRE_VERSION) {
+      this.misbehaved(connection, `speaks version ${version}, not ${WIRE_VERSION}`);
+      return;
+    }
+    const nonce = randomBytes(NONCE_BYTES);
+    this.#peers.set(connection, { is: 'unproven', pid, proofVa, nonce });
+    connection.reply(0, 0, encodeChallenge(nonce, process.pid));
+  }
+
+  #prove(connection: Connection, peer: Peer & { is: 'unproven' }): void {
+    const { pid, proofVa, nonce } = peer;
+    const client = this.#known(pid, proofVa, nonce) ?? this.#meet(pid, proofVa, nonce);
+    if (typeof client === 'string') {
+      this.#options.log(`serve: process ${pid} is refused: ${client}`);
+      connection.reply(-EACCES);
+      return;
+    }
+    client.controls.add(connection);
+    this.#peers.set(connection, { is: 'control', client });
+    const { debugfs } = this.#options;
+    connection.reply(0, 0, encodeWelcome(client.secret, debugfs === '' ? 0 : WIRE_TESTING, debugfs));
+  }
+
+  /** The client that this is another connection of. */
+  #known(pid: number, proofVa: bigint, nonce: Buffer): Client | undefined {
+    for (const client of this.#clients.values())
+      if (client.pid === pid && holds(client.task, proofVa, nonce)) return client;
+    return undefined;
+  }
+
+  /** @returns the new client, or why it is refused */
+  #meet(pid: number, proofVa: bigint, nonce: Buffer): Client | string {
+    for (const client of [...this.#clients.values()])
+      if (client.controls.size === 0 && !client.task.mm.alive) this.#forget(client);
+    try {
+      if (statSync(`/proc/${pid}`).uid !== process.getuid?.()) return "it is another user's";
+      const descriptors: ClientDescriptors = {
+        bySocket: (inode) => this.#files.get(Number(inode))?.file ?? undefined,
+        install: (file) => {
+          const fd = client.installSpare(file);
+          return fd < 0 ? -EMFILE : fd;
+        },
+        close: (fd) => (client.removeSpare(fd) ? 0 : -EBADF),
+      };
+      const task = new ClientTask(pid, this.#clientFiles, this.#accounts, descriptors);
+      const client = new Client(pid, task, randomBytes(SECRET_BYTES));
+      if (!holds(task, proofVa, nonce)) {
+        task.release();
+        return 'it is not who it says it is (is it in another PID namespace?)';
+      }
+      this.#clients.set(client.secret.toString('latin1'), client);
+      return client;
+    } catch (error) {
+      return `its memory cannot be read: ${(error as Error).message}`;
+    }
+  }
+
+  /** @returns null when there is no such request */
+  #asked(client: Client, request: Request): Answer | null {
+    switch (request.op) {
+      case OP_IOCTL:
+        return this.#ioctl(client, request);
+      case OP_READ:
+      case OP_WRITE:
+        return this.#transfer(client, request);
+      case OP_BARRIER:
+        return { result: 0 };
+      case OP_IDENTIFY:
+        return { result: this.#files.get(request.file)?.kind ?? -ENOENT };
+      case OP_ACCOUNT:
+        return this.#account(request.index);
+      default:
+        return null;
+    }
+  }
+
+  #ioctl(client: Client, request: Request): Answer {
+    const { cmd, fd, payload } = request;
+    const file = this.#files.get(request.file)?.file;
+    if (file === undefined || file === null) return { result: -ENODEV };
+    const before = Uint8Array.prototype.slice.call(payload);
+    const bytes = new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength);
+    const spare = this.#files.get(request.spare);
+    client.spare = spare?.owner === client && spare.kind === WIRE_FILE_SPARE ? spare : null;
+    client.spareFd = request.spareFd;
+    client.spareUsed = false;
+    const result = this.#as(client, () => file.ioctl?.(cmd, bytes) ?? -ENOTTY);
+    if (result < 0) client.removeSpare(client.spareFd);
+    const flags = client.spareUsed ? WIRE_SPARE_USED : 0;
+    client.spare = null;
+    client.spareUsed = false;
+    this.#options.onCall?.({ pid: client.pid, fd, kind: file.kind, cmd, in: before, out: bytes, result });
+    // Only what was written goes back, so that a struct in read-only memory is no error where nothing is.
+    let first = 0;
+    while (first < bytes.byteLength && bytes[first] === before[first]) first++;
+    let end = bytes.byteLength;
+    while (end > first && bytes[end - 1] === before[end - 1]) end--;
+    return { result, flags, payload: bytes.subarray(first, end), at: first };
+  }
+
+  #transfer(client: Client, request: Request): Answer {
+    const served = this.#files.get(request.file);
+    if (served === undefined) return { result: -ENODEV };
+    const offset = (request.flags & WIRE_POSITIONED) !== 0 ? request.index : undefined;
+    const length = Math.min(Number(request.arg), WIRE_MAX_PAYLOAD);
+    const done = this.#as(client, () =>
+      request.op === OP_READ ? served.read(length, offset) : served.write(request.payload, offset),
+    );
+    const flags = served.drained();
+    if (typeof done === 'number') return { result: done, flags };
+    return { result: done.byteLength, flags, payload: done };
+  }
+
+  /** VmPin and VmLck of a process, as far as the core has charged it. */
+  #account(pid: number): Answer {
+    const client = this.#byPid(pid);
+    if (client === undefined) return { result: -ESRCH };
+    const { pinnedVm, lockedVm } = client.task.mm.account;
+    const payload = Buffer.alloc(ACCOUNT_BYTES);
+    payload.writeBigUInt64LE(BigInt(pinnedVm), 0);
+    payload.writeBigUInt64LE(BigInt(lockedVm), 8);
+    return { result: 0, payload };
+  }
+
+  #open(connection: Connection, client: Client, request: Request): void {
+    const { file: inode, cmd: kind } = request;
+    if (inode === 0 || this.#files.has(inode)) {
+      this.misbehaved(connection, 'names a descriptor twice');
+      return;
+    }
+    const file = new ServedFile(connection, client, inode, kind);
+    const status = this.#as(client, () => this.#openAs(file, kind, request.index));
+    connection.reply(status);
+    if (status < 0) return;
+    this.#peers.set(connection, { is: 'file', file });
+    this.#files.set(inode, file);
+    client.files.add(file);
+    file.begin();
+  }
+
+  /** @returns 0 | -errno */
+  #openAs(served: ServedFile, kind: number, index: number): number {
+    if (kind === WIRE_FILE_SPARE) return 0;
+    if (kind === WIRE_FILE_FAIL_NTH && this.#options.debugfs !== '') {
+      served.positioned = new FailNthFile(() => this.#byPid(index)?.task.failNth);
+      return 0;
+    }
+    const file = this.#openFile(kind, index);
+    if (typeof file === 'number') return file;
+    served.become(file);
+    return 0;
+  }
+
+  #openFile(kind: number, index: number): OpenFile | number {
+    const { core, config } = this.#machine;
+    if (kind === WIRE_FILE_IOMMUFD) return core.openFile();
+    if (kind !== WIRE_FILE_VFIO_DEVICE) return -ENODEV;
+    const device = config.devices[index];
+    if (device === undefined) return -ENOENT;
+    const vfio = core.openVfio(this.#machine.device(device.label));
+    return {
+      kind: 'vfio',
+      ioctl: (cmd, bytes) => vfio.ioctl(cmd, bytes),
+      release: () => vfio.close(),
+    };
+  }
+
+  #map(connection: Connection, client: Client, request: Request): void {
+    const served = this.#files.get(request.file);
+    const { arg: offset, index: bytes, cmd } = request;
+    const shared = (cmd & WIRE_MAP_SHARED) !== 0;
+    const exec = (cmd & WIRE_MAP_EXEC) !== 0;
+    const mapping = this.#as(client, () => served?.file?.mmap?.(offset, bytes, shared, exec) ?? -ENODEV);
+    if (typeof mapping === 'number' || served === undefined) {
+      connection.reply(mapping as number);
+      return;
+    }
+    const path = join(this.#options.folder, `map-${++this.#windowCount}`);
+    const window = new SharedWindow(path, this.#machine.memory, mapping);
+    served.hold();
+    this.#windows.add(window);
+    this.#peers.set(connection, { is: 'map', file: served, window });
+    connection.reply(0, 0, Buffer.from(path));
+  }
+
+  #as<T>(client: Client, call: () => T): T {
+    const { mm } = client.task;
+    mm.beginCall();
+    try {
+      return this.#machine.core.as(client.task, call);
+    } finally {
+      mm.endCall();
+    }
+  }
+
+  #byPid(pid: number): Client | undefined {
+    for (const client of this.#clients.values())
+      if (client.pid === pid && client.task.mm.alive) return client;
+    return undefined;
+  }
+
+  // ---- Ends ----
+
+  /** A connection is closed already; what it stood for goes too. */
+  #gone(connection: Connection, peer: Peer): void {
+    if (!this.#peers.delete(connection)) return;
+    if (peer.is === 'control') {
+      const { client } = peer;
+      client.controls.delete(connection);
+      // A process may lose its connections and live on: what it mapped is in its memory still.
+      if (client.controls.size === 0 && !client.task.mm.alive) this.#forget(client);
+    } else if (peer.is === 'file') {
+      this.#files.delete(peer.file.inode);
+      peer.file.owner.files.delete(peer.file);
+      peer.file.drop();
+    } else if (peer.is === 'map') {
+      this.#windows.delete(peer.window);
+      peer.window.release();
+      peer.file.drop();
+    }
+  }
+
+  #forget(client: Client): void {
+    this.#clients.delete(client.secret.toString('latin1'));
+    client.task.release();
+  }
+
+  /** As if the client had died. */
+  #end(client: Client): void {
+    const connections = [...client.controls, ...[...client.files].map((file) => file.connection)];
+    for (const connection of connections) {
+      const peer = this.#peers.get(connection);
+      connection.close();
+      if (peer !== undefined) this.#gone(connection, peer);
+    }
+    if (this.#clients.has(client.secret.toString('latin1'))) this.#forget(client);
+  }
+}
+
+function clientOf(peer: Peer): Client | undefined {
+  if (peer.is === 'control') return peer.client;
+  return peer.is === 'file' || peer.is === 'map' ? peer.file.owner : undefined;
+}
+
+/** Whether the nonce stands in the memory of that task. */
+function holds(task: ClientTask, va: bigint, nonce: Buffer): boolean {
+  const found = Buffer.alloc(NONCE_BYTES);
+  return (
+    va <= BigInt(Number.MAX_SAFE_INTEGER) &&
+    task.mm.readAt(Number(va), found) &&
+    timingSafeEqual(found, nonce)
+  );
+}
