@@ -6,7 +6,9 @@ import { addChaos } from './commands/chaos.js';
 import { addDecode } from './commands/decode.js';
 import { addFuzz } from './commands/fuzz.js';
 import { addInspect } from './commands/inspect.js';
+import { addRun } from './commands/run.js';
 import { addScale } from './commands/scale.js';
+import { addServe } from './commands/serve.js';
 import { addSoak } from './commands/soak.js';
 import { addStress } from './commands/stress.js';
 import { addTopology } from './commands/topology.js';
@@ -15,7 +17,6 @@ import { EXIT_CLEAN, EXIT_USAGE, type Surroundings } from './surroundings.js';
 /** Commands that have a place and no code: named, so that nobody looks for a typing error. */
 const NOT_YET: Record<string, string> = {
   explore: 'one thread at a time, every shared access a schedule point',
-  serve: 'an IOMMU behind a socket, for an emulator',
 };
 
 /** Commander's own, with defaults as a user would type them: without quotes, and none where it is empty. */
@@ -34,6 +35,8 @@ export async function main(args: readonly string[], surroundings: Surroundings):
     .description("Linux's iommufd user API over simulated physical IOMMUs, with real threads.")
     .version(packageVersion(), '-V, --version')
     .exitOverride()
+    // What follows a program's name belongs to that program.
+    .enablePositionalOptions()
     .configureHelp({ optionDescription })
     .configureOutput({
       writeOut: (text) => surroundings.stdout.write(text),
@@ -50,6 +53,8 @@ export async function main(args: readonly string[], surroundings: Surroundings):
   addInspect(program, surroundings, done);
   addDecode(program, surroundings, done);
   addScale(program, surroundings, done);
+  addServe(program, surroundings, done);
+  addRun(program, surroundings, done);
   for (const [name, text] of Object.entries(NOT_YET))
     program
       .command(name)

@@ -15,7 +15,8 @@ const EXIT_UNWRITTEN = 1;
 /** Runs the command and ends the process. */
 export async function runCommand(args: readonly string[]): Promise<never> {
   const abort = new AbortController();
-  onInterrupts(abort);
+  // Under `run` they are the program's.
+  if (args[0] !== 'run') onInterrupts(abort);
   let unwritten: NodeJS.ErrnoException | null = null;
   // Who pipes into `head` has seen enough: end cleanly, with the exit code of what was found. Any other error
   // ends a run early too, with its report, and is told once.
