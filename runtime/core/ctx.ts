@@ -46,7 +46,12 @@ export class IommufdCtx {
     this.objects = new ObjectTable(memory, env, index);
     const current = { copyIn: (va: bigint, into: Uint8Array) => core.current.mm.copyIn(va, into) };
     const { invalidators } = core.context;
-    this.invalidations = new Invalidations(this.objects, current, invalidators ?? new Map());
+    this.invalidations = new Invalidations(
+      this.objects,
+      current,
+      invalidators ?? new Map(),
+      (id) => this.#byId.get(id)?.invalidator ?? null,
+    );
     this.#released = released;
   }
 

@@ -8,6 +8,8 @@
 import { E2BIG, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import type { HwptInvalidate } from '../../uapi/iommufd/hwpt-invalidate.js';
 import type { SharedInvalidator } from '../drivers/contract.js';
+import type { UserDataArray } from '../drivers/user-data.js';
+import type { CoreInvalidator } from './iommufd-object.js';
 import type { SharedObjects } from './object-table.js';
 import {
   driverKey,
@@ -32,18 +34,24 @@ export class Invalidations {
   readonly #objects: SharedObjects;
   readonly #user: ReadableUser;
   readonly #byDriver = new Map<number, SharedInvalidator>();
+  readonly #onCore: ((id: number) => CoreInvalidator | null) | undefined;
   readonly #handled = new Uint32Array(1);
   /** Grown when a call needs more. */
   #entries = new Uint8Array(4096);
 
-  /** @param invalidators  by driver name */
+  /**
+   * @param invalidators  by driver name
+   * @param onCore  on the core's thread: the driver's half of an object, for drivers that need that thread
+   */
   constructor(
     objects: SharedObjects,
     user: ReadableUser,
     invalidators: ReadonlyMap<string, SharedInvalidator>,
+    onCore?: (id: number) => CoreInvalidator | null,
   ) {
     this.#objects = objects;
     this.#user = user;
+    this.#onCore = onCore;
     for (const [driver, invalidator] of invalidators) this.#byDriver.set(driverKey(driver), invalidator);
   }
 
@@ -65,11 +73,10 @@ export class Invalidations {
 
   #onObject(cmd: HwptInvalidate, count: number): number {
     const type = this.#objects.typeOf(cmd.hwptId);
-    // A nested table is invalidated by itself only on VT-d, whose driver is not built.
-    if (type === OBJ_HWPT_NESTED) return -EOPNOTSUPP;
-    if (type !== OBJ_VIOMMU) return -EINVAL;
-    const invalidator = this.#byDriver.get(this.#objects.payload(cmd.hwptId, VIOMMU_DRIVER));
-    if (invalidator === undefined) return -EOPNOTSUPP;
+    if (type !== OBJ_VIOMMU && type !== OBJ_HWPT_NESTED) return -EINVAL;
+    const invalidator =
+      type === OBJ_VIOMMU ? this.#byDriver.get(this.#objects.payload(cmd.hwptId, VIOMMU_DRIVER)) : undefined;
+    if (invalidator === undefined) return this.#byCore(cmd, count);
     const stride = invalidator.entryBytes(cmd.dataType);
     if (stride < 0) return stride;
     if (count === 0) return -EINVAL;
@@ -80,6 +87,18 @@ export class Invalidations {
     const entries = this.#entries.subarray(0, count * stride);
     const status = invalidator.cacheInvalidate(base, entries, stride, count, this.#handled);
     cmd.entryNum = this.#handled[0]!;
+    return status;
+  }
+
+  #byCore(cmd: HwptInvalidate, count: number): number {
+    const invalidator = this.#onCore?.(cmd.hwptId);
+    if (invalidator?.cacheInvalidate === undefined) return -EOPNOTSUPP;
+    const { dataType: type, entryLen, dataUptr } = cmd;
+    const copyIn = (index: number, into: Uint8Array) =>
+      this.#user.copyIn(dataUptr + BigInt(index) * BigInt(entryLen), into);
+    const array: UserDataArray = { type, entryLen, count, handled: 0, copyIn };
+    const status = invalidator.cacheInvalidate(array);
+    cmd.entryNum = array.handled;
     return status;
   }
 

@@ -1,5 +1,11 @@
 /** What every object of an iommufd has: an ID, a type, an end. struct iommufd_object. */
+import type { UserDataArray } from '../drivers/user-data.js';
 import type { IommufdCtx } from './ctx.js';
+
+/** What IOMMU_HWPT_INVALIDATE calls where no SharedInvalidator serves. */
+export interface CoreInvalidator {
+  cacheInvalidate?(array: UserDataArray): number;
+}
 
 export abstract class IommufdObject {
   readonly ctx: IommufdCtx;
@@ -20,6 +26,11 @@ export abstract class IommufdObject {
   /** A forced destroy is about to wait for short references: revoke those held on behalf of other objects. */
   preDestroy(): void {
     // Most objects hand out none.
+  }
+
+  /** Its driver's half, for an object that user space invalidates. */
+  get invalidator(): CoreInvalidator | null {
+    return null;
   }
 
   addUser(): void {

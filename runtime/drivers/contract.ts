@@ -6,7 +6,7 @@
  * Page numbers are bytes / 4096 as exact Numbers; every function returns >= 0 or -errno and changes nothing
  * when it fails. All of it runs on the core's thread, except `cacheInvalidate`, which any thread may host.
  */
-import type { UserData } from './user-data.js';
+import type { UserData, UserDataArray } from './user-data.js';
 
 export const IOMMU_READ = 1 << 0;
 export const IOMMU_WRITE = 1 << 1;
@@ -168,6 +168,8 @@ export interface NestedDomain {
   readonly driver: string;
   /** As of a PagingDomain. */
   handlesFaults?: boolean;
+  /** As of a DriverViommu: iommu_domain_ops.cache_invalidate_user. */
+  cacheInvalidate?(array: UserDataArray): number;
   free(): void;
 }
 
@@ -178,8 +180,14 @@ export interface DriverViommu {
   readonly iommu: IommuInstance;
   /** Linear offset of the driver's shared record of it, what `cacheInvalidate` takes on any thread. */
   readonly sharedBase: number;
-  /** @returns a nested domain | -EINVAL | -EIO | -EOPNOTSUPP */
-  allocNested(dataType: number, data: Uint8Array, flags: number): NestedDomain | number;
+  /** @returns a nested domain | -EINVAL | -EIO | -EOPNOTSUPP | -EFAULT | -ENOMEM */
+  allocNested(data: UserData, flags: number): NestedDomain | number;
+  /**
+   * User invalidations of a driver without a SharedInvalidator: no thread but the core's can host them.
+   * @param array  `handled` := how many took effect, whatever the result
+   * @returns 0 | -EINVAL | -EOPNOTSUPP | -EFAULT | -E2BIG | -ENOMEM
+   */
+  cacheInvalidate?(array: UserDataArray): number;
   /** Nobody else of this vIOMMU has the virtual ID, nor the device another. @returns 0 | -ENOSPC | -EINVAL */
   vdeviceInit(device: HostDevice, virtId: bigint): number;
   vdeviceDestroy(device: HostDevice, virtId: bigint): void;
@@ -204,6 +212,8 @@ export interface HwQueuePlace {
   /** Logical, per vIOMMU and type. */
   readonly index: number;
   readonly basePa: number;
+  /** What the guest calls the base: an IOVA of the nest parent. */
+  readonly iova: bigint;
   readonly lengthBytes: bigint;
 }
 
@@ -245,16 +255,14 @@ export interface IommuInstance {
   otherHwInfo?(device: HostDevice, type: number): Uint8Array | null;
   /** Inclusive [firstPage, lastPage] windows no mapping may use (MSI, RMR). */
   reservedRegions(device: HostDevice): readonly { firstPage: number; lastPage: number }[];
-  /** @param flags IOMMU_HWPT_ALLOC_*. @returns a domain | -EOPNOTSUPP | -ENOMEM */
-  allocPaging(device: HostDevice, flags: number): PagingDomain | number;
-  /** @returns a nested domain straight on a nest parent (no vIOMMU) | -EOPNOTSUPP | -EINVAL */
-  allocNested(
-    device: HostDevice,
-    parent: PagingDomain,
-    dataType: number,
-    data: Uint8Array,
-    flags: number,
-  ): NestedDomain | number;
+  /**
+   * @param flags  IOMMU_HWPT_ALLOC_*
+   * @param data   null when the caller gave none
+   * @returns a domain | -EOPNOTSUPP | -EINVAL | -EFAULT | -ENOMEM
+   */
+  allocPaging(device: HostDevice, flags: number, data?: UserData | null): PagingDomain | number;
+  /** @returns a nested domain straight on a nest parent (no vIOMMU) | -EOPNOTSUPP | -EINVAL | -EFAULT */
+  allocNested(device: HostDevice, parent: PagingDomain, data: UserData, flags: number): NestedDomain | number;
   /**
    * Point a device at a domain (null: blocked), replacing what it had without a gap where the hardware can.
    * @returns 0 | -EINVAL incompatible, the core may try another domain | -EBUSY | -ENOENT no vDEVICE | -ENOMEM

@@ -6,7 +6,7 @@
  *
  * @source include/linux/iommu.h __iommu_copy_struct_from_user, __iommu_copy_struct_to_user
  */
-import { EFAULT, EINVAL } from '../../uapi/abi/errno.js';
+import { E2BIG, EFAULT, EINVAL } from '../../uapi/abi/errno.js';
 import type { Fields, Struct, StructInput, StructValue } from '../../uapi/abi/struct.js';
 
 /** Where a process keeps the data. */
@@ -66,4 +66,57 @@ export function copyStructToUser<F extends Fields>(
   const { lenBytes } = data;
   if (data.type !== type || lenBytes < struct.minSize || lenBytes > struct.size) return -EINVAL;
   return data.copyOut(struct.toBytes(value).subarray(0, lenBytes)) < 0 ? -EFAULT : 0;
+}
+
+/** Entries that an invalidation is given: struct iommu_user_data_array. */
+export interface UserDataArray {
+  readonly type: number;
+  /** Bytes of one entry, as the caller says, unchecked. */
+  readonly entryLen: number;
+  readonly count: number;
+  /** Entries that took effect; the caller is told. */
+  handled: number;
+  /** The first bytes of entry `index`. @returns 0 | -EFAULT */
+  copyIn(index: number, into: Uint8Array): number;
+}
+
+/** No entry is longer; the tail of one would have to be read only to see that it is zero. */
+const MAX_ENTRY_BYTES = 4096;
+
+/**
+ * iommu_copy_struct_from_user_array: one entry, zero-extended when it is of an older size.
+ * @returns it | -EINVAL another type or length | -EFAULT
+ */
+export function copyStructFromUserArray<F extends Fields>(
+  struct: Struct<F>,
+  array: UserDataArray,
+  type: number,
+  index: number,
+): StructValue<F> | number {
+  const { entryLen } = array;
+  if (array.type !== type || entryLen < struct.minSize || entryLen > struct.size) return -EINVAL;
+  const bytes = new Uint8Array(struct.size);
+  return array.copyIn(index, bytes.subarray(0, entryLen)) < 0 ? -EFAULT : struct.decode(bytes);
+}
+
+/**
+ * iommu_copy_struct_from_full_user_array: all entries, each cut or zero-extended.
+ * @returns them | -EINVAL another type, or none | -E2BIG a longer entry does not end in zeroes | -EFAULT
+ */
+export function copyStructsFromUserArray<F extends Fields>(
+  struct: Struct<F>,
+  array: UserDataArray,
+  type: number,
+): StructValue<F>[] | number {
+  const { entryLen } = array;
+  if (array.type !== type || array.count === 0) return -EINVAL;
+  if (entryLen > MAX_ENTRY_BYTES) return -E2BIG;
+  const entries: StructValue<F>[] = [];
+  const bytes = new Uint8Array(Math.max(entryLen, struct.size));
+  for (let i = 0; i < array.count; i++) {
+    if (array.copyIn(i, bytes.subarray(0, entryLen)) < 0) return -EFAULT;
+    if (bytes.subarray(struct.size, entryLen).some((byte) => byte !== 0)) return -E2BIG;
+    entries.push(struct.decode(bytes));
+  }
+  return entries;
 }

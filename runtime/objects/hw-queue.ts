@@ -82,8 +82,8 @@ function allocOn(ucmd: UcmdOf<typeof HwQueueAlloc>, viommu: Viommu, queues: Driv
   }
   const queue = new HwQueue(id, viommu, pages);
   ucmd.newObject = queue;
-  const { type, index, length } = cmd;
-  const driver = queues.init({ type, index, basePa: pages.basePa, lengthBytes: length });
+  const { type, index, length, nestingParentIova: iova } = cmd;
+  const driver = queues.init({ type, index, basePa: pages.basePa, iova, lengthBytes: length });
   if (typeof driver === 'number') return driver;
   queue.adopt(driver);
   cmd.outHwQueueId = id;

@@ -7,7 +7,7 @@
  *
  * @source drivers/iommu/iommufd/hw_pagetable.c
  */
-import { EFAULT, EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import { EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import { IOMMU_HW_CAP_DIRTY_TRACKING } from '../../uapi/iommufd/hw-info.js';
 import {
   type HwptAlloc,
@@ -32,6 +32,7 @@ import {
 } from '../core/objects-layout.js';
 import type { UcmdOf } from '../core/ucmd.js';
 import type { Domain, NestedDomain, PagingDomain } from '../drivers/contract.js';
+import { type UserData, userData } from '../drivers/user-data.js';
 import type { Device } from './device.js';
 import type { Fault } from './fault.js';
 import type { Ioas } from './ioas.js';
@@ -43,8 +44,6 @@ const PAGING_FLAGS =
   IOMMU_HWPT_ALLOC_DIRTY_TRACKING |
   IOMMU_HWPT_FAULT_ID_VALID |
   IOMMU_HWPT_ALLOC_PASID;
-/** No vendor struct comes near; more is a wrong length. */
-const MAX_DATA_BYTES = 4096;
 
 /** Any page table. struct iommufd_hw_pagetable. */
 abstract class HwPagetable extends IommufdObject {
@@ -99,6 +98,7 @@ export class HwptPaging extends HwPagetable {
    * @returns it | -EOPNOTSUPP flags | -ENOMEM | -EADDRINUSE a mapping does not fit it | -EFAULT | what
    *   `first` returned
    * @param first  done when the domain exists and before it is filled; undone by the caller's `undo`
+   * @param data   the driver's own
    * @source iommufd_hwpt_paging_alloc
    */
   static alloc(
@@ -107,6 +107,7 @@ export class HwptPaging extends HwPagetable {
     device: Device,
     flags: number,
     first?: { attach(hwpt: HwptPaging): number; undo(): void },
+    data: UserData | null = null,
   ): HwptPaging | number {
     if ((flags & ~PAGING_FLAGS) !== 0) return -EOPNOTSUPP;
     if ((flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0 && !canTrackDirty(device)) return -EOPNOTSUPP;
@@ -114,7 +115,7 @@ export class HwptPaging extends HwPagetable {
       return -EOPNOTSUPP;
     const id = ctx.reserve(OBJ_HWPT_PAGING);
     if (id < 0) return id;
-    const domain = device.iommu.allocPaging(device.host, flags & ~IOMMU_HWPT_FAULT_ID_VALID);
+    const domain = device.iommu.allocPaging(device.host, flags & ~IOMMU_HWPT_FAULT_ID_VALID, data);
     if (typeof domain === 'number') {
       ctx.objects.free(id);
       return domain;
@@ -159,6 +160,10 @@ export class HwptNested extends HwPagetable {
     this.domain = domain;
     (viommu ?? parent).addUser();
     this.ctx.objects.setPayload(id, NESTED_VIOMMU_ID, viommu?.id ?? 0);
+  }
+
+  override get invalidator(): NestedDomain {
+    return this.domain;
   }
 
   giveUp(): void {
@@ -209,9 +214,7 @@ function allocOn(ucmd: UcmdOf<typeof HwptAlloc>, device: Device, target: Iommufd
   const { ctx, cmd } = ucmd;
   switch (target.type) {
     case OBJ_IOAS: {
-      // No driver here takes vendor data for a kernel-managed table.
-      if (cmd.dataLen !== 0) return -EOPNOTSUPP;
-      return HwptPaging.alloc(ctx, target as Ioas, device, cmd.flags);
+      return HwptPaging.alloc(ctx, target as Ioas, device, cmd.flags, undefined, dataOf(ucmd));
     }
     case OBJ_HWPT_PAGING:
       return nestedOnParent(ucmd, device, target as HwptPaging);
@@ -233,7 +236,7 @@ function nestedOnParent(
   if (parent.auto || !parent.nestParent || parent.domain.driver !== device.iommu.driver) return -EINVAL;
   const flags = cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID;
   return makeNested(ucmd, parent, null, (data) =>
-    device.iommu.allocNested(device.host, parent.domain, cmd.dataType, data, flags),
+    device.iommu.allocNested(device.host, parent.domain, data, flags),
   );
 }
 
@@ -243,28 +246,31 @@ function nestedOnViommu(ucmd: UcmdOf<typeof HwptAlloc>, device: Device, viommu: 
   if (viommu.iommu !== device.iommu) return -EINVAL;
   if ((cmd.flags & ~NESTED_FLAGS) !== 0 || cmd.dataLen === 0) return -EOPNOTSUPP;
   const flags = cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID;
-  return makeNested(ucmd, viommu.parent, viommu, (data) =>
-    viommu.driver.allocNested(cmd.dataType, data, flags),
-  );
+  return makeNested(ucmd, viommu.parent, viommu, (data) => viommu.driver.allocNested(data, flags));
 }
 
 function makeNested(
   ucmd: UcmdOf<typeof HwptAlloc>,
   parent: HwptPaging,
   viommu: Viommu | null,
-  make: (data: Uint8Array) => NestedDomain | number,
+  make: (data: UserData) => NestedDomain | number,
 ): HwptNested | number {
   const { ctx, cmd } = ucmd;
-  if (cmd.dataLen > MAX_DATA_BYTES) return -EINVAL;
-  const data = new Uint8Array(cmd.dataLen);
+  const data = dataOf(ucmd);
+  if (data === null) return -EOPNOTSUPP;
   const id = ctx.reserve(OBJ_HWPT_NESTED);
   if (id < 0) return id;
-  const domain = ctx.core.current.mm.copyIn(cmd.dataUptr, data) < 0 ? -EFAULT : make(data);
+  const domain = make(data);
   if (typeof domain === 'number') {
     ctx.objects.free(id);
     return domain;
   }
   return new HwptNested(id, parent, viommu, domain, cmd.flags);
+}
+
+/** The driver's own data of a call, null when there is none. */
+function dataOf({ ctx, cmd }: UcmdOf<typeof HwptAlloc>): UserData | null {
+  return userData(ctx.core.current.mm, cmd.dataType, cmd.dataUptr, cmd.dataLen);
 }
 
 /** The core's own invalidations go the way that any thread's go. */

@@ -54,15 +54,20 @@ export class Veventq extends IommufdObject {
     viommu.veventqs.set(type, this);
   }
 
-  report(data: Uint8Array): void {
+  /** @returns 0 | -ENOMEM; a queue that is full loses the event without a word to the driver */
+  report(data: Uint8Array): number {
     const empty = !this.readable;
     const sequence = this.#sequence;
     this.#sequence = sequence === INT_MAX ? 0 : sequence + 1;
-    if (this.#events.length - this.#head < this.depth) {
+    const full = this.#events.length - this.#head >= this.depth;
+    const failed = !full && this.ctx.core.allocFails('vevent');
+    if (full || failed) this.#lost = sequence;
+    else {
       this.#lost = -1;
       this.#events.push({ sequence, data: data.slice() });
-    } else this.#lost = sequence;
+    }
     if (empty) this.#file?.onReadable?.();
+    return failed ? -ENOMEM : 0;
   }
 
   get readable(): boolean {

@@ -62,6 +62,10 @@ export class Viommu extends IommufdObject implements ViommuOwner {
     return this.driver.iommu;
   }
 
+  override get invalidator(): DriverViommu {
+    return this.driver;
+  }
+
   allocMmap(linear: number, bytes: number): number {
     return this.ctx.mmaps.alloc(this, linear, bytes);
   }
@@ -74,9 +78,13 @@ export class Viommu extends IommufdObject implements ViommuOwner {
     return this.ctx.core.allocFails(site);
   }
 
-  /** An event from the hardware, with virtual IDs. Without a queue of its type nobody wants it. */
-  reportEvent(type: number, data: Uint8Array): void {
-    this.veventqs.get(type)?.report(data);
+  /**
+   * An event from the hardware, with virtual IDs.
+   * @returns 0 | -EOPNOTSUPP nobody has a queue for its type | -ENOMEM it is lost, which the queue says
+   * @source driver.c iommufd_viommu_report_event
+   */
+  reportEvent(type: number, data: Uint8Array): number {
+    return this.veventqs.get(type)?.report(data) ?? -EOPNOTSUPP;
   }
 
   override destroy(): void {

@@ -27,6 +27,7 @@ const EINVAL = 22;
 const EEXIST = 17;
 const ENOENT = 2;
 const EIO = 5;
+const EFAULT = 14;
 const ENOMEM = 12;
 
 /** Counts the points where something can fail, and fails the one that is armed. */
@@ -208,9 +209,11 @@ export class FakeNested implements NestedDomain {
 }
 
 /** Data type 2 and 16 bytes, like an SMMUv3's STE; the first byte must be 1. */
-function checkNested(dataType: number, data: Uint8Array): number {
-  if (dataType !== 2 || data.byteLength !== 16) return -EINVAL;
-  return data[0] === 1 ? 0 : -EIO;
+function checkNested({ type, lenBytes, copyIn }: UserData): number {
+  if (type !== 2 || lenBytes !== 16) return -EINVAL;
+  const bytes = new Uint8Array(16);
+  if (copyIn(bytes) < 0) return -EFAULT;
+  return bytes[0] === 1 ? 0 : -EIO;
 }
 
 /** Two queues of type 1, in order; the second cannot outlive the first. */
@@ -271,9 +274,9 @@ export class FakeViommu implements DriverViommu {
     if (queues) this.hwQueues = new FakeHwQueues(iommu);
   }
 
-  allocNested(dataType: number, data: Uint8Array, _flags: number): NestedDomain | number {
+  allocNested(data: UserData, _flags: number): NestedDomain | number {
     if (this.iommu.failures.hit()) return -ENOMEM;
-    const status = checkNested(dataType, data);
+    const status = checkNested(data);
     if (status < 0) return status;
     this.iommu.liveNested++;
     return new FakeNested(this.iommu);
@@ -371,7 +374,8 @@ export class FakeIommu implements IommuInstance {
     return this.options.reserved ?? [];
   }
 
-  allocPaging(_device: HostDevice, flags: number): PagingDomain | number {
+  allocPaging(_device: HostDevice, flags: number, data: UserData | null = null): PagingDomain | number {
+    if (data !== null) return -EOPNOTSUPP;
     if (this.failures.hit()) return -ENOMEM;
     this.liveDomains++;
     return new FakeDomain(this, (flags & 1) !== 0, (flags & 2) !== 0);

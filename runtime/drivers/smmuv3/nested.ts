@@ -15,7 +15,7 @@ import {
   EATS_TRANS,
   STE,
 } from '../../../hw/smmuv3/ste.js';
-import { E2BIG, EINVAL, EIO } from '../../../uapi/abi/errno.js';
+import { EIO } from '../../../uapi/abi/errno.js';
 import type { NestedDomain } from '../contract.js';
 import { DRIVER_NAME } from './driver-layout.js';
 import { type Entry, maskOf } from './entry-writer.js';
@@ -36,7 +36,6 @@ const ALLOWED = maskOf(
   STE.EATS,
 );
 const EATS = maskOf(STE.EATS);
-const VSTE_BYTES = 16;
 
 export interface VirtualSte {
   /** EATS cleared; all zero when V = 0. */
@@ -60,17 +59,6 @@ export function validateVste(word0: bigint, word1: bigint): VirtualSte | number 
 /** STE.Config of a guest's STE; an invalid one aborts. */
 export const vsteConfig = (vste: readonly [bigint, bigint]): number =>
   (vste[0] & 1n) === 0n ? CONFIG_ABORT : Number((vste[0] >> BigInt(STE.Config.lo)) & 7n);
-
-/**
- * IOMMU_HWPT_DATA_ARM_SMMUV3 as user space sent it.
- * @returns the guest's STE | -EINVAL too short | -E2BIG unknown bytes set | -EIO
- */
-export function parseVste(data: Uint8Array): VirtualSte | number {
-  if (data.byteLength < VSTE_BYTES) return -EINVAL;
-  if (data.subarray(VSTE_BYTES).some((byte) => byte !== 0)) return -E2BIG;
-  const view = new DataView(data.buffer, data.byteOffset, VSTE_BYTES);
-  return validateVste(view.getBigUint64(0, true), view.getBigUint64(8, true));
-}
 
 export class Smmuv3NestedDomain implements NestedDomain {
   readonly kind = 'nested';

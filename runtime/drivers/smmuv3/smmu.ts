@@ -38,6 +38,7 @@ import type {
   RuntimeBugs,
   ViommuEvent,
 } from '../contract.js';
+import type { UserData } from '../user-data.js';
 import { CD_TABLE_BYTES, cdWriter, clearCd, stage1Cd } from './cd.js';
 import type { CommandQueueOptions } from './cmdq.js';
 import { type DomainResources, Smmuv3PagingDomain } from './domain.js';
@@ -234,7 +235,8 @@ export class Smmuv3Instance implements IommuInstance {
     return [MSI_WINDOW];
   }
 
-  allocPaging(_device: HostDevice, flags: number): PagingDomain | number {
+  allocPaging(_device: HostDevice, flags: number, data: UserData | null = null): PagingDomain | number {
+    if (data !== null) return -EOPNOTSUPP;
     const { stage1 } = this.features;
     // Which faults go where is the core's business.
     switch (flags & ~IOMMU_HWPT_FAULT_ID_VALID) {

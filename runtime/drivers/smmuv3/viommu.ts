@@ -10,10 +10,12 @@
  */
 import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { EINVAL, ENOENT, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
+import { HwptArmSmmuv3 } from '../../../uapi/drivers/smmuv3.js';
 import { IOMMU_HWPT_DATA_ARM_SMMUV3 } from '../../../uapi/iommufd/hwpt.js';
 import type { DriverViommu, HostDevice, IommuInstance, NestedDomain } from '../contract.js';
+import { copyStructFromUser, type UserData } from '../user-data.js';
 import type { Smmuv3PagingDomain } from './domain.js';
-import { parseVste, Smmuv3NestedDomain } from './nested.js';
+import { Smmuv3NestedDomain, validateVste } from './nested.js';
 import type { SmmuDevice } from './smmu-device.js';
 import { type ViommuRecords, ViommuTable } from './viommu-record.js';
 
@@ -66,10 +68,11 @@ export class Smmuv3Viommu implements DriverViommu {
     return new Smmuv3Viommu(parts, record, vmid);
   }
 
-  allocNested(dataType: number, data: Uint8Array, flags: number): NestedDomain | number {
+  allocNested(data: UserData, flags: number): NestedDomain | number {
     if (flags !== 0) return -EOPNOTSUPP;
-    if (dataType !== IOMMU_HWPT_DATA_ARM_SMMUV3) return -EINVAL;
-    const vste = parseVste(data);
+    const asked = copyStructFromUser(HwptArmSmmuv3, data, IOMMU_HWPT_DATA_ARM_SMMUV3);
+    if (typeof asked === 'number') return asked;
+    const vste = validateVste(asked.ste[0]!, asked.ste[1]!);
     if (typeof vste === 'number') return vste;
     const nested = new Smmuv3NestedDomain(this, vste);
     this.#nested.add(nested);

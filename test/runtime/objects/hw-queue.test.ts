@@ -164,6 +164,7 @@ test('hw queue: two mappings that meet in memory are one queue', (t) => {
     type: 1,
     index: 0,
     basePa: bench.pfnOf(userVa) * 4096 + 0x800,
+    iova: 0x20_0800n,
     lengthBytes: 0x1000n,
   });
   fd.destroy(id);

@@ -3,6 +3,7 @@ import test from 'ava';
 import { Xlat } from '../../../../hw/iotlb/port-layout.js';
 import type { DriverViommu } from '../../../../runtime/drivers/contract.js';
 import { DriverFixture, type DriverFixtureOptions, newGather } from '../../../kit/smmu-driver-fixture.js';
+import { dataOf } from '../../../kit/user-data.js';
 
 const ETIMEDOUT = 110;
 const RW = 3;
@@ -127,7 +128,7 @@ test('ATS: the guest’s STE decides while its stage 1 is in force', (t) => {
     const data = new Uint8Array(16);
     new DataView(data.buffer).setBigUint64(0, ste0, true);
     new DataView(data.buffer).setBigUint64(8, ste1, true);
-    const made = viommu.allocNested(2, data, 0);
+    const made = viommu.allocNested(dataOf(2, data), 0);
     if (typeof made === 'number') throw new Error(`allocNested said ${made}`);
     return made;
   };

@@ -11,6 +11,7 @@ import { ViommuRecord } from '../../../../runtime/drivers/smmuv3/driver-layout.j
 import { Smmuv3Invalidator } from '../../../../runtime/drivers/smmuv3/invalidate.js';
 import { DriverFixture, newGather } from '../../../kit/smmu-driver-fixture.js';
 import { cd, S1_PAGE } from '../../../kit/smmu-structures.js';
+import { dataOf } from '../../../kit/user-data.js';
 
 const ENOENT = 2;
 const EIO = 5;
@@ -96,7 +97,7 @@ function viommu(f: DriverFixture, device: number, parent: PagingDomain): DriverV
 }
 
 function nested(v: DriverViommu, data: Uint8Array): NestedDomain {
-  const made = v.allocNested(DATA_ARM_SMMUV3, data, 0);
+  const made = v.allocNested(dataOf(DATA_ARM_SMMUV3, data), 0);
   if (typeof made === 'number') throw new Error(`allocNested said ${made}`);
   return made;
 }
@@ -170,9 +171,12 @@ test('nested: EATS = 1 is accepted, and the device works without ATS', (t) => {
 test('allocNested: flags -EOPNOTSUPP, another data type -EINVAL, an illegal vSTE -EIO', (t) => {
   const f = new DriverFixture();
   const v = viommu(f, 0, f.paging(0, NEST_PARENT));
-  t.is(v.allocNested(DATA_ARM_SMMUV3, vste(5), 1), -EOPNOTSUPP);
-  t.is(v.allocNested(1, vste(5), 0), -EINVAL);
-  t.is(v.allocNested(DATA_ARM_SMMUV3, vste(7), 0), -EIO);
+  const alloc = (type: number, data: Uint8Array, flags = 0) => v.allocNested(dataOf(type, data), flags);
+  t.is(alloc(DATA_ARM_SMMUV3, vste(5), 1), -EOPNOTSUPP);
+  t.is(alloc(1, vste(5)), -EINVAL);
+  t.is(alloc(DATA_ARM_SMMUV3, vste(7)), -EIO);
+  t.is(alloc(DATA_ARM_SMMUV3, vste(5).subarray(0, 15)), -EINVAL, 'too short');
+  t.is(alloc(DATA_ARM_SMMUV3, new Uint8Array(24)), -EINVAL, 'longer than any known one, as Linux has it');
 });
 
 test('attach: stage 1 without a vDEVICE is -ENOENT, on another SMMU -EINVAL; nothing changes', (t) => {
