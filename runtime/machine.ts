@@ -342,6 +342,8 @@ export class Machine {
     return new MockIommu({
       index: iommus.length,
       firstDevice: devices.length,
+      memory: this.memory,
+      frames: this.frames,
       allocFails: (site) => this.core.allocFails(site),
     });
   }

@@ -27,6 +27,7 @@ import { offsetOf, type PagesSlice, pageOf, U64_MAX } from '../iova/area.js';
 import { IoPagetable } from '../iova/io-pagetable.js';
 import { OrderedSpans } from '../iova/ordered-spans.js';
 import type { Span } from '../iova/span-chunk.js';
+import { decodeSourceIova } from '../test-ioctl/nth-area.js';
 import type { HwptPaging } from './hwpt.js';
 
 /** What a map may ask for. */
@@ -138,6 +139,7 @@ export function ioasMap(ucmd: UcmdOf<typeof IoasMap>): number {
 /** @source ioas.c iommufd_ioas_copy */
 export function ioasCopy(ucmd: UcmdOf<typeof IoasCopy>): number {
   const { ctx, cmd } = ucmd;
+  if (ctx.context.mock !== undefined) decodeSourceIova(ctx, cmd);
   if ((cmd.flags & ~MAP_FLAGS) !== 0) return -EOPNOTSUPP;
   if (cmd.length >= U64_MAX || cmd.srcIova >= U64_MAX || cmd.dstIova >= U64_MAX) return -EOVERFLOW;
   const prot = protOf(cmd.flags);

@@ -16,14 +16,15 @@ import {
 } from '../../uapi/iommufd/test.js';
 import { OBJ_DEVICE, OBJ_HWPT_NESTED, OBJ_HWPT_PAGING, OBJ_IOAS } from '../core/objects-layout.js';
 import { MockDevice } from '../drivers/mock/device.js';
-import { MockDomain, MockNested } from '../drivers/mock/domain.js';
+import { MockDomain } from '../drivers/mock/domain.js';
+import { MockNested } from '../drivers/mock/nested.js';
 import type { Device } from '../objects/device.js';
 import type { HwptNested, HwptPaging } from '../objects/hwpt.js';
 import type { Ioas } from '../objects/ioas.js';
+import { PagesAt } from './pages-at.js';
 import type { TestCall } from './test-call.js';
 
 const U64_END = 2n ** 64n;
-const PAGE_LG2 = 12;
 const PAGE = 1n << 12n;
 /** A bit for every 2 KiB that the mock can map. */
 const MAX_BITMAP_BYTES = 2n ** 24n;
@@ -122,30 +123,4 @@ function withMockDomain(call: TestCall, act: (domain: MockDomain) => number): nu
   const status = domain instanceof MockDomain ? act(domain) : -EINVAL;
   call.ctx.put(hwpt);
   return status;
-}
-
-/** The frames behind ascending user addresses of the calling process, asked for run by run. */
-class PagesAt {
-  readonly #call: TestCall;
-  readonly #run = { pfn: 0, pages: 0 };
-  #firstPage = 0;
-
-  constructor(call: TestCall) {
-    this.#call = call;
-  }
-
-  /** get_user_pages_fast() of one page, to be read. @returns its frame | -EFAULT */
-  pfnAt(va: bigint): number {
-    const page = Number(va >> BigInt(PAGE_LG2));
-    const run = this.#run;
-    if (page < this.#firstPage || page >= this.#firstPage + run.pages) {
-      const status = this.#call.core.current.mm.runAt(page, run, false);
-      if (status < 0) {
-        run.pages = 0;
-        return -EFAULT;
-      }
-      this.#firstPage = page;
-    }
-    return run.pfn + (page - this.#firstPage);
-  }
 }

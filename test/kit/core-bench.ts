@@ -70,6 +70,8 @@ export class CoreBench {
       ? new MockIommu({
           index: this.iommus.length,
           firstDevice: this.devices.length,
+          memory: this.memory,
+          frames: this.frames,
           allocFails: (site) => this.core.allocFails(site),
         })
       : undefined;

@@ -1,15 +1,10 @@
 /**
- * Domains of the mock IOMMU: paging ones over the mock page table, and nested ones, which consist of four words that an
- * invalidation makes 0, in place of a guest's IOTLB.
+ * Paging domains of the mock IOMMU, over the mock page table.
  *
- * @source drivers/iommu/iommufd/selftest.c mock_domain_alloc_pgtable, __mock_domain_alloc_nested
+ * @source drivers/iommu/iommufd/selftest.c mock_domain_alloc_pgtable
  */
-import {
-  MOCK_APERTURE_LAST,
-  MOCK_APERTURE_START,
-  MOCK_NESTED_DOMAIN_IOTLB_NUM,
-} from '../../../uapi/iommufd/test.js';
-import type { DirtyTracking, Gather, NestedDomain, PagingDomain } from '../contract.js';
+import { MOCK_APERTURE_LAST, MOCK_APERTURE_START, MOCK_PAGE_SIZE } from '../../../uapi/iommufd/test.js';
+import type { DirtyTracking, Gather, PagingDomain } from '../contract.js';
 import { MOCK_TABLE_UNITS, MOCK_UNIT_LG2, MockPageTable } from './page-table.js';
 
 export const MOCK_DRIVER = 'mock';
@@ -27,12 +22,12 @@ export class MockDomain implements PagingDomain {
   readonly unitLg2: number;
   readonly aperture: { readonly firstUnit: number; readonly lastUnit: number };
   readonly dirty: DirtyTracking | undefined;
+  handlesFaults = false;
   /** Dirty tracking is on. */
   tracking = false;
   readonly #table: MockPageTable;
   /** Log2 of the table's units in one unit of this domain. */
   readonly #shift: number;
-  #live = true;
 
   /** @param tracksDirty  it can */
   constructor(huge: boolean, nestParent: boolean, tracksDirty: boolean, allocFails: () => boolean) {
@@ -79,12 +74,14 @@ export class MockDomain implements PagingDomain {
     if (unit < BigInt(MOCK_TABLE_UNITS)) this.#table.setDirty(Number(unit));
   }
 
-  get live(): boolean {
-    return this.#live;
+  /** iommu_iova_to_phys of a byte. @returns 0 where nothing is mapped */
+  physicalOf(iova: bigint): number {
+    const unit = this.#table.lookup(Number(iova >> BigInt(MOCK_UNIT_LG2)));
+    return unit < 0 ? 0 : unit * MOCK_PAGE_SIZE + Number(iova % BigInt(MOCK_PAGE_SIZE));
   }
 
   free(): void {
-    this.#live = false;
+    // The table goes with the object.
   }
 
   #dirtyTracking(): DirtyTracking {
@@ -103,23 +100,6 @@ export class MockDomain implements PagingDomain {
         return 0;
       },
     };
-  }
-}
-
-export class MockNested implements NestedDomain {
-  readonly kind = 'nested';
-  readonly driver = MOCK_DRIVER;
-  /** Of which it was allocated, null when straight on a parent. */
-  readonly viommu: null;
-  readonly iotlb: Uint32Array;
-
-  constructor(viommu: null, iotlb: number) {
-    this.viommu = viommu;
-    this.iotlb = new Uint32Array(MOCK_NESTED_DOMAIN_IOTLB_NUM).fill(iotlb);
-  }
-
-  free(): void {
-    // Nothing is held.
   }
 }
 

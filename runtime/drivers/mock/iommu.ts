@@ -11,6 +11,7 @@ import {
   IOMMU_HW_INFO_SELFTEST_REGVAL,
   IOMMU_HW_INFO_TYPE_SELFTEST,
   IOMMU_HWPT_DATA_SELFTEST,
+  IOMMU_VIOMMU_TYPE_SELFTEST,
 } from '../../../uapi/drivers/selftest.js';
 import {
   IOMMU_HW_CAP_DIRTY_TRACKING,
@@ -20,23 +21,29 @@ import {
   IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
   IOMMU_HWPT_ALLOC_NEST_PARENT,
   IOMMU_HWPT_ALLOC_PASID,
+  IOMMU_HWPT_DATA_NONE,
 } from '../../../uapi/iommufd/hwpt.js';
-import { MOCK_PASID_WIDTH } from '../../../uapi/iommufd/test.js';
+import { MOCK_IOMMUPT_DEFAULT, MOCK_IOMMUPT_HUGE } from '../../../uapi/iommufd/test.js';
 import type {
   Domain,
   DriverViommu,
   HostDevice,
   IommuInstance,
   NestedDomain,
+  PageFaults,
   PagingDomain,
   ViommuEvent,
+  ViommuOwner,
 } from '../contract.js';
+import { copyStructFromUser, type UserData } from '../user-data.js';
 import { MOCK_DEVICE_FLAGS, MockDevice } from './device.js';
-import { MOCK_DRIVER, MockDomain, MockNested } from './domain.js';
+import { MOCK_DRIVER, MockDomain } from './domain.js';
+import { allocMockNested } from './nested.js';
+import { type MockMemory, MockViommu } from './viommu.js';
 
 const PAGING_FLAGS = IOMMU_HWPT_ALLOC_DIRTY_TRACKING | IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_ALLOC_PASID;
 
-export interface MockIommuOptions {
+export interface MockIommuOptions extends MockMemory {
   /** Number of the IOMMU in the machine. */
   readonly index: number;
   /** Number in the machine of its first device. */
@@ -49,6 +56,8 @@ export class MockIommu implements IommuInstance {
   readonly index: number;
   readonly name = 'iommufd_selftest_iommu';
   readonly driver = MOCK_DRIVER;
+  readonly userPasidTable = true;
+  faults: PageFaults | null = null;
   onEvent: ((event: ViommuEvent) => void) | null = null;
   readonly #options: MockIommuOptions;
   /** By ID. */
@@ -86,14 +95,16 @@ export class MockIommu implements IommuInstance {
   }
 
   hwInfo(device: HostDevice) {
-    const mock = device as MockDevice;
-    const dirty = mock.tracksDirty ? IOMMU_HW_CAP_DIRTY_TRACKING : 0;
+    const dirty = (device as MockDevice).tracksDirty ? IOMMU_HW_CAP_DIRTY_TRACKING : 0;
     return {
       type: IOMMU_HW_INFO_TYPE_SELFTEST,
       data: HwInfoSelftest.toBytes({ testReg: IOMMU_HW_INFO_SELFTEST_REGVAL }),
       capabilities: BigInt(dirty | IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED),
-      maxPasidLog2: mock.hasPasids ? MOCK_PASID_WIDTH : 0,
     };
+  }
+
+  maxPasids({ pasid }: HostDevice): number {
+    return pasid === undefined ? 0 : 2 ** pasid.bits;
   }
 
   reservedRegions(): readonly [] {
@@ -101,52 +112,66 @@ export class MockIommu implements IommuInstance {
   }
 
   /** @source mock_domain_alloc_paging_flags */
-  allocPaging(device: HostDevice, flags: number): PagingDomain | number {
+  allocPaging(device: HostDevice, flags: number, data: UserData | null = null): PagingDomain | number {
     const tracksDirty = (flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0;
     if ((flags & ~PAGING_FLAGS) !== 0 || (tracksDirty && !(device as MockDevice).tracksDirty))
       return -EOPNOTSUPP;
+    const type = pagetableType(data);
+    if (type < 0) return type;
     const { allocFails } = this.#options;
-    if (allocFails('mock_domain') || allocFails('mock page table')) return -ENOMEM;
-    return new MockDomain(false, (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0, tracksDirty, () =>
-      allocFails('mock page table'),
-    );
+    if (allocFails('mock_domain')) return -ENOMEM;
+    if (type !== MOCK_IOMMUPT_DEFAULT && type !== MOCK_IOMMUPT_HUGE) return -EOPNOTSUPP;
+    const tableFails = () => allocFails('mock page table');
+    if (tableFails()) return -ENOMEM;
+    const nestParent = (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0;
+    return new MockDomain(type === MOCK_IOMMUPT_HUGE, nestParent, tracksDirty, tableFails);
   }
 
   /** @source mock_domain_alloc_nested */
   allocNested(
     _device: HostDevice,
     parent: PagingDomain,
-    dataType: number,
-    data: Uint8Array,
+    data: UserData,
     flags: number,
   ): NestedDomain | number {
     if ((flags & ~IOMMU_HWPT_ALLOC_PASID) !== 0) return -EOPNOTSUPP;
     if (!(parent instanceof MockDomain)) return -EINVAL;
-    if (dataType !== IOMMU_HWPT_DATA_SELFTEST) return -EOPNOTSUPP;
-    if (data.byteLength < HwptSelftest.minSize || data.byteLength > HwptSelftest.size) return -EINVAL;
-    if (this.#options.allocFails('mock_domain_nested')) return -ENOMEM;
-    return new MockNested(null, HwptSelftest.getField(data, 'iotlb'));
+    return allocMockNested(null, data, this.#options.allocFails);
   }
 
-  /** @source mock_domain_nop_attach */
   attach(device: HostDevice, domain: Domain | null): number {
-    const mock = device as MockDevice;
-    if (domain !== null && domain.driver !== MOCK_DRIVER) return -EINVAL;
-    if (domain instanceof MockDomain && domain.dirty !== undefined && !mock.tracksDirty) return -EINVAL;
-    mock.domain = domain;
-    return 0;
+    return (device as MockDevice).attach(domain);
   }
 
-  supportsViommu(): boolean {
-    return false;
+  attachPasid(device: HostDevice, pasid: number, domain: Domain | null): number {
+    return (device as MockDevice).attachPasid(pasid, domain);
   }
 
-  allocViommu(): DriverViommu | number {
-    return -EOPNOTSUPP;
+  supportsViommu(_device: HostDevice, type: number): boolean {
+    return type === IOMMU_VIOMMU_TYPE_SELFTEST;
+  }
+
+  allocViommu(
+    _device: HostDevice,
+    parent: PagingDomain,
+    _type: number,
+    data: UserData | null,
+    owner: ViommuOwner,
+  ): DriverViommu | number {
+    if (!(parent instanceof MockDomain)) return -EINVAL;
+    return MockViommu.create(this, parent, data, owner, this.#options);
   }
 
   /** Nothing is raised but by the test ioctl, which is served at once. */
   poll(): boolean {
     return false;
   }
+}
+
+/** @returns MOCK_IOMMUPT_*, unchecked | -EOPNOTSUPP another type of data | -EINVAL its length | -EFAULT */
+function pagetableType(data: UserData | null): number {
+  if (data === null) return MOCK_IOMMUPT_DEFAULT;
+  if (data.type !== IOMMU_HWPT_DATA_SELFTEST && data.type !== IOMMU_HWPT_DATA_NONE) return -EOPNOTSUPP;
+  const asked = copyStructFromUser(HwptSelftest, data, IOMMU_HWPT_DATA_SELFTEST);
+  return typeof asked === 'number' ? asked : asked.pagetableType;
 }
