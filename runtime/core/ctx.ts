@@ -80,6 +80,11 @@ export class IommufdCtx {
     return this.#byId.get(id) as T;
   }
 
+  /** get() of an object that is known to exist, though maybe not for long (iommufd_lock_obj). @returns whether it is held */
+  lock(object: IommufdObject): boolean {
+    return this.objects.get(object.id, object.type) === 0;
+  }
+
   put(object: IommufdObject): void {
     this.objects.put(object.id);
   }

@@ -145,7 +145,7 @@ export class Access extends IommufdObject implements IoptAccess {
   notifyUnmap(iova: bigint, length: bigint): void {
     if (this.#ops?.unmap === undefined) return;
     // One that is being destroyed has let go already.
-    if (this.ctx.objects.get(this.id, OBJ_ACCESS) < 0) return;
+    if (!this.ctx.lock(this)) return;
     this.#notifying++;
     try {
       this.#ops.unmap(iova, length);

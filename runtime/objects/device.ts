@@ -159,7 +159,7 @@ export class Device extends IommufdObject {
   ): { hwpt: Hwpt; left: Hwpt | null } | number {
     const { ctx } = this;
     for (const hwpt of ioas.hwpts) {
-      if (!hwpt.auto || ctx.get(hwpt.id, OBJ_HWPT_PAGING) === undefined) continue;
+      if (!hwpt.auto || !ctx.lock(hwpt)) continue;
       const left = change(hwpt);
       ctx.put(hwpt);
       if (left === -EINVAL) continue;
