@@ -6,7 +6,7 @@
  * @source drivers/iommu/iommufd/device.c
  */
 import { bug } from '../../hw/memory/bug.js';
-import { EFAULT, EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import { EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import {
   type HwInfo,
   IOMMU_HW_CAP_PCI_PASID_EXEC,
@@ -57,12 +57,15 @@ export class Device extends IommufdObject {
     const key = groupKey(host);
     const claimed = ctx.core.claimDma(key, ctx);
     if (claimed < 0) return claimed;
-    const id = ctx.reserve(OBJ_DEVICE);
+    const known = ctx.groups.get(key);
+    const { core } = ctx;
+    const noGroup = known === undefined && (core.allocFails('iommufd_group') || core.allocFails('groups'));
+    const id = noGroup ? -ENOMEM : ctx.reserve(OBJ_DEVICE);
     if (id < 0) {
-      ctx.core.releaseDma(key);
+      core.releaseDma(key);
       return id;
     }
-    const group = ctx.groups.get(key) ?? new IommufdGroup(ctx, key);
+    const group = known ?? new IommufdGroup(ctx, key);
     const device = new Device(ctx, id, host, group);
     const status = group.bind(device);
     if (status < 0) {

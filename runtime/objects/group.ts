@@ -256,6 +256,7 @@ function unreserveAll(devices: ReadonlySet<Device>, paging: HwptPaging): void {
 /** A device's reserved regions become unusable in the IOAS. @source iopt_table_enforce_dev_resv_regions */
 function reserveFor(device: Device, paging: HwptPaging): number {
   const { space } = paging.ioas.iopt;
+  if (device.ctx.core.allocFails('enforce_resv_regions')) return -EINVAL;
   for (const { firstPage, lastPage } of device.iommu.reservedRegions(device.host)) {
     const status = space.reserve(firstPage, lastPage, device);
     if (status < 0) {
