@@ -33,6 +33,7 @@ import { type ReplaceKind, Replacement, stepper } from './replacement.js';
 export { rootBytes } from './geometry.js';
 export {
   LEAF_DBM as PROT_DBM,
+  LEAF_DIRTY as PROT_DIRTY,
   LEAF_NO_AF as PROT_NO_AF,
   LEAF_READ as PROT_READ,
   LEAF_WRITE as PROT_WRITE,

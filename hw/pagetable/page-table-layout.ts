@@ -71,8 +71,9 @@ export const LEAF_WRITE = 2;
 export const LEAF_DBM = 1 << 8;
 /** The access flag starts clear. */
 export const LEAF_NO_AF = 1 << 9;
-/** Only out of lookup: written since it was last made clean; member of a contiguous group. */
+/** Written since it was last made clean. Into map, with LEAF_DBM: the leaf starts writable-dirty instead. */
 export const LEAF_DIRTY = 1 << 10;
+/** Only out of lookup: member of a contiguous group. */
 export const LEAF_CONTIGUOUS = 1 << 11;
 
 /** Why map, unmap or replace stopped. */

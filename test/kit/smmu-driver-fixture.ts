@@ -33,7 +33,13 @@ export interface DriverFixtureOptions {
   /** One device for each pair: [SMMU, StreamID]. Default: one a SMMU, StreamID 0x100 + index. */
   readonly devices?: readonly (readonly [number, number])[];
   /** What every device can do. */
-  readonly traits?: { readonly ats?: boolean; readonly pri?: boolean; readonly stall?: boolean };
+  readonly traits?: {
+    readonly ats?: boolean;
+    readonly pri?: boolean;
+    readonly stall?: boolean;
+    /** Width of its PASIDs. */
+    readonly pasidBits?: number;
+  };
 }
 
 export class DriverFixture {
@@ -165,6 +171,7 @@ export class DriverFixture {
       groupId: index,
       ats: traits.ats ? this.ports[index]!.ats : undefined,
       canStall: traits.stall ?? false,
+      pasid: traits.pasidBits ? { bits: traits.pasidBits, execute: false, privileged: false } : undefined,
     });
   }
 
@@ -194,8 +201,8 @@ export class DriverFixture {
   }
 
   /** Writes one byte by DMA. @returns 0 or the fault */
-  write(device: number, iova: bigint, byte = 0xa5): number {
-    return this.ports[device]!.write(iova, Uint8Array.of(byte));
+  write(device: number, iova: bigint, byte = 0xa5, pasid?: number): number {
+    return this.ports[device]!.write(iova, Uint8Array.of(byte), pasid === undefined ? {} : { pasid });
   }
 
   byteAt(pfn: number, offset = 0): number {

@@ -123,15 +123,16 @@ export function leafBits(prot: u32): u64 {
   const writable = (prot & LEAF_WRITE) != 0;
   const tracked = writable && (prot & LEAF_DBM) != 0;
   const dbm = select<u64>(DBM, 0, tracked) | accessed;
+  const clean = tracked && (prot & LEAF_DIRTY) == 0;
   if (stage == 2)
     return (
       dbm |
       MEMATTR_WB |
       select<u64>(S2AP_READ, 0, (prot & LEAF_READ) != 0) |
-      select<u64>(S2AP_WRITE, 0, writable && !tracked)
+      select<u64>(S2AP_WRITE, 0, writable && !clean)
     );
   const reach = select<u64>(UNPRIVILEGED, 0, (prot & (LEAF_READ | LEAF_WRITE)) != 0);
-  return dbm | NG | reach | select<u64>(0, READ_ONLY, writable && !tracked);
+  return dbm | NG | reach | select<u64>(0, READ_ONLY, writable && !clean);
 }
 
 /** Whether a tracked leaf was written since it was last made clean. */

@@ -1,13 +1,12 @@
 /**
- * Context Descriptors: the stage-1 half of a stream's configuration, and the table of one CD that each device
- * gets (S1CDMax = 0, there are no substreams). [IHI0070] 5.4.
+ * Context Descriptors: the stage-1 half of the configuration of a stream, or of a substream. [IHI0070] 5.4.
  *
  * Not produced: TTB1 (EPD1 = 1), SVA.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_make_s1_cd, arm_smmu_get_cd_used
  */
 import type { GranuleLg2 } from '../../../hw/pagetable/geometry.js';
 import { getQuad } from '../../../hw/smmuv3/bitfield.js';
-import { CD, CD_BYTES, TG0_4K, TG0_16K, TG0_64K } from '../../../hw/smmuv3/cd.js';
+import { CD, TG0_4K, TG0_16K, TG0_64K } from '../../../hw/smmuv3/cd.js';
 import type { Words } from '../../../hw/sync/words.js';
 import { ENTRY_QUADS, type Entry, type EntryWriter, maskOf } from './entry-writer.js';
 
@@ -31,8 +30,6 @@ export interface Stage1Config {
   /** Dirty tracking: the SMMU updates Access flag and dirty state (HA and HD). */
   readonly dirty?: boolean;
 }
-
-export const CD_TABLE_BYTES = CD_BYTES;
 
 /** @param stall  faults of the device stall instead of aborting the transaction */
 export function stage1Cd(s1: Stage1Config, stall = false): Entry {
@@ -73,7 +70,7 @@ export function cdUsed(cd: Entry): Entry {
   return epd0 === 0n ? ALL : ALL.map((mask, i) => mask & ~TTB0[i]!);
 }
 
-/** @param linear linear offset of the CD; @param sync CFGI_CD and SYNC for its stream */
+/** @param linear linear offset of the CD; @param sync CFGI_CD and SYNC for its substream */
 export function cdWriter(words: Words, linear: number, sync: () => number): EntryWriter {
   return {
     load: (word) => words.load64(linear + word * 8),

@@ -14,7 +14,7 @@ import { bug } from '../../../hw/memory/bug.js';
 import type { FrameAllocator } from '../../../hw/memory/frame-allocator.js';
 import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
-import { PageTable } from '../../../hw/pagetable/aarch64.js';
+import { PageTable, PROT_DBM, PROT_DIRTY, PROT_WRITE } from '../../../hw/pagetable/aarch64.js';
 import {
   firstLevel,
   type GranuleLg2,
@@ -23,8 +23,9 @@ import {
   stage2StartLevel,
 } from '../../../hw/pagetable/geometry.js';
 import { EBUSY, EEXIST, ENOMEM } from '../../../uapi/abi/errno.js';
-import type { Gather, PagingDomain } from '../contract.js';
+import type { DirtyTracking, Gather, PagingDomain } from '../contract.js';
 import type { Stage1Config } from './cd.js';
+import { TableDirtyTracking } from './dirty.js';
 import { invalidateRange } from './domain-invalidate.js';
 import { DRIVER_NAME } from './driver-layout.js';
 import { ATS, ATS_FULL, type Inv, mergeInv, S1_ASID, S2_VMID, S2_VMID_VSMMU, unrefInv } from './invs.js';
@@ -48,6 +49,14 @@ export interface DomainResources {
   tick(): number;
 }
 
+export interface DomainKind {
+  readonly stage: 1 | 2;
+  /** Stage 2 only. */
+  readonly nestParent?: boolean;
+  /** The SMMU marks what is written to; stage 1 only. */
+  readonly dirty?: boolean;
+}
+
 export class Smmuv3PagingDomain implements PagingDomain {
   readonly kind = 'paging';
   readonly driver = DRIVER_NAME;
@@ -58,6 +67,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
   readonly aperture: { readonly firstUnit: number; readonly lastUnit: number };
   /** The SMMU it was allocated for. */
   readonly home: SmmuDevice;
+  readonly dirty: DirtyTracking | undefined;
+  handlesFaults = false;
 
   readonly #resources: DomainResources;
   readonly #slot: number;
@@ -66,6 +77,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
   readonly #inputBits: number;
   readonly #startLevel: number;
   readonly #rootFrames: number;
+  /** What a mapping that devices may write to has in place of PROT_WRITE. */
+  readonly #writable: number;
   readonly #tags = new Map<SmmuDevice, number>();
   /** 'per-psmmu': the ID it has for life; else 0. */
   readonly #homeTag: number;
@@ -74,8 +87,7 @@ export class Smmuv3PagingDomain implements PagingDomain {
   private constructor(
     resources: DomainResources,
     home: SmmuDevice,
-    stage: 1 | 2,
-    nestParent: boolean,
+    { stage, nestParent = false, dirty = false }: DomainKind,
     parts: { slot: number; root: number; homeTag: number },
   ) {
     this.#resources = resources;
@@ -107,15 +119,13 @@ export class Smmuv3PagingDomain implements PagingDomain {
         free: (pfn) => this.#freeTable(pfn),
       },
     });
+    this.dirty = dirty ? new TableDirtyTracking(this.#table) : undefined;
+    this.#writable = dirty ? PROT_WRITE | PROT_DBM | PROT_DIRTY : PROT_WRITE;
   }
 
   /** @returns a domain | -ENOMEM | -EBUSY no ASID left | -ENOSPC no VMID left */
-  static create(
-    resources: DomainResources,
-    home: SmmuDevice,
-    stage: 1 | 2,
-    nestParent: boolean,
-  ): Smmuv3PagingDomain | number {
+  static create(resources: DomainResources, home: SmmuDevice, kind: DomainKind): Smmuv3PagingDomain | number {
+    const { stage } = kind;
     const { frames, slots, sharing } = resources;
     const bytes = geometryOf(home, stage).rootBytes;
     const slot = slots.alloc();
@@ -132,14 +142,15 @@ export class Smmuv3PagingDomain implements PagingDomain {
       slots.free(slot);
       return homeTag;
     }
-    return new Smmuv3PagingDomain(resources, home, stage, nestParent, { slot, root, homeTag });
+    return new Smmuv3PagingDomain(resources, home, kind, { slot, root, homeTag });
   }
 
   /** Whether a device behind `smmu` can use this table. */
   fits(smmu: SmmuDevice): boolean {
     if (smmu === this.home) return true;
     if (this.#resources.sharing === 'per-psmmu') return false;
-    const { stage1, stage2, oas, granulesLg2 } = smmu.features;
+    const { stage1, stage2, oas, granulesLg2, httuDirty, coherent } = smmu.features;
+    if (this.dirty !== undefined && !(httuDirty && coherent)) return false;
     if (oas !== this.home.features.oas || !granulesLg2.includes(this.#granuleLg2)) return false;
     return this.stage === 1 ? stage1 : stage2;
   }
@@ -149,7 +160,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
   }
 
   map(iovaPage: number, pfn: number, pages: number, prot: number): number {
-    const status = this.#table.map(iovaPage, pfn, pages, prot);
+    const bits = (prot & PROT_WRITE) === 0 ? prot : prot | this.#writable;
+    const status = this.#table.map(iovaPage, pfn, pages, bits);
     // A device may have used, and an SMMU cached, what was mapped before the failure and is unmapped again.
     if (status === -ENOMEM || status === -EEXIST) this.#invalidateFailedMap(iovaPage, pages);
     return status;
@@ -241,10 +253,11 @@ export class Smmuv3PagingDomain implements PagingDomain {
    * Before a stream of `smmu` may use the table.
    * @param vsmmuVmid  of the vIOMMU in between, 0 for none
    * @param atsSid     StreamID of a device whose ATC may hold translations of this table, -1 for none
+   * @param ssid       of those translations, or ANY_SSID
    */
-  addUser(smmu: SmmuDevice, vsmmuVmid: number, atsSid: number): void {
+  addUser(smmu: SmmuDevice, vsmmuVmid: number, atsSid: number, ssid: number): void {
     this.#invs = mergeInv(this.#invs, this.#key(smmu, vsmmuVmid));
-    if (atsSid >= 0) this.#invs = mergeInv(this.#invs, this.#atsKey(smmu, atsSid));
+    if (atsSid >= 0) this.#invs = mergeInv(this.#invs, this.#atsKey(smmu, atsSid, ssid));
   }
 
   /**
@@ -252,8 +265,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
    * under the tag is left, and an ID of the domain's own goes back.
    * @returns 0 | -ETIMEDOUT the ID stays out of use
    */
-  removeUser(smmu: SmmuDevice, vsmmuVmid: number, atsSid: number): number {
-    if (atsSid >= 0) this.#invs = unrefInv(this.#invs, this.#atsKey(smmu, atsSid)).invs;
+  removeUser(smmu: SmmuDevice, vsmmuVmid: number, atsSid: number, ssid: number): number {
+    if (atsSid >= 0) this.#invs = unrefInv(this.#invs, this.#atsKey(smmu, atsSid, ssid)).invs;
     const key = this.#key(smmu, vsmmuVmid);
     const { invs, last } = unrefInv(this.#invs, key);
     // Out of the array only once it is clean: no unmap can slip in between on this thread.
@@ -272,6 +285,7 @@ export class Smmuv3PagingDomain implements PagingDomain {
       inputBits: this.#inputBits,
       granuleLg2: this.#granuleLg2,
       ips: smmu.features.oas,
+      dirty: this.dirty !== undefined,
     };
   }
 
@@ -287,8 +301,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
     };
   }
 
-  #atsKey(smmu: SmmuDevice, sid: number) {
-    return { smmu, type: this.nestParent ? ATS_FULL : ATS, id: sid } as const;
+  #atsKey(smmu: SmmuDevice, sid: number, ssid: number) {
+    return { smmu, type: this.nestParent ? ATS_FULL : ATS, id: sid, ssid } as const;
   }
 
   #key(smmu: SmmuDevice, vsmmuVmid: number) {

@@ -70,8 +70,9 @@ export class SmmuDevice {
     return this.issueSync((words, at) => encodeCfgiSte(words, at, sid, leaf));
   }
 
-  invalidateCd(sid: number): number {
-    return this.issueSync((words, at) => encodeCfgiCd(words, at, sid, 0, true));
+  /** @param leaf false: the level-1 descriptor changed too */
+  invalidateCd(sid: number, ssid: number, leaf = true): number {
+    return this.issueSync((words, at) => encodeCfgiCd(words, at, sid, ssid, leaf));
   }
 
   /** Everything under an ASID of the host's own stage 1 (VMID 0, or the EL2-E2H regime). */
@@ -80,9 +81,9 @@ export class SmmuDevice {
     return this.issueSync((words, at) => encodeTlbi(words, at, opcode, 0, asid));
   }
 
-  /** All that a device's ATC holds. */
-  invalidateAtc(sid: number): number {
-    return this.issueSync((words, at) => encodeAtcInv(words, at, sid, ANY_SSID, 0, ATC_INV_ALL));
+  /** All that a device's ATC holds, or all of one substream. */
+  invalidateAtc(sid: number, ssid = ANY_SSID): number {
+    return this.issueSync((words, at) => encodeAtcInv(words, at, sid, ssid, 0, ATC_INV_ALL));
   }
 
   /** A command whose effect nobody waits for: an answer to a stall or a page request. */

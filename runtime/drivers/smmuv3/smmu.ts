@@ -1,61 +1,60 @@
 /**
  * One SMMUv3 as the core sees it: probed, reset, and pointed at domains device by device.
  *
- * Attaching follows Linux's order, which keeps every moment safe: the new domain's invalidation entry first,
- * then ATS off at the device if it has to be, then CD and STE (hitless where the change allows), then the ATC is
- * emptied and ATS goes on if it may, then the old domain's entry goes, and with its last user everything cached
- * under its tag. Everything that can fail comes before the first of these steps.
+ * A transaction that stalled is a page fault of its device, aborted when nobody handles those; a group of page requests
+ * is denied, as by Linux 7.0. What a device is attached to is streams.ts's.
  *
- * Nobody handles faults of devices yet: a transaction that stalled is aborted, a group of page requests denied.
- *
- * Refused by being absent: PASIDs of the host's own, dirty tracking, fault queues, Tegra241 queues.
- * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_attach_dev, arm_smmu_attach_prepare, _commit,
- *         arm_smmu_handle_event, arm_smmu_handle_ppr
+ * Refused by being absent: Tegra241 queues.
+ * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_domain_alloc_paging_flags, arm_smmu_handle_event,
+ *         arm_smmu_handle_ppr
  */
 import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
-import { COMMAND_BYTES, encodePriResp, encodeResume, PRI_RESP_FAILURE } from '../../../hw/smmuv3/command.js';
-import { decodeEvent, EVENT_BYTES, EVENT_NAMES } from '../../../hw/smmuv3/event.js';
+import { COMMAND_BYTES, encodePriResp, PRI_RESP_FAILURE } from '../../../hw/smmuv3/command.js';
+import { decodeEvent, EVENT_BYTES, EVENT_NAMES, type EventRecord } from '../../../hw/smmuv3/event.js';
 import type { Log } from '../../../hw/smmuv3/mmio.js';
 import { PAGE_REQUEST_BYTES } from '../../../hw/smmuv3/page-request.js';
-import { CONFIG_S1_TRANS } from '../../../hw/smmuv3/ste.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { EINVAL, ENOMEM, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
 import { HwInfoArmSmmuv3 } from '../../../uapi/drivers/smmuv3.js';
 import {
+  IOMMU_HW_CAP_DIRTY_TRACKING,
   IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED,
   IOMMU_HW_INFO_TYPE_ARM_SMMUV3,
 } from '../../../uapi/iommufd/hw-info.js';
-import { IOMMU_HWPT_ALLOC_NEST_PARENT, IOMMU_HWPT_FAULT_ID_VALID } from '../../../uapi/iommufd/hwpt.js';
+import {
+  IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
+  IOMMU_HWPT_ALLOC_NEST_PARENT,
+  IOMMU_HWPT_ALLOC_PASID,
+} from '../../../uapi/iommufd/hwpt.js';
 import { IOMMU_VEVENTQ_TYPE_ARM_SMMUV3 } from '../../../uapi/iommufd/veventq.js';
 import { IOMMU_VIOMMU_TYPE_ARM_SMMUV3 } from '../../../uapi/iommufd/viommu.js';
-import type {
-  Domain,
-  DriverViommu,
-  HostDevice,
-  IommuInstance,
-  NestedDomain,
-  PagingDomain,
-  RuntimeBugs,
-  ViommuEvent,
+import {
+  type Domain,
+  type DriverViommu,
+  type HostDevice,
+  type IommuInstance,
+  type NestedDomain,
+  PAGE_RESP_INVALID,
+  type PageFaults,
+  type PagingDomain,
+  type RuntimeBugs,
+  type ViommuEvent,
 } from '../contract.js';
 import type { UserData } from '../user-data.js';
-import { CD_TABLE_BYTES, cdWriter, clearCd, stage1Cd } from './cd.js';
 import type { CommandQueueOptions } from './cmdq.js';
-import { type DomainResources, Smmuv3PagingDomain } from './domain.js';
+import { type DomainKind, type DomainResources, Smmuv3PagingDomain } from './domain.js';
 import { CMDQ_LG2_MAX, DRIVER_NAME, DriverLayout, driverKey } from './driver-layout.js';
-import { type Entry, writeEntry } from './entry-writer.js';
 import { EventQueue, FORWARDED_EVENTS } from './events.js';
 import { canNest, probeFeatures, type SmmuFeatures } from './features.js';
 import { serveGerror, takeErrors } from './gerror.js';
 import { gerrorTexts, type HostEvent } from './host-event.js';
-import { Smmuv3NestedDomain } from './nested.js';
 import { type PageRequest, PriQueue } from './priq.js';
 import { type SmmuAccess, smmuAccess } from './queue-host.js';
 import { type QueuePlace, type ResetParts, resetSmmu } from './reset.js';
 import { SmmuDevice } from './smmu-device.js';
-import { abortSte, cdTableSte, type StreamTraits, stage2Ste } from './ste.js';
-import { steWriter } from './ste-writer.js';
+import { stallFault } from './stall-fault.js';
 import { StreamTable } from './stream-table.js';
+import { type Master, Streams } from './streams.js';
 import type { OnAllocateTag } from './tags.js';
 import { Smmuv3Viommu } from './viommu.js';
 import type { ViommuRecords } from './viommu-record.js';
@@ -88,40 +87,24 @@ export interface Smmuv3Options extends DomainResources {
   readonly log?: Log;
 }
 
-/** A device as this driver knows it (Linux: struct arm_smmu_master). */
-interface Master {
-  readonly device: HostDevice;
-  /** Linear offset of its STE. */
-  readonly ste: number;
-  /** PA of its one CD, 0 before it was needed. */
-  cdTable: number;
-  domain: Domain | null;
-  /** ATS is on at the device, and the STE answers it. */
-  ats: boolean;
-  /** Its faults stall. */
-  readonly stall: boolean;
-  /** Whose events it makes: set while it is attached to a nested domain with a vDEVICE. */
-  guest: { readonly viommu: Smmuv3Viommu; readonly vsid: number } | null;
-}
-
 export class Smmuv3Instance implements IommuInstance {
   readonly index: number;
   readonly name: string;
   readonly driver = DRIVER_NAME;
   readonly smmu: SmmuDevice;
+  readonly userPasidTable = true;
   onEvent: ((event: ViommuEvent) => void) | null = null;
+  faults: PageFaults | null = null;
 
   readonly #options: Smmuv3Options;
   readonly #access: SmmuAccess;
-  readonly #streamTable: StreamTable;
+  readonly #streams: Streams;
   readonly #reset: ResetParts;
   readonly #events: EventQueue;
   readonly #priq: PriQueue | null;
   readonly #driverBase: number;
   /** Counters of the driver's shared words as last reported. */
   readonly #seen = { skipped: 0, atcTimeouts: 0 };
-  /** By physical StreamID. */
-  readonly #masters = new Map<number, Master>();
 
   private constructor(
     options: Smmuv3Options,
@@ -132,7 +115,15 @@ export class Smmuv3Instance implements IommuInstance {
     this.name = options.name;
     this.smmu = parts.smmu;
     this.#reset = parts.reset;
-    this.#streamTable = parts.streamTable;
+    this.#streams = new Streams({
+      memory: options.memory,
+      frames: options.frames,
+      smmu: parts.smmu,
+      streamTable: parts.streamTable,
+      faults: () => this.faults,
+      serveEvents: () => this.#serveEvents(),
+      timeout: (doing) => this.#report({ kind: 'timeout', doing }),
+    });
     const { access, evtq, priq } = parts.reset;
     this.#access = access;
     const { memory, env } = options;
@@ -212,8 +203,7 @@ export class Smmuv3Instance implements IommuInstance {
     if (typeof queue === 'number') return queue;
     this.#seen.skipped = 0;
     this.#seen.atcTimeouts = 0;
-    for (const master of this.#masters.values())
-      if (master.ats && this.smmu.invalidateAtc(master.device.streamId) < 0) this.#timeout('an ATC flush');
+    this.#streams.emptyAtcs();
     return 0;
   }
 
@@ -226,8 +216,10 @@ export class Smmuv3Instance implements IommuInstance {
     return {
       type: IOMMU_HW_INFO_TYPE_ARM_SMMUV3,
       data: HwInfoArmSmmuv3.toBytes({ idr, iidr, aidr }),
-      // Dirty tracking and PASIDs are not offered, whatever the hardware has.
-      capabilities: this.#canAts(device) ? 0n : BigInt(IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED),
+      capabilities: BigInt(
+        (this.#tracksDirty ? IOMMU_HW_CAP_DIRTY_TRACKING : 0) |
+          (this.#streams.canAts(device) ? 0 : IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED),
+      ),
     };
   }
 
@@ -235,19 +227,42 @@ export class Smmuv3Instance implements IommuInstance {
     return [MSI_WINDOW];
   }
 
+  maxPasids(device: HostDevice): number {
+    return this.#streams.maxPasids(device);
+  }
+
+  /** Firmware says of every device here that write-back and snooping can be forced on it (CANWBS). */
+  enforcesCacheCoherency(): boolean {
+    return this.features.coherent;
+  }
+
+  /** @source arm_smmu_domain_alloc_paging_flags */
   allocPaging(_device: HostDevice, flags: number, data: UserData | null = null): PagingDomain | number {
     if (data !== null) return -EOPNOTSUPP;
     const { stage1 } = this.features;
-    // Which faults go where is the core's business.
-    switch (flags & ~IOMMU_HWPT_FAULT_ID_VALID) {
+    const dirty = (flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0;
+    switch (flags) {
       case 0:
-        return Smmuv3PagingDomain.create(this.#options, this.smmu, stage1 ? 1 : 2, false);
+        return this.#create({ stage: stage1 ? 1 : 2 });
       case IOMMU_HWPT_ALLOC_NEST_PARENT:
-        if (!canNest(this.features)) return -EOPNOTSUPP;
-        return Smmuv3PagingDomain.create(this.#options, this.smmu, 2, true);
+        return canNest(this.features) ? this.#create({ stage: 2, nestParent: true }) : -EOPNOTSUPP;
+      case IOMMU_HWPT_ALLOC_DIRTY_TRACKING:
+      case IOMMU_HWPT_ALLOC_DIRTY_TRACKING | IOMMU_HWPT_ALLOC_PASID:
+      case IOMMU_HWPT_ALLOC_PASID:
+        if (!stage1 || (dirty && !this.#tracksDirty)) return -EOPNOTSUPP;
+        return this.#create({ stage: 1, dirty });
       default:
         return -EOPNOTSUPP;
     }
+  }
+
+  #create(kind: DomainKind): PagingDomain | number {
+    return Smmuv3PagingDomain.create(this.#options, this.smmu, kind);
+  }
+
+  /** arm_smmu_dbm_capable */
+  get #tracksDirty(): boolean {
+    return this.features.httuDirty && this.features.coherent;
   }
 
   /** SMMUv3 nests through a vIOMMU only. */
@@ -270,50 +285,18 @@ export class Smmuv3Instance implements IommuInstance {
       env: this.#options.env,
       records: this.#options.records,
       forget: (viommu, device) => {
-        const master = this.#masters.get(device.streamId);
+        const master = this.#streams.find(device.streamId);
         if (master?.guest?.viommu === viommu) master.guest = null;
       },
     });
   }
 
   attach(device: HostDevice, domain: Domain | null): number {
-    if (domain instanceof Smmuv3NestedDomain && domain.viommu.smmu !== this.smmu) return -EINVAL;
-    if (domain instanceof Smmuv3PagingDomain && !domain.fits(this.smmu)) return -EINVAL;
-    if (domain !== null && !(domain instanceof Smmuv3NestedDomain || domain instanceof Smmuv3PagingDomain))
-      return -EINVAL;
-    const master = this.#master(device);
-    if (typeof master === 'number') return master;
+    return this.#streams.attach(device, domain);
+  }
 
-    const guest = domain instanceof Smmuv3NestedDomain ? guestOf(device, domain) : null;
-    if (typeof guest === 'number') return guest;
-    if (domain instanceof Smmuv3PagingDomain) {
-      const tag = domain.holdTag(this.smmu);
-      if (tag < 0) return tag;
-      if (domain.stage === 1 && !this.#ensureCdTable(master)) {
-        domain.dropUnusedTag(this.smmu);
-        return -ENOMEM;
-      }
-    }
-
-    // From here on nothing fails: an SMMU that stops answering is reported, not undone.
-    const { streamId } = device;
-    const ats = this.#canAts(device) && wantsAts(domain);
-    const old = userOf(master.domain);
-    const next = userOf(domain);
-    next?.parent.addUser(this.smmu, next.vmid, ats ? streamId : -1);
-    // Off before the STE refuses, so that no request is answered with an error.
-    if (!ats && master.ats) device.ats?.disable();
-    this.#install(master, domain, { ats, stall: master.stall });
-    master.domain = domain;
-    master.guest = guest;
-    if ((ats || master.ats) && this.smmu.invalidateAtc(streamId) < 0) this.#timeout('an ATC flush');
-    if (ats && !master.ats) device.ats?.enable();
-    const atsSid = master.ats ? streamId : -1;
-    master.ats = ats;
-    if (old !== null && old.parent.removeUser(this.smmu, old.vmid, atsSid) < 0) this.#timeout('a tag flush');
-    // What stalled under the old domain is answered now, not when somebody polls.
-    if (master.stall) this.#serveEvents();
-    return 0;
+  attachPasid(device: HostDevice, pasid: number, domain: PagingDomain | null): number {
+    return this.#streams.attachPasid(device, pasid, domain);
   }
 
   poll(): boolean {
@@ -363,75 +346,15 @@ export class Smmuv3Instance implements IommuInstance {
     this.smmu.issue((words, at) => encodePriResp(words, at, sid, ssid, group, PRI_RESP_FAILURE));
   }
 
-  #canAts(device: HostDevice): boolean {
-    return this.features.ats && device.ats !== undefined;
-  }
-
-  /** The table entry, CD first: the STE is what makes the SMMU look at the CD. */
-  #install(master: Master, domain: Domain | null, traits: StreamTraits): void {
-    if (domain instanceof Smmuv3PagingDomain && domain.stage === 1) {
-      this.#writeCd(master, stage1Cd(domain.stage1Config(this.smmu), traits.stall));
-      this.#writeSte(master, cdTableSte(master.cdTable, this.features, traits));
-      return;
-    }
-    if (domain instanceof Smmuv3PagingDomain)
-      this.#writeSte(
-        master,
-        stage2Ste(domain.stage2Config(this.smmu, domain.tagOn(this.smmu)), this.features, traits),
-      );
-    else if (domain instanceof Smmuv3NestedDomain)
-      this.#writeSte(master, domain.image(this.features, traits));
-    else this.#writeSte(master, abortSte());
-    if (master.cdTable !== 0) this.#writeCd(master, clearCd());
-  }
-
-  #writeSte(master: Master, target: Entry): void {
-    const { words } = this.#options.env;
-    const writer = steWriter(words, master.ste, () => this.smmu.invalidateSte(master.device.streamId, true));
-    if (writeEntry(writer, target) < 0) this.#timeout('an STE update');
-  }
-
-  #writeCd(master: Master, target: Entry): void {
-    const { words } = this.#options.env;
-    const linear = this.#options.memory.linearOf(master.cdTable, CD_TABLE_BYTES);
-    const writer = cdWriter(words, linear, () => this.smmu.invalidateCd(master.device.streamId));
-    if (writeEntry(writer, target) < 0) this.#timeout('a CD update');
-  }
-
-  #master(device: HostDevice): Master | number {
-    const known = this.#masters.get(device.streamId);
-    if (known !== undefined) return known;
-    const ste = this.#streamTable.ensure(device.streamId);
-    if (ste < 0) return ste;
-    const { stalls, stallForce } = this.features;
-    const stall = stallForce || (stalls && device.canStall === true);
-    const master: Master = { device, ste, cdTable: 0, domain: null, ats: false, stall, guest: null };
-    this.#masters.set(device.streamId, master);
-    return master;
-  }
-
-  #ensureCdTable(master: Master): boolean {
-    if (master.cdTable !== 0) return true;
-    const { frames } = this.#options;
-    const pfn = frames.alloc(FRAME_LG2);
-    if (pfn < 0) return false;
-    frames.zero(pfn, 1);
-    master.cdTable = pfn * FRAME_BYTES;
-    return true;
-  }
-
   /**
-   * Stage-2 faults are about host memory: they are the host's, whoever the stream belongs to. So are stalls: they
-   * are answered here. Linux leaves one unanswered that a guest provokes on a device which it did not let stall;
-   * here every one is.
+   * Stage-2 faults are about host memory: they are the host's, whoever the stream belongs to. A stall is a page fault;
+   * Linux leaves one unanswered that a guest provokes on a device which it did not let stall, here every one is.
    */
   #handle(words: Uint32Array): void {
     const record = decodeEvent(words);
-    if (record.stall) {
-      const { sid, stag } = record;
-      this.smmu.issue((out, at) => encodeResume(out, at, sid, stag, 'abort'));
-    }
-    const guest = this.#masters.get(record.sid)?.guest ?? null;
+    const master = this.#streams.find(record.sid);
+    if (record.stall && this.#handledStall(record, master)) return;
+    const guest = master?.guest ?? null;
     if (guest === null || record.stall || record.s2 || !FORWARDED_EVENTS.has(record.id)) {
       const name = EVENT_NAMES[record.id] ?? `event 0x${record.id.toString(16)}`;
       this.#report({ kind: 'event', name, record, stalled: record.stall });
@@ -445,37 +368,17 @@ export class Smmuv3Instance implements IommuInstance {
     this.onEvent?.({ viommu: guest.viommu, type: IOMMU_VEVENTQ_TYPE_ARM_SMMUV3, data });
   }
 
-  #timeout(doing: string): void {
-    this.#report({ kind: 'timeout', doing });
+  /** @returns whether somebody will answer it; it has been told to abort otherwise */
+  #handledStall(record: EventRecord, master: Master | undefined): boolean {
+    const fault = stallFault(this.smmu, record);
+    if (master !== undefined && this.faults !== null) return this.faults.report(master.device, fault) === 0;
+    fault.respond(PAGE_RESP_INVALID);
+    return false;
   }
 
   #report(event: HostEvent): void {
     this.#options.onHostEvent?.(event);
   }
-}
-
-/** Whether the STE of this domain may answer translation requests: not when blocked. */
-function wantsAts(domain: Domain | null): boolean {
-  if (domain instanceof Smmuv3NestedDomain) return domain.mayAts;
-  return domain !== null;
-}
-
-/** Whose table a device on this domain uses, and under which vIOMMU's VMID (0: none). */
-function userOf(domain: Domain | null): { parent: Smmuv3PagingDomain; vmid: number } | null {
-  if (domain instanceof Smmuv3PagingDomain) return { parent: domain, vmid: 0 };
-  if (domain instanceof Smmuv3NestedDomain) return { parent: domain.viommu.parent, vmid: domain.viommu.vmid };
-  return null;
-}
-
-/**
- * Whose events and invalidations the device will be part of. To translate by the guest's tables the guest has
- * to have a name for the device; abort and bypass do without.
- * @returns null | -ENOENT
- */
-function guestOf(device: HostDevice, domain: Smmuv3NestedDomain): Master['guest'] | number {
-  const vsid = domain.viommu.vsidOf(device);
-  if (vsid >= 0) return { viommu: domain.viommu, vsid };
-  return domain.config === CONFIG_S1_TRANS ? vsid : null;
 }
 
 /** @returns byte PA of a naturally aligned, zeroed queue | -ENOMEM */

@@ -1,7 +1,7 @@
 /**
  * STE images: what the driver wants a stream to do, as the eight words of an STE. [IHI0070] 5.2.
  *
- * Not produced: substreams of the host's own (S1CDMax > 0), split-stage ATS (EATS = 2).
+ * Not produced: split-stage ATS (EATS = 2).
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_make_*_ste
  */
 import type { GranuleLg2 } from '../../../hw/pagetable/geometry.js';
@@ -14,7 +14,6 @@ import {
   CONFIG_S2_TRANS,
   EATS_TRANS,
   S1DSS_SSID0,
-  S1FMT_LINEAR,
   S2TG_4K,
   S2TG_16K,
   S2TG_64K,
@@ -23,6 +22,7 @@ import {
   STRW_EL2,
   STRW_NS_EL1,
 } from '../../../hw/smmuv3/ste.js';
+import type { CdTableShape } from './cd-table.js';
 import { ENTRY_QUADS, type Entry } from './entry-writer.js';
 
 /** Inner-shareable, write-back read- and write-allocate: how Linux sets every table up. */
@@ -79,17 +79,22 @@ export const bypassSte = (features: Pick<SteFeatures, 'attrTypesOvr'>): Entry =>
     if (features.attrTypesOvr) STE.SHCFG.put(ste, SHCFG_INCOMING);
   });
 
-/** Stage 1 through a linear CD table of one CD. VMID 0 is the host's own. @param cdTable PA, bytes */
+/**
+ * Stage 1 through a CD table. VMID 0 is the host's own.
+ * @param s1dss  what becomes of traffic without a SubstreamID: S1DSS_SSID0, it uses CD 0
+ */
 export const cdTableSte = (
-  cdTable: number,
+  cdTable: CdTableShape,
   features: Pick<SteFeatures, 'stalls' | 'e2h'>,
   { ats, stall }: StreamTraits = NO_TRAITS,
+  s1dss = S1DSS_SSID0,
 ): Entry =>
   image((ste) => {
     STE.Config.put(ste, CONFIG_S1_TRANS);
-    STE.S1Fmt.put(ste, S1FMT_LINEAR);
-    STE.S1ContextPtr.put(ste, cdTable);
-    STE.S1DSS.put(ste, S1DSS_SSID0);
+    STE.S1Fmt.put(ste, cdTable.s1Fmt);
+    STE.S1ContextPtr.put(ste, cdTable.base);
+    STE.S1CDMax.put(ste, cdTable.s1CdMax);
+    STE.S1DSS.put(ste, s1dss);
     STE.S1CIR.put(ste, CACHE_WBRA);
     STE.S1COR.put(ste, CACHE_WBRA);
     STE.S1CSH.put(ste, SH_INNER);

@@ -48,7 +48,8 @@ test('STE: EATS, S1STALLD, S2S and STRW follow device and SMMU', (t) => {
   const S1STALLD = 1n << 27n;
   const STRW_EL2 = 2n << 30n;
   const of = (stalls: boolean, e2h: boolean, ats: boolean, stall: boolean): bigint =>
-    cdTableSte(0, { stalls, e2h }, { ats, stall })[1]! & (EATS | S1STALLD | (3n << 30n));
+    cdTableSte({ base: 0, s1Fmt: 0, s1CdMax: 0 }, { stalls, e2h }, { ats, stall })[1]! &
+    (EATS | S1STALLD | (3n << 30n));
   t.is(of(false, false, false, false), 0n);
   t.is(of(true, false, false, false), S1STALLD);
   t.is(of(true, false, true, true), EATS);

@@ -12,6 +12,7 @@ const FROM_ATC = 5;
 const STALLED = 0xfe;
 const VERDICT_NONE = 0;
 const VERDICT_ABORT = 2;
+const DIRTY_TRACKING = 1n;
 const ATS_NOT_SUPPORTED = 8n;
 
 const CFGI_STE = 0x03;
@@ -45,7 +46,7 @@ function mapped(f: DriverFixture, flags = 0) {
 
 test('ATS: on while attached; what the ATC holds goes with the mapping, after the TLBs', (t) => {
   const f = withAts();
-  t.is(f.smmus[0]!.hwInfo(f.devices[0]!).capabilities, 0n);
+  t.is(f.smmus[0]!.hwInfo(f.devices[0]!).capabilities, DIRTY_TRACKING);
   t.false(f.ports[0]!.ats.enabled);
   const { domain, pfn } = mapped(f);
   t.true(f.ports[0]!.ats.enabled);
@@ -98,7 +99,7 @@ test('ATS: from one domain to another without a stale translation', (t) => {
 
 test('ATS: a device without it, or behind an SMMU without it, uses none', (t) => {
   for (const f of [withAts({ traits: {} }), withAts({ hardware: { ats: false, pri: false } })]) {
-    t.is(f.smmus[0]!.hwInfo(f.devices[0]!).capabilities, ATS_NOT_SUPPORTED);
+    t.is(f.smmus[0]!.hwInfo(f.devices[0]!).capabilities, DIRTY_TRACKING | ATS_NOT_SUPPORTED);
     const { domain } = mapped(f);
     t.is(f.write(0, 0x1_0000n), 0);
     t.is(f.write(0, 0x1_0000n), 0);

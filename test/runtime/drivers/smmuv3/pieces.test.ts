@@ -192,7 +192,7 @@ const PLAIN = { attrTypesOvr: false };
 test('STE images: the words of the specification', (t) => {
   t.deepEqual(abortSte().slice(0, 4), [1n, 0n, 0n, 0n]);
   t.deepEqual(bypassSte({ attrTypesOvr: true }).slice(0, 2), [9n, 1n << 44n]);
-  const s1 = cdTableSte(0x8000_1000, { stalls: false, e2h: false });
+  const s1 = cdTableSte({ base: 0x8000_1000, s1Fmt: 0, s1CdMax: 0 }, { stalls: false, e2h: false });
   t.is(s1[0], 1n | (5n << 1n) | 0x8000_1000n);
   t.is(s1[1], 2n | (1n << 2n) | (1n << 4n) | (3n << 6n));
   const s2 = stage2Ste(S2, PLAIN);

@@ -1,5 +1,6 @@
 /** The driver over the SMMU model, end to end, by what devices see and what commands the SMMU consumed. */
 import test from 'ava';
+import type { Smmuv3Config } from '../../../../hw/smmuv3/config.js';
 import { DriverFixture, newGather } from '../../../kit/smmu-driver-fixture.js';
 
 const ENOMEM = 12;
@@ -35,7 +36,8 @@ test('probe: translates nothing before an attach, and answers GET_HW_INFO from t
   const view = new DataView(info.data.buffer);
   // IDR0 at 8: S2P, S1P, AArch64 tables, COHACC.
   t.is(view.getUint32(8, true) & 0x1f, 0b11011);
-  t.is(info.capabilities, 8n);
+  // Dirty tracking, and no ATS.
+  t.is(info.capabilities, 9n);
   t.deepEqual(f.smmus[0]!.reservedRegions(f.devices[0]!), [{ firstPage: 0x8000, lastPage: 0x80ff }]);
 });
 
@@ -131,16 +133,23 @@ test('a large range: one SYNC, few commands; more than 8 TiB: the whole ASID', (
   t.deepEqual(opcodes, [TLBI_NH_ASID, CMD_SYNC]);
 });
 
-test('allocPaging: flags 0 and nest parent exist, the others are -EOPNOTSUPP', (t) => {
+test('allocPaging: what the flags ask for, where the SMMU has it; anything else is -EOPNOTSUPP', (t) => {
   const f = new DriverFixture();
   const [device] = f.devices;
-  t.is(typeof f.smmus[0]!.allocPaging(device!, 0), 'object');
-  t.is(typeof f.smmus[0]!.allocPaging(device!, FAULT_ID_VALID), 'object');
-  t.is((f.paging(0, NEST_PARENT) as { nestParent: boolean }).nestParent, true);
-  for (const flags of [DIRTY_TRACKING, PASID, NEST_PARENT | DIRTY_TRACKING, NEST_PARENT | PASID, 16])
+  for (const flags of [0, PASID, DIRTY_TRACKING, DIRTY_TRACKING | PASID])
+    t.is((f.paging(0, flags) as { stage?: number }).stage, 1);
+  t.not(f.paging(0, DIRTY_TRACKING).dirty, undefined);
+  t.is(f.paging(0, PASID).dirty, undefined);
+  t.like(f.paging(0, NEST_PARENT), { nestParent: true, stage: 2 });
+  for (const flags of [FAULT_ID_VALID, NEST_PARENT | DIRTY_TRACKING, NEST_PARENT | PASID, 16])
     t.is(f.smmus[0]!.allocPaging(device!, flags), -EOPNOTSUPP);
-  const single = new DriverFixture({ hardware: { stages: 's1' } });
-  t.is(single.smmus[0]!.allocPaging(single.devices[0]!, NEST_PARENT), -EOPNOTSUPP);
+  const refused = (hardware: Partial<Smmuv3Config>, flags: number) => {
+    const other = new DriverFixture({ hardware });
+    t.is(other.smmus[0]!.allocPaging(other.devices[0]!, flags), -EOPNOTSUPP);
+  };
+  refused({ stages: 's1' }, NEST_PARENT);
+  for (const flags of [PASID, DIRTY_TRACKING]) refused({ stages: 's2' }, flags);
+  for (const httu of ['none', 'access'] as const) refused({ httu }, DIRTY_TRACKING);
   t.is(f.smmus[0]!.allocNested(), -EOPNOTSUPP);
 });
 
