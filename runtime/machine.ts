@@ -43,6 +43,7 @@ import { atcBlindOf, CLOCK_KEY, FRAMES_KEY, portKey, smmuConfigOf } from './mach
 import { allocBaseRegions, allocMachineRegions, controlBytes } from './machine-regions.js';
 import type { CheckedConfig, MachineConfig, ResolvedDevice } from './machine-schema.js';
 import { type MachineHandle, MachineThread } from './machine-thread.js';
+import type { VfioContainer } from './objects/vfio-container.js';
 import type { VfioDevice } from './objects/vfio-device.js';
 import { ForeignFrames } from './serve/foreign-frames.js';
 import { ForeignMemory, MachineFrames } from './serve/foreign-memory.js';
@@ -190,6 +191,13 @@ export class Machine {
     const vfio = this.core.openVfio(this.device(label));
     this.#vfios.add(vfio);
     return vfio;
+  }
+
+  /** open("/dev/vfio/vfio"): the type 1 calls that came before iommufd. @throws IommufdError EMFILE */
+  openVfioContainer(): VfioContainer {
+    const container = this.core.openContainer();
+    this.#fds.add(container.iommufd);
+    return container;
   }
 
   /**

@@ -6,8 +6,10 @@ import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import { EMFILE, EPERM } from '../../uapi/abi/errno.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import type { DriverViommu, HostDevice, ViommuEvent } from '../drivers/contract.js';
+import { ACCOUNT_MM } from '../iova/accounting.js';
 import { type MemFile, openMemFile } from '../mem-file.js';
 import type { IommufdGroup } from '../objects/group.js';
+import { VfioContainer } from '../objects/vfio-container.js';
 import { VfioDevice } from '../objects/vfio-device.js';
 import type { Viommu } from '../objects/viommu.js';
 import type { UserAllocOptions } from '../user-memory.js';
@@ -122,14 +124,26 @@ export class IommufdCore {
     return { fd: this.own.files.install(openDmaBuf(dmabuf)), dmabuf, revoke };
   }
 
-  /** open("/dev/iommu") without a descriptor. @returns the file | -EMFILE */
-  openFile(): IommufdFile | number {
+  /** open("/dev/vfio/vfio") by that program. @throws IommufdError EMFILE */
+  openContainer(): VfioContainer {
+    const fd = this.open();
+    fd.ctx.accountMode = ACCOUNT_MM;
+    return new VfioContainer(fd);
+  }
+
+  /**
+   * open("/dev/iommu") without a descriptor.
+   * @param container  open("/dev/vfio/vfio"): the same, but pinned pages are charged as VFIO charges
+   * @returns the file | -EMFILE
+   */
+  openFile(container = false): IommufdFile | number {
     const index = this.#freeIndexes.shift();
     if (index === undefined) return -EMFILE;
     const ctx = new IommufdCtx(this, index, () => {
       this.#freeIndexes.push(index);
       this.#freeIndexes.sort((a, b) => a - b);
     });
+    if (container) ctx.accountMode = ACCOUNT_MM;
     return {
       kind: 'iommufd',
       ctx,

@@ -32,6 +32,8 @@ export class IommufdCtx {
   readonly groups = new Map<string, IommufdGroup>();
   /** Whom pinned pages are charged to (IOMMU_OPTION_RLIMIT_MODE). */
   accountMode: AccountMode = ACCOUNT_USER;
+  /** Which IOAS the VFIO container calls are about; it is published. */
+  vfioIoas: IommufdObject | null = null;
   /** Published objects. */
   readonly #byId = new Map<number, IommufdObject>();
   /** The open descriptor, each bound device, each open event queue. */
@@ -149,6 +151,7 @@ export class IommufdCtx {
     }
     this.#byId.delete(id);
     this.objects.unpublish(id);
+    if (this.vfioIoas === object) this.vfioIoas = null;
     // Without users a remaining short reference is one about to be dropped.
     if (!waited && this.#waitUnheld(object) < 0) {
       this.objects.republish(id);

@@ -4,7 +4,8 @@
  *
  * @source drivers/iommu/iommufd/main.c iommufd_fops_ioctl, iommufd_ioctl_ops
  */
-import { EFAULT, ENOTTY, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import { bug } from '../../hw/memory/bug.js';
+import { EFAULT, ENOTTY } from '../../uapi/abi/errno.js';
 import { _IOC_NR } from '../../uapi/abi/ioctl.js';
 import type { Fields, Struct } from '../../uapi/abi/struct.js';
 import { Destroy, IOMMU_DESTROY } from '../../uapi/iommufd/destroy.js';
@@ -42,6 +43,7 @@ import { IOMMU_OPTION, Option } from '../../uapi/iommufd/option.js';
 import { IOMMU_TEST_CMD, TestCmd } from '../../uapi/iommufd/test.js';
 import { IOMMU_VDEVICE_ALLOC, VdeviceAlloc } from '../../uapi/iommufd/vdevice.js';
 import { IOMMU_VEVENTQ_ALLOC, VeventqAlloc } from '../../uapi/iommufd/veventq.js';
+import { IOMMU_VFIO_IOAS, VfioIoas } from '../../uapi/iommufd/vfio-ioas.js';
 import { IOMMU_VIOMMU_ALLOC, ViommuAlloc } from '../../uapi/iommufd/viommu.js';
 import { ioasChangeProcess } from '../objects/change-process.js';
 import { getHwInfo } from '../objects/device.js';
@@ -64,6 +66,7 @@ import { ioasMapFile } from '../objects/map-file.js';
 import { option } from '../objects/option.js';
 import { vdeviceAlloc } from '../objects/vdevice.js';
 import { veventqAlloc } from '../objects/veventq.js';
+import { vfioIoas, vfioIoctl } from '../objects/vfio-compat.js';
 import { viommuAlloc } from '../objects/viommu.js';
 import { testIoctl } from '../test-ioctl/test-ioctl.js';
 import type { IommufdCtx } from './ctx.js';
@@ -101,6 +104,7 @@ const BUILT: readonly Row[] = [
   row(IOMMU_OPTION, Option, option),
   row(IOMMU_IOAS_MAP_FILE, IoasMapFile, ioasMapFile),
   row(IOMMU_IOAS_CHANGE_PROCESS, IoasChangeProcess, ioasChangeProcess),
+  row(IOMMU_VFIO_IOAS, VfioIoas, vfioIoas),
   row(IOMMU_HWPT_ALLOC, HwptAlloc, hwptAlloc),
   row(IOMMU_GET_HW_INFO, HwInfo, getHwInfo),
   row(IOMMU_HWPT_SET_DIRTY_TRACKING, HwptSetDirtyTracking, hwptSetDirtyTracking),
@@ -113,33 +117,26 @@ const BUILT: readonly Row[] = [
   row(IOMMU_HW_QUEUE_ALLOC, HwQueueAlloc, hwQueueAlloc),
 ];
 
-/** By nr; an ioctl of the ABI that is not built has a row too, so that its struct is checked all the same. */
+/** By nr. */
 const TABLE: readonly Row[] = IOCTLS.map(
-  ({ cmd, name, struct }) => BUILT.find((built) => built.cmd === cmd) ?? row(cmd, struct, notBuilt(name)),
+  ({ cmd, name }) => BUILT.find((built) => built.cmd === cmd) ?? bug(`${name} has no handler`),
 );
 
 /** Far from the others, and only where the machine has it. */
 const TEST_ROW = row(IOMMU_TEST_CMD, TestCmd, testIoctl);
 const TEST_NR = _IOC_NR(IOMMU_TEST_CMD);
 
-function notBuilt(name: string): Handler<Fields> {
-  return (ucmd) => {
-    ucmd.ctx.core.logOnce(`iommufd: ${name} is not modelled, answering EOPNOTSUPP`);
-    return -EOPNOTSUPP;
-  };
-}
-
 /**
- * @param bytes  the caller's memory from the struct's first byte on; it may end anywhere
- * @returns 0 | -ENOTTY unknown request | -EFAULT bytes end too soon | -EINVAL size | -E2BIG non-zero tail |
+ * @param bytes  the caller's memory from the struct's first byte on; it may end anywhere. Of VFIO calls that take a
+ *   number: its 8 bytes
+ * @returns >= 0 | -ENOTTY unknown request | -EFAULT bytes end too soon | -EINVAL size | -E2BIG non-zero tail |
  *   what the handler says
  */
 export function dispatch(ctx: IommufdCtx, cmd: number, bytes: Uint8Array): number {
   const nr = _IOC_NR(cmd);
-  // Numbers outside belong to the VFIO container calls, which are not modelled.
   const tests = nr === TEST_NR && ctx.context.mock !== undefined;
   const entry = tests ? TEST_ROW : TABLE[nr - IOMMUFD_CMD_BASE];
-  if (entry === undefined) return -ENOTTY;
+  if (entry === undefined) return vfioIoctl(ctx, cmd, bytes);
   if (bytes.byteLength < 4) return -EFAULT;
   if (entry.cmd !== cmd) return -ENOTTY;
   const userSize = structSize(bytes);

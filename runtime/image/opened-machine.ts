@@ -126,6 +126,10 @@ export class OpenedMachine {
     throw hardwareOnly('openVfio');
   }
 
+  openVfioContainer(): never {
+    throw hardwareOnly('openVfioContainer');
+  }
+
   /** An image of what it is now. */
   saveImage({ caches = true }: { readonly caches?: boolean } = {}): Uint8Array {
     return encodeImage({ memory: this.memory, frames: this.frames, config: inputOf(this.config), caches });

@@ -5,7 +5,7 @@
  * A PASID is attached, moved and detached as the device itself is. PASID 0 is the device itself, as in Linux, which keeps
  * two books on it.
  *
- * Not modelled: regions, interrupts, reset, migration, tokens.
+ * Not modelled: regions, interrupts, reset, migration; nor virtual functions, so that no token is right.
  *
  * @source drivers/vfio/device_cdev.c, drivers/vfio/iommufd.c
  */
@@ -25,12 +25,17 @@ import { u32At } from '../../uapi/abi/struct.js';
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
   VFIO_DEVICE_ATTACH_PASID,
+  VFIO_DEVICE_BIND_FLAG_TOKEN,
   VFIO_DEVICE_BIND_IOMMUFD,
   VFIO_DEVICE_DETACH_IOMMUFD_PT,
   VFIO_DEVICE_DETACH_PASID,
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_PLATFORM,
+  VFIO_DEVICE_GET_INFO,
   VfioDeviceAttachIommufdPt,
   VfioDeviceBindIommufd,
   VfioDeviceDetachIommufdPt,
+  VfioDeviceInfo,
 } from '../../uapi/vfio/cdev.js';
 import { checkKeys } from '../core/call-check.js';
 import type { IommufdCore, IommufdFile } from '../core/core.js';
@@ -126,6 +131,7 @@ export class VfioDevice {
     if (this.#device === null) return -EINVAL;
     if (cmd === VFIO_DEVICE_ATTACH_IOMMUFD_PT) return this.#attach(this.#device, bytes);
     if (cmd === VFIO_DEVICE_DETACH_IOMMUFD_PT) return this.#detach(this.#device, bytes);
+    if (cmd === VFIO_DEVICE_GET_INFO) return this.#getInfo(bytes);
     return -ENOTTY;
   }
 
@@ -133,9 +139,9 @@ export class VfioDevice {
     if (bytes.byteLength < 4) return -EFAULT;
     const bind = copyStructIn(VfioDeviceBindIommufd, bytes, structSize(bytes));
     if (typeof bind === 'number') return bind;
-    // A token is refused as by a driver that knows none.
-    if (bind.iommufd < 0 || bind.flags !== 0) return -EINVAL;
+    if (bind.iommufd < 0 || (bind.flags & ~VFIO_DEVICE_BIND_FLAG_TOKEN) !== 0) return -EINVAL;
     if (this.#device !== null) return -EINVAL;
+    if (bind.flags !== 0) return this.#refuseToken(bind.tokenUuidPtr);
     const file = this.#core.current.files.get(bind.iommufd);
     if (file === undefined) return -EBADF;
     if (file.kind !== 'iommufd') return -EBADFD;
@@ -148,8 +154,27 @@ export class VfioDevice {
     return 0;
   }
 
+  /** Tokens are for virtual functions and their owners: any other device's is wrong, once it can be read. */
+  #refuseToken(tokenUuidPtr: bigint): number {
+    const uuid = new Uint8Array(UUID_BYTES);
+    if (this.host.pci !== false && this.#core.current.mm.copyIn(tokenUuidPtr, uuid) < 0) return -EFAULT;
+    return -EINVAL;
+  }
+
+  #getInfo(bytes: Uint8Array): number {
+    const { minSize, size } = VfioDeviceInfo;
+    if (bytes.byteLength < minSize) return -EFAULT;
+    const argsz = structSize(bytes);
+    if (argsz < minSize) return -EINVAL;
+    const flags = this.host.pci === false ? VFIO_DEVICE_FLAGS_PLATFORM : VFIO_DEVICE_FLAGS_PCI;
+    const length = Math.min(argsz, size);
+    if (bytes.byteLength < length) return -EFAULT;
+    bytes.set(VfioDeviceInfo.toBytes({ argsz, flags }).subarray(0, length));
+    return 0;
+  }
+
   #attach(device: Device, bytes: Uint8Array): number {
-    const pasid = pasidOf(VfioDeviceAttachIommufdPt, bytes, VFIO_DEVICE_ATTACH_PASID);
+    const pasid = pasidOf(VfioDeviceAttachIommufdPt, bytes, VFIO_DEVICE_ATTACH_PASID, this.host.pci);
     if (pasid < NONE) return pasid;
     const ptId = VfioDeviceAttachIommufdPt.getField(bytes, 'ptId');
     const used = pasid === NONE ? this.#attachRid(device, ptId) : this.#attachPasid(device, ptId, pasid);
@@ -166,7 +191,6 @@ export class VfioDevice {
 
   /** @source vfio_iommufd_physical_pasid_attach_ioas */
   #attachPasid(device: Device, ptId: number, pasid: number): number {
-    if (this.host.pci === false) return -EOPNOTSUPP;
     if (this.#pasids.has(pasid)) return device.replace(ptId, pasid);
     // An IDA has no place for it.
     if (pasid > INT_MAX) return -ENOSPC;
@@ -177,10 +201,9 @@ export class VfioDevice {
   }
 
   #detach(device: Device, bytes: Uint8Array): number {
-    const pasid = pasidOf(VfioDeviceDetachIommufdPt, bytes, VFIO_DEVICE_DETACH_PASID);
+    const pasid = pasidOf(VfioDeviceDetachIommufdPt, bytes, VFIO_DEVICE_DETACH_PASID, this.host.pci);
     if (pasid < NONE) return pasid;
     if (pasid !== NONE) {
-      if (this.host.pci === false) return -EOPNOTSUPP;
       if (this.#pasids.delete(pasid)) device.detach(pasid);
       return 0;
     }
@@ -204,24 +227,28 @@ export class VfioDevice {
 }
 
 const INT_MAX = 0x7fff_ffff;
+const UUID_BYTES = 16;
 /** The device itself, and no PASID of it. */
 const NONE = -1;
 
 /**
  * Whom an attach or a detach is about.
  * @param flag  that says that there is a PASID
- * @returns the PASID | NONE | -EFAULT | -EINVAL, which are below NONE
+ * @param pci   whether the device is one; others' drivers know no PASIDs
+ * @returns the PASID | NONE | -EFAULT | -EINVAL | -EOPNOTSUPP, which are below NONE
  */
 function pasidOf(
   struct: typeof VfioDeviceAttachIommufdPt | typeof VfioDeviceDetachIommufdPt,
   bytes: Uint8Array,
   flag: number,
+  pci = true,
 ): number {
   if (bytes.byteLength < struct.minSize) return -EFAULT;
   if (structSize(bytes) < struct.minSize) return -EINVAL;
   const flags = u32At(bytes, 4);
   if ((flags & ~flag) !== 0) return -EINVAL;
   if ((flags & flag) === 0) return NONE;
+  if (!pci) return -EOPNOTSUPP;
   if (structSize(bytes) < struct.size) return -EINVAL;
   return bytes.byteLength < struct.size ? -EFAULT : u32At(bytes, struct.size - 4);
 }

@@ -47,6 +47,7 @@ import {
   WIRE_FILE_FAIL_NTH,
   WIRE_FILE_IOMMUFD,
   WIRE_FILE_SPARE,
+  WIRE_FILE_VFIO_CONTAINER,
   WIRE_FILE_VFIO_DEVICE,
   WIRE_MAGIC,
   WIRE_MAP_EXEC,
@@ -356,7 +357,8 @@ export class Server implements ConnectionEvents {
 
   #openFile(kind: number, index: number): OpenFile | number {
     const { core, config } = this.#machine;
-    if (kind === WIRE_FILE_IOMMUFD) return core.openFile();
+    if (kind === WIRE_FILE_IOMMUFD || kind === WIRE_FILE_VFIO_CONTAINER)
+      return core.openFile(kind === WIRE_FILE_VFIO_CONTAINER);
     if (kind !== WIRE_FILE_VFIO_DEVICE) return -ENODEV;
     const device = config.devices[index];
     if (device === undefined) return -ENOENT;

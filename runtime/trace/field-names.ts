@@ -88,6 +88,12 @@ const NAMED: Readonly<Record<string, NamedValues>> = {
   ),
   'iommufd_vevent_header.flags': flags('IOMMU_VEVENTQ_FLAG_LOST_EVENTS'),
   'iommu_hw_queue_alloc.type': one('IOMMU_HW_QUEUE_TYPE_DEFAULT', 'IOMMU_HW_QUEUE_TYPE_TEGRA241_CMDQV'),
+  'vfio_device_info.flags': flags(
+    'VFIO_DEVICE_FLAGS_RESET',
+    'VFIO_DEVICE_FLAGS_PCI',
+    'VFIO_DEVICE_FLAGS_PLATFORM',
+    'VFIO_DEVICE_FLAGS_CAPS',
+  ),
   'vfio_device_bind_iommufd.flags': flags('VFIO_DEVICE_BIND_FLAG_TOKEN'),
   'vfio_device_attach_iommufd_pt.flags': flags('VFIO_DEVICE_ATTACH_PASID'),
   'vfio_device_detach_iommufd_pt.flags': flags('VFIO_DEVICE_DETACH_PASID'),

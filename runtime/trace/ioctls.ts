@@ -96,6 +96,7 @@ function table(): TracedIoctl[] {
     { name: 'IOMMU_TEST_CMD', cmd: _IO(';', 0xa0) },
     { name: 'VFIO_CHECK_EXTENSION', cmd: container.VFIO_CHECK_EXTENSION, argument: VFIO_EXTENSIONS },
     { name: 'VFIO_SET_IOMMU', cmd: container.VFIO_SET_IOMMU, argument: VFIO_EXTENSIONS },
+    known('VFIO_DEVICE_GET_INFO', cdev.VFIO_DEVICE_GET_INFO, cdev.VfioDeviceInfo),
     known('VFIO_DEVICE_BIND_IOMMUFD', cdev.VFIO_DEVICE_BIND_IOMMUFD, cdev.VfioDeviceBindIommufd),
     known(
       'VFIO_DEVICE_ATTACH_IOMMUFD_PT',

@@ -156,6 +156,7 @@ const LAYOUTS: readonly (readonly [string, number, Readonly<Record<string, numbe
   ['vfio_device_bind_iommufd', 24, { argsz: 0, flags: 4, iommufd: 8, outDevid: 12, tokenUuidPtr: 16 }],
   ['vfio_device_attach_iommufd_pt', 16, { argsz: 0, flags: 4, ptId: 8, pasid: 12 }],
   ['vfio_device_detach_iommufd_pt', 12, { argsz: 0, flags: 4, pasid: 8 }],
+  ['vfio_device_info', 24, { argsz: 0, flags: 4, numRegions: 8, numIrqs: 12, capOffset: 16, pad: 20 }],
   ['vfio_iommu_type1_info', 24, { argsz: 0, flags: 4, iovaPgsizes: 8, capOffset: 16, pad: 20 }],
   ['vfio_info_cap_header', 8, { id: 0, version: 2, next: 4 }],
   ['vfio_iommu_type1_info_cap_iova_range', 16, { id: 0, version: 2, next: 4, nrIovas: 8, reserved: 12 }],

@@ -1,5 +1,5 @@
 /**
- * The three VFIO device ioctls that tie a device to an iommufd. Linux 7.0.
+ * The three VFIO device ioctls that tie a device to an iommufd, and what a device is. Linux 7.0.
  *
  * Sizing is VFIO's, not iommufd's. The length is `argsz`; less than `minSize` is EINVAL. BIND then treats the
  * rest as iommufd does (a non-zero tail is E2BIG, what is missing is 0). ATTACH and DETACH read `pasid` only
@@ -16,6 +16,7 @@ import { struct, type TypeOf } from '../abi/struct.js';
 /** Numbers of the VFIO calls count from here, under the same type byte as iommufd. */
 export const VFIO_BASE = 100;
 
+export const VFIO_DEVICE_GET_INFO = _IO(';', VFIO_BASE + 7);
 export const VFIO_DEVICE_BIND_IOMMUFD = _IO(';', VFIO_BASE + 18);
 export const VFIO_DEVICE_ATTACH_IOMMUFD_PT = _IO(';', VFIO_BASE + 19);
 export const VFIO_DEVICE_DETACH_IOMMUFD_PT = _IO(';', VFIO_BASE + 20);
@@ -72,3 +73,23 @@ export const VfioDeviceDetachIommufdPt = struct(
   { size: 12, last: 'flags' },
 );
 export type VfioDeviceDetachIommufdPt = TypeOf<typeof VfioDeviceDetachIommufdPt>;
+
+/** In `flags` of {@link VfioDeviceInfo}: what is behind the file. */
+export const VFIO_DEVICE_FLAGS_RESET = 1 << 0;
+export const VFIO_DEVICE_FLAGS_PCI = 1 << 1;
+export const VFIO_DEVICE_FLAGS_PLATFORM = 1 << 2;
+export const VFIO_DEVICE_FLAGS_CAPS = 1 << 7;
+
+/**
+ * What a device has. Regions and interrupts count from 0 here, as no device has any.
+ *
+ * `flags`: VFIO_DEVICE_FLAGS_*. `numRegions`, `numIrqs`: highest index + 1. Callers may stop there.
+ * @returns 0 | -EINVAL argsz | -EFAULT
+ * @source include/uapi/linux/vfio.h struct vfio_device_info
+ */
+export const VfioDeviceInfo = struct(
+  'vfio_device_info',
+  { argsz: 'u32', flags: 'u32', numRegions: 'u32', numIrqs: 'u32', capOffset: 'u32', pad: 'u32' },
+  { size: 24, last: 'numIrqs' },
+);
+export type VfioDeviceInfo = TypeOf<typeof VfioDeviceInfo>;

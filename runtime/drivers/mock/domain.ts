@@ -3,8 +3,9 @@
  *
  * @source drivers/iommu/iommufd/selftest.c mock_domain_alloc_pgtable
  */
+import { EINVAL } from '../../../uapi/abi/errno.js';
 import { MOCK_APERTURE_LAST, MOCK_APERTURE_START, MOCK_PAGE_SIZE } from '../../../uapi/iommufd/test.js';
-import type { DirtyTracking, Gather, PagingDomain } from '../contract.js';
+import { type DirtyTracking, type Gather, IOMMU_READ, IOMMU_WRITE, type PagingDomain } from '../contract.js';
 import { MOCK_TABLE_UNITS, MOCK_UNIT_LG2, MockPageTable } from './page-table.js';
 
 export const MOCK_DRIVER = 'mock';
@@ -47,6 +48,8 @@ export class MockDomain implements PagingDomain {
   }
 
   map(iovaUnit: number, paUnit: number, units: number, prot: number): number {
+    // As its page table in Linux (generic_pt/iommu_pt.h map_range).
+    if ((prot & (IOMMU_READ | IOMMU_WRITE)) === 0) return -EINVAL;
     const scale = 2 ** this.#shift;
     return this.#table.map(iovaUnit * scale, paUnit * scale, units * scale, prot);
   }

@@ -22,8 +22,8 @@ import {
   rootBytes,
   stage2StartLevel,
 } from '../../../hw/pagetable/geometry.js';
-import { EBUSY, EEXIST, ENOMEM } from '../../../uapi/abi/errno.js';
-import type { DirtyTracking, Gather, PagingDomain } from '../contract.js';
+import { EBUSY, EEXIST, EINVAL, ENOMEM } from '../../../uapi/abi/errno.js';
+import { type DirtyTracking, type Gather, IOMMU_READ, IOMMU_WRITE, type PagingDomain } from '../contract.js';
 import type { Stage1Config } from './cd.js';
 import { TableDirtyTracking } from './dirty.js';
 import { invalidateRange } from './domain-invalidate.js';
@@ -160,6 +160,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
   }
 
   map(iovaPage: number, pfn: number, pages: number, prot: number): number {
+    // An entry without access is none (io-pgtable-arm.c arm_lpae_map_pages).
+    if ((prot & (IOMMU_READ | IOMMU_WRITE)) === 0) return -EINVAL;
     const bits = (prot & PROT_WRITE) === 0 ? prot : prot | this.#writable;
     const status = this.#table.map(iovaPage, pfn, pages, bits);
     // A device may have used, and an SMMU cached, what was mapped before the failure and is unmapped again.

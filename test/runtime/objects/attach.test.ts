@@ -5,7 +5,7 @@ import type { FakeDomain } from '../../kit/fake-driver.js';
 
 const [EPERM, ENOENT, EBADF, EFAULT, EBUSY] = [1, 2, 9, 14, 16];
 const [EINVAL, ENOTTY, EBADFD, EADDRINUSE, E2BIG] = [22, 25, 77, 98, 7];
-const [BIND, ATTACH, DETACH] = [0x3b76, 0x3b77, 0x3b78];
+const [BIND, ATTACH, DETACH, GET_INFO] = [0x3b76, 0x3b77, 0x3b78, 0x3b6b];
 const ALL = { iova: 0n, length: 0xffff_ffff_ffff_ffffn };
 
 test('attach to an IOAS makes an automatic page table, filled with what is mapped, that dies with the device', (t) => {
@@ -219,7 +219,12 @@ test('bind and attach check their structs as VFIO does', (t) => {
   t.is(bind({}, 16), -EFAULT);
   t.is(bind({ argsz: 15 }), -EINVAL);
   t.is(bind({ flags: 2 }), -EINVAL);
-  t.is(bind({ flags: 1 }), -EINVAL, 'a token for a driver that takes none');
+  t.is(bind({ flags: 1 }), -EFAULT, 'a token that cannot be read');
+  t.is(
+    bind({ flags: 1, tokenUuidPtr: bench.user.alloc('4KiB') }),
+    -EINVAL,
+    'a token for no virtual function',
+  );
   t.is(bind({ iommufd: -1 }), -EINVAL);
   t.is(bind({ iommufd: 55 }), -EBADF);
   const long = new Uint8Array(25);
@@ -258,4 +263,25 @@ test('closing the iommufd first: a bound device keeps the objects until it is cl
   t.is(bench.fd.ctx.objectCount, 3);
   vfio.close();
   bench.assertNothingLeft(t, refs);
+});
+
+test('VFIO_DEVICE_GET_INFO: a device has no regions and no interrupts, and writes no more than argsz', (t) => {
+  const bench = new CoreBench();
+  const vfio = bench.core.openVfio(bench.devices[0]!);
+  const info = (argsz: number, length = 24) => {
+    const bytes = new Uint8Array(length).fill(0xaa);
+    if (length >= 4) new DataView(bytes.buffer).setUint32(0, argsz, true);
+    return { status: vfio.ioctl(GET_INFO, bytes), bytes };
+  };
+  t.is(info(24).status, -EINVAL, 'not bound yet');
+  vfio.bindIommufd(bench.fd);
+  t.is(info(15).status, -EINVAL);
+  t.is(info(16, 15).status, -EFAULT);
+  t.is(info(24, 23).status, -EFAULT);
+  const short = info(16);
+  t.is(short.status, 0);
+  const PCI = 2;
+  t.deepEqual([...new Uint32Array(short.bytes.buffer)], [16, PCI, 0, 0, 0xaaaa_aaaa, 0xaaaa_aaaa]);
+  t.deepEqual([...new Uint32Array(info(999).bytes.buffer)], [999, PCI, 0, 0, 0, 0]);
+  vfio.close();
 });
