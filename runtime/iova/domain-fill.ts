@@ -12,8 +12,9 @@
  *
  * @source drivers/iommu/iommufd/pages.c
  */
+import { EINVAL } from '../../uapi/abi/errno.js';
 import type { Gather, IoasObserver, PagingDomain, RuntimeBugs } from '../drivers/contract.js';
-import { firstUnitOf, type IoptArea, PAGE_LG2, unitsOf, unitsPerPage } from './area.js';
+import { firstUnitOf, type IoptArea, PAGE_LG2, PAGE_SIZE, unitsOf, unitsPerPage } from './area.js';
 import type { IoptPages } from './pages.js';
 
 /** What filling needs to know of its surroundings. */
@@ -81,7 +82,10 @@ export function unfillDomains(
   if (!context.bugs.earlyFree) letGo(context, area, pages, gathers);
 }
 
-/** Map an area whose pages are pinned into one domain. @returns 0 | -errno with nothing mapped */
+/**
+ * Map an area whose pages are pinned into one domain.
+ * @returns 0 | -EINVAL it begins or ends inside an IO page | what the domain said; then nothing is mapped
+ */
 export function mapArea(
   context: FillContext,
   area: IoptArea,
@@ -89,6 +93,9 @@ export function mapArea(
   domain: PagingDomain,
 ): number {
   const { unitLg2 } = domain;
+  // A copy of several areas is checked as a whole when it is placed: here each has to fit (iommu_map).
+  const within = context.largePages ? 2 ** unitLg2 - 1 : PAGE_SIZE - 1;
+  if (((area.firstOffset | area.pageOffset | (area.lastOffset + 1)) & within) !== 0) return -EINVAL;
   if (unitLg2 === PAGE_LG2 && context.largePages) {
     const pfn = pages.soleRun(area.pagesFirst, area.pagesLast);
     if (pfn >= 0) return domain.map(area.firstPage, pfn, area.pagesLast - area.pagesFirst + 1, area.prot);
@@ -99,7 +106,7 @@ export function mapArea(
   const units = unitsOf(area, unitLg2);
   let done = 0;
   const status = pages.forEachRun(area.pagesFirst, area.pagesLast, (index, pfn, count) => {
-    // Without large pages the area is whole pages. Units of it, counted from the start of its first page; that page and the last may be there in part.
+    // Units of the area, counted from the start of its first page; that page and the last may be there in part.
     const runStart = (index - area.pagesFirst) * perPage - skipped;
     const start = Math.max(runStart, 0);
     const end = Math.min(runStart + count * perPage, units);

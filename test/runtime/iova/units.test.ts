@@ -142,3 +142,32 @@ test('2 KiB IO pages: the aperture and the last address are exact to the unit', 
   const domain = bench.iommus[0]!.attached.get(0) as FakeDomain;
   t.deepEqual([...domain.entries.keys()], [3, 2 ** 53 - 1]);
 });
+
+test('a copy of two halves of pages is EINVAL where the IO pages are whole, though together they are one', (t) => {
+  const bench = new CoreBench();
+  const { fd, user } = bench;
+  const source = fd.ioasAlloc().ioasId;
+  const { ioasId } = fd.ioasAlloc();
+  bench.bind().vfio.attach(ioasId);
+  const domain = bench.iommus[0]!.attached.get(0) as FakeDomain;
+  const userVa = user.alloc(0x2000);
+  const before = bench.frameRefs();
+  fd.ioasMap({ ioasId: source, userVa, length: HALF, iova: 0x5000n });
+  fd.ioasMap({ ioasId: source, userVa: userVa + 0x1000n, length: HALF, iova: 0x5800n });
+  for (const dstIova of [0x9000n, undefined]) {
+    const iova = dstIova === undefined ? {} : { dstIova };
+    t.is(
+      errnoOf(() =>
+        fd.ioasCopy({ dstIoasId: ioasId, srcIoasId: source, srcIova: 0x5000n, length: 0x1000n, ...iova }),
+      ),
+      EINVAL,
+    );
+  }
+  t.is(domain.entries.size, 0);
+  t.is(bench.frameRefs(), before);
+  t.is(
+    errnoOf(() => fd.ioasMap({ ioasId, userVa, length: 0x1000n, iova: 0x9000n })),
+    0,
+    'the place is free',
+  );
+});
