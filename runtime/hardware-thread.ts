@@ -15,10 +15,12 @@ import {
   ThreadTable,
   ThreadTableLayout,
 } from '../hw/sync/thread.js';
+import { cmdqvRegions } from '../hw/tegra241-cmdqv/config.js';
+import { Tegra241Cmdqv } from '../hw/tegra241-cmdqv/model.js';
 import { Timeline } from '../hw/timeline/timeline.js';
 import { smmuTrack } from '../hw/timeline/timeline-layout.js';
 import { foreignRangeOf } from './foreign-range.js';
-import { smmuConfigOf, THREADS_KEY } from './machine-hardware.js';
+import { cmdqvConfigOf, smmuConfigOf, THREADS_KEY } from './machine-hardware.js';
 import type { CheckedConfig } from './machine-schema.js';
 import { UnreachableMemory } from './unreachable-memory.js';
 
@@ -68,8 +70,12 @@ export class HardwareThread {
     if (this.config.iommus[index] === undefined) throw new RangeError(`there is no IOMMU number ${index}`);
     const config = smmuConfigOf(this.config, index);
     const regions = smmuv3Regions(this.memory, config);
+    const cmdqv = cmdqvConfigOf(this.config.iommus[index]!, index);
     return new Smmuv3(this.env, this.memory, this.kernel, regions, config, {
       log: this.#log,
+      ...(cmdqv && {
+        companion: (parts) => new Tegra241Cmdqv(cmdqv, cmdqvRegions(this.memory, cmdqv), parts),
+      }),
       timeline: Timeline.attach(this.memory, smmuTrack(index), this.env.clock),
     });
   }

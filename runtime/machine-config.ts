@@ -5,7 +5,8 @@
 import type { z } from 'zod';
 import { MAX_PORTS } from '../hw/iotlb/unit-layout.js';
 import { type Smmuv3Config, Smmuv3ConfigError } from '../hw/smmuv3/config.js';
-import { hardwareOf } from './machine-hardware.js';
+import { CmdqvConfigError } from '../hw/tegra241-cmdqv/config.js';
+import { cmdqvConfigOf, hardwareOf } from './machine-hardware.js';
 import {
   type CheckedConfig,
   type MachineConfig,
@@ -47,6 +48,12 @@ export function checkConfig(config: MachineConfig): CheckedConfig {
     } catch (error) {
       if (!(error instanceof Smmuv3ConfigError)) throw error;
       throw new ConfigError(`iommus[${index}].${error.key}`, error.message.replace(/^smmuv3: \w+ /, ''));
+    }
+    try {
+      cmdqvConfigOf(iommus[index]!, index);
+    } catch (error) {
+      if (!(error instanceof CmdqvConfigError)) throw error;
+      throw new ConfigError(`iommus[${index}].cmdqv.${error.key}`, error.message.replace(/^cmdqv: \w+ /, ''));
     }
   });
   const labels = new Set<string>();

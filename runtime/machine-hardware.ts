@@ -3,6 +3,7 @@
  * behind each IOMMU, and the keys of the regions. Loaded by every worker, so it must not bring the schema along.
  */
 import { type GranuleLg2, type Smmuv3Config, smmuv3Config } from '../hw/smmuv3/config.js';
+import { type CmdqvConfig, cmdqvConfig } from '../hw/tegra241-cmdqv/config.js';
 import type { CheckedConfig, ResolvedConfig } from './machine-schema.js';
 
 export const THREADS_KEY = 'threads';
@@ -20,6 +21,14 @@ export function smmuConfigOf(config: CheckedConfig, index: number): Smmuv3Config
   });
 }
 
+/** The CMDQV beside one of the machine's SMMUs, null where there is none. @throws CmdqvConfigError */
+export function cmdqvConfigOf(iommu: ResolvedConfig['iommus'][number], index: number): CmdqvConfig | null {
+  if (iommu.cmdqv === false) return null;
+  const given = iommu.cmdqv === true ? {} : iommu.cmdqv;
+  const keys = Object.entries(given).filter(([, value]) => value !== undefined);
+  return cmdqvConfig({ ...Object.fromEntries(keys), index });
+}
+
 /** Which of the machine's SMMUs gets no ATC_INV of a guest's: Smmuv3Invalidator's option. */
 export const atcBlindOf = ({ bugs }: CheckedConfig): { skipAtcInvOn?: number } =>
   bugs.skipAtcInv ? { skipAtcInvOn: bugs.iommu } : {};
@@ -28,7 +37,7 @@ const GRANULES: Readonly<Record<string, GranuleLg2>> = { '4KiB': 12, '16KiB': 14
 
 /** What the hardware of an IOMMU is; what was not said is the model's default. @throws Smmuv3ConfigError */
 export function hardwareOf(
-  { name: _name, model: _model, granules, ...keys }: ResolvedConfig['iommus'][number],
+  { name: _name, model: _model, cmdqv: _cmdqv, granules, ...keys }: ResolvedConfig['iommus'][number],
   index: number,
   bugs: Smmuv3Config['bugs'] = {},
 ): Smmuv3Config {

@@ -10,7 +10,15 @@ import type { MachineMemory } from '../hw/memory/machine-memory.js';
 import { createSmmuv3Regions } from '../hw/smmuv3/regions.js';
 import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
 import { ThreadTableLayout } from '../hw/sync/thread.js';
-import { CLOCK_KEY, FRAMES_KEY, portKey, smmuConfigOf, THREADS_KEY } from './machine-hardware.js';
+import { cmdqvBytes, createCmdqvRegions } from '../hw/tegra241-cmdqv/config.js';
+import {
+  CLOCK_KEY,
+  cmdqvConfigOf,
+  FRAMES_KEY,
+  portKey,
+  smmuConfigOf,
+  THREADS_KEY,
+} from './machine-hardware.js';
 import type { CheckedConfig } from './machine-schema.js';
 import { UserMemory } from './user-memory.js';
 
@@ -24,6 +32,10 @@ export function controlBytes(config: CheckedConfig): number {
   return (
     CONTROL_BASE_BYTES +
     config.iommus.length * CONTROL_PER_IOMMU +
+    config.iommus.reduce((sum, iommu, index) => {
+      const cmdqv = cmdqvConfigOf(iommu, index);
+      return sum + (cmdqv === null ? 0 : cmdqvBytes(cmdqv));
+    }, 0) +
     Math.ceil(config.memory * CONTROL_PER_RAM_BYTE) +
     config.instrumentBytes
   );
@@ -39,8 +51,10 @@ export function allocBaseRegions(memory: MachineMemory): void {
 export function allocMachineRegions(memory: MachineMemory, kernel: Kernel, config: CheckedConfig): void {
   memory.allocRegion(framesLayout(memory.ram.bytes), FRAMES_KEY);
   UserMemory.allocRegions(memory);
-  config.iommus.forEach((_, index) => {
+  config.iommus.forEach((iommu, index) => {
     createSmmuv3Regions(memory, kernel, smmuConfigOf(config, index), config.trace);
+    const cmdqv = cmdqvConfigOf(iommu, index);
+    if (cmdqv !== null) createCmdqvRegions(memory, cmdqv);
   });
   config.devices.forEach(({ iommuIndex, sid, ats, pri }, index) => {
     const port = memory.allocRegion(PortLayout, portKey(index)).base;

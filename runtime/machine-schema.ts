@@ -69,6 +69,17 @@ const iommuSchema = keyed({
   cmdqLog2: z.number().int().min(7).max(14).default(10),
   evtqLog2: z.number().int().min(2).max(14).default(10),
   priqLog2: z.number().int().min(1).max(14).default(10),
+  /** NVIDIA's CMDQV beside it: command queues for guests. */
+  cmdqv: z
+    .union([
+      z.boolean(),
+      keyed({
+        vintfs: z.number().optional(),
+        vcmdqsPerVintf: z.number().optional(),
+        sidsPerVintf: z.number().optional(),
+      }),
+    ])
+    .default(false),
 });
 
 const deviceSchema = keyed({

@@ -19,8 +19,12 @@ import { InterruptLines, type InterruptSource } from '../hw/smmuv3/interrupt-lin
 import { Mmio } from '../hw/smmuv3/mmio.js';
 import { smmuv3Regions } from '../hw/smmuv3/regions.js';
 import { ResetLine } from '../hw/smmuv3/reset.js';
+import { Smmuv3Layout } from '../hw/smmuv3/smmuv3-layout.js';
 import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
 import type { Clock, SyncEnv } from '../hw/sync/thread.js';
+import { cmdqvRegions } from '../hw/tegra241-cmdqv/config.js';
+import { CmdqvMmio } from '../hw/tegra241-cmdqv/mmio.js';
+import { PAGE_BYTES } from '../hw/tegra241-cmdqv/registers.js';
 import { ENOMEM, errnoName } from '../uapi/abi/errno.js';
 import { IommufdCore } from './core/core.js';
 import type { IommufdFd } from './core/fd.js';
@@ -28,18 +32,27 @@ import { RamFrames } from './core/task.js';
 import type { HostDevice, IoasObserver, PasidCapability } from './drivers/contract.js';
 import { MockIommu } from './drivers/mock/iommu.js';
 import { DRIVER_NAME } from './drivers/smmuv3/driver-layout.js';
+import type { ImplProbe } from './drivers/smmuv3/impl.js';
 import { Smmuv3Invalidator } from './drivers/smmuv3/invalidate.js';
 import { PageTableSlots } from './drivers/smmuv3/page-table-slots.js';
 import { createDriverRegions, DEFAULT_VIOMMUS } from './drivers/smmuv3/regions.js';
 import { type HostEvent, Smmuv3Instance } from './drivers/smmuv3/smmu.js';
 import type { OnAllocateTag } from './drivers/smmuv3/tags.js';
 import { ViommuRecords } from './drivers/smmuv3/viommu-record.js';
+import { type CmdqvOptions, Tegra241CmdqvDriver } from './drivers/tegra241/cmdqv.js';
 import { foreignRangeOf } from './foreign-range.js';
 import { encodeImage } from './image/image-file.js';
 import { inputOf } from './image/opened-machine.js';
 import { InlineModels } from './inline-models.js';
 import { ConfigError, checkConfig } from './machine-config.js';
-import { atcBlindOf, CLOCK_KEY, FRAMES_KEY, portKey, smmuConfigOf } from './machine-hardware.js';
+import {
+  atcBlindOf,
+  CLOCK_KEY,
+  cmdqvConfigOf,
+  FRAMES_KEY,
+  portKey,
+  smmuConfigOf,
+} from './machine-hardware.js';
 import { allocBaseRegions, allocMachineRegions, controlBytes } from './machine-regions.js';
 import type { CheckedConfig, MachineConfig, ResolvedDevice } from './machine-schema.js';
 import { type MachineHandle, MachineThread } from './machine-thread.js';
@@ -84,6 +97,8 @@ export interface MachineIommu {
   readonly index: number;
   /** Its register file, for a driver of one's own. The machine's own driver has it enabled already. */
   readonly mmio: Mmio;
+  /** The registers of the CMDQV beside it, null where there is none. */
+  readonly cmdqv: CmdqvMmio | null;
   readonly instance: Smmuv3Instance;
 }
 
@@ -356,6 +371,34 @@ export class Machine {
     });
   }
 
+  #cmdqvMmio(index: number, log: (message: string) => void): CmdqvMmio | null {
+    const { memory, env, config } = this;
+    const cmdqv = cmdqvConfigOf(config.iommus[index]!, index);
+    if (cmdqv === null) return null;
+    const { unit } = smmuv3Regions(memory, smmuConfigOf(config, index));
+    return new CmdqvMmio(env, cmdqv, cmdqvRegions(memory, cmdqv), unit, log);
+  }
+
+  /** How the driver starts the CMDQV beside an SMMU; undefined where there is none. */
+  #cmdqvProbe(index: number, log: (message: string) => void): ImplProbe | undefined {
+    const { memory, env, config } = this;
+    const cmdqv = cmdqvConfigOf(config.iommus[index]!, index);
+    const registers = this.#cmdqvMmio(index, log);
+    if (cmdqv === null || registers === null) return undefined;
+    const regions = cmdqvRegions(memory, cmdqv);
+    const smmu = smmuv3Regions(memory, smmuConfigOf(config, index));
+    const lines = new InterruptLines(env, smmu);
+    const options: CmdqvOptions = {
+      env,
+      registers,
+      compat: config.compat,
+      page0: (vintf) => regions.pages + PAGE_BYTES * vintf,
+      interrupted: () => lines.take().includes('companion'),
+      word: smmu.smmu + Smmuv3Layout.at.irq,
+    };
+    return (device) => Tegra241CmdqvDriver.probe(device, options);
+  }
+
   #probe(instruments: Instruments, log: (message: string) => void): MachineIommu[] {
     const { memory, kernel, env, config, frames } = this;
     const clock = memory.region(ClockLayout, CLOCK_KEY).base + ClockLayout.at.tick;
@@ -381,6 +424,7 @@ export class Machine {
         tick: () => env.words.add(clock, 1) >>> 0,
         onAllocate: onAllocateTag,
         onHostEvent: onHostEvent && ((event) => onHostEvent(index, event)),
+        impl: this.#cmdqvProbe(index, log),
         log,
       });
       if (instance === -ENOMEM)
@@ -391,7 +435,7 @@ export class Machine {
       if (typeof instance === 'number')
         throw new Error(`machine: the driver cannot start ${name}: ${errnoName(-instance)}`);
       const mmio = new Mmio(env, smmuv3Regions(memory, smmuConfigOf(config, index)), log);
-      return { name, index, mmio, instance };
+      return { name, index, mmio, cmdqv: this.#cmdqvMmio(index, log), instance };
     });
   }
 }

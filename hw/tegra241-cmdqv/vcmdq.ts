@@ -15,6 +15,7 @@
  */
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { AtcInvalidations } from '../smmuv3/atc-invalidations.js';
+import { Bus } from '../smmuv3/bus.js';
 import * as C from '../smmuv3/command.js';
 import type { CommandExecutor } from '../smmuv3/command-executor.js';
 import type { CompanionParts } from '../smmuv3/companion.js';
@@ -59,6 +60,7 @@ export class Vcmdq {
   readonly #host: VcmdqHost;
   readonly #words: Words;
   readonly #memory: MachineMemory;
+  readonly #bus: Bus;
   readonly #atc: AtcInvalidations;
   readonly #executor: CommandExecutor;
   readonly #command = new Uint32Array(C.COMMAND_WORDS);
@@ -72,6 +74,7 @@ export class Vcmdq {
     this.#host = host;
     this.#words = parts.words;
     this.#memory = parts.memory;
+    this.#bus = new Bus(parts.memory);
     this.#atc = parts.newAtc(place.record + at.atcWaiting);
     this.#executor = parts.newExecutor(this.#atc);
     // Another thread may have stepped it before.
@@ -158,22 +161,15 @@ export class Vcmdq {
   }
 
   #consume(): boolean {
-    const { words } = this.#memory;
     const log2 = this.#log2;
     const prod = this.#register(R.VCMDQ_PROD.offset);
     let cons = queuePointer(this.#own(at.cons), log2);
     let consumed = 0;
     while (consumed < COMMANDS_PER_STEP && !queueEmpty(prod, cons, log2)) {
-      const from = this.#memory.linearOf(
-        this.#start + queueIndex(cons, log2) * C.COMMAND_BYTES,
-        C.COMMAND_BYTES,
-      );
-      if (from < 0) {
+      if (!this.#fetch(this.#start + queueIndex(cons, log2) * C.COMMAND_BYTES)) {
         this.#stop(cons, CERROR_ABT, consumed);
         return true;
       }
-      // Atomic: a guest can overwrite what it has handed over. What was read here is what is executed.
-      for (let i = 0; i < C.COMMAND_WORDS; i++) this.#command[i] = words.load(from + i * 4);
       const opcode = C.CMD.OP.get(this.#command);
       const error = opcode === C.CMD_SYNC ? this.#beginSync() : this.#execute(opcode);
       if (error !== CERROR_NONE) {
@@ -198,9 +194,17 @@ export class Vcmdq {
     if (consumed > 0) {
       this.#setCons(cons);
       this.#host.consumed(consumed);
-      words.notify(this.place.slot + R.VCMDQ_CONS.offset, Number.POSITIVE_INFINITY);
+      this.#words.notify(this.place.slot + R.VCMDQ_CONS.offset, Number.POSITIVE_INFINITY);
     }
     return consumed > 0;
+  }
+
+  /** What a guest overwrites meanwhile does not matter: what was read here is what is executed. */
+  #fetch(pa: number): boolean {
+    const from = this.#memory.linearOf(pa, C.COMMAND_BYTES);
+    if (from < 0) return this.#bus.readQuads(pa, C.COMMAND_BYTES / 8, this.#command);
+    for (let i = 0; i < C.COMMAND_WORDS; i++) this.#command[i] = this.#words.load(from + i * 4);
+    return true;
   }
 
   #execute(opcode: number): number {

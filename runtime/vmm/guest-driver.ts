@@ -91,6 +91,19 @@ export interface GuestDriverOptions {
   readonly granuleLg2?: GranuleLg2;
   /** Use range invalidations where IDR3.RIL allows. */
   readonly rangeInvalidate?: boolean;
+  /** A command queue that the hardware reads by itself: what it takes goes there. */
+  readonly secondary?: SecondaryQueue | null;
+}
+
+/** A command queue beside the SMMU's own (VirtualCmdqv). */
+export interface SecondaryQueue {
+  supports(opcode: number): boolean;
+  /** Something was put since the last sync(). */
+  readonly dirty: boolean;
+  /** @returns 0 | -errno */
+  put(command: Uint32Array): number;
+  /** @returns 0 | -errno */
+  sync(): number;
 }
 
 const DEFAULTS = {
@@ -101,6 +114,7 @@ const DEFAULTS = {
   inputBits: 48,
   granuleLg2: 12,
   rangeInvalidate: true,
+  secondary: null,
 } as const;
 
 interface Stream {
@@ -136,6 +150,8 @@ export class GuestDriver {
   #ats = false;
   #outputBits = 0;
   #lastAsid = 0;
+  /** Something was put in the SMMU's own queue since the last SYNC there. */
+  #dirty = false;
   #maxAsid = 0;
 
   constructor(options: GuestDriverOptions) {
@@ -320,8 +336,13 @@ export class GuestDriver {
 
   /** Waits until everything put before is done. @returns 0 | -EIO */
   sync(): number {
+    const { secondary } = this.#options;
+    const before = secondary?.dirty === true ? secondary.sync() : 0;
+    // A queue that nothing was put in has nothing to wait for.
+    if (before < 0 || (secondary !== null && !this.#dirty)) return before;
     encodeSync(this.#command, 0, SYNC_CS_NONE);
     const put = this.#put();
+    this.#dirty = false;
     return put < 0 ? put : this.#queue().kick();
   }
 
@@ -491,6 +512,9 @@ export class GuestDriver {
   }
 
   #put(): number {
+    const { secondary } = this.#options;
+    if (secondary?.supports(this.#command[0]! & 0xff)) return secondary.put(this.#command);
+    this.#dirty = true;
     return this.#queue().put(this.#command);
   }
 }

@@ -4,11 +4,12 @@
  */
 export type { VsmmuStrategy } from './dispatch.js';
 export type { GuestAddressSpace } from './guest-address-space.js';
-export { GuestDriver, type GuestDriverOptions } from './guest-driver.js';
+export { GuestDriver, type GuestDriverOptions, type SecondaryQueue } from './guest-driver.js';
 export { DEFAULT_IPA_BASE, GuestRam, type GuestRamOptions } from './guest-ram.js';
 export { allocGuestTables } from './guest-tables.js';
 export { LocalTransport, type LocalTransportOptions } from './local-transport.js';
 export { type ScratchArea, scratchBytes, type VmmTransport } from './transport.js';
+export { VirtualCmdqv, type VirtualCmdqvOptions } from './virtual-cmdqv.js';
 export { type SmmuMmio, type VirtualInterrupt, VirtualSmmu } from './virtual-smmu.js';
 export { Vm, type VmOptions } from './vm.js';
 export type { VmDevice } from './vm-device.js';

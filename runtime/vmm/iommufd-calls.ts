@@ -5,6 +5,7 @@
 
 import { EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import { HwInfoArmSmmuv3, HwptArmSmmuv3 } from '../../uapi/drivers/smmuv3.js';
+import { ViommuTegra241Cmdqv } from '../../uapi/drivers/tegra241.js';
 import { Destroy, IOMMU_DESTROY } from '../../uapi/iommufd/destroy.js';
 import { HwInfo, IOMMU_GET_HW_INFO, IOMMU_HW_INFO_TYPE_ARM_SMMUV3 } from '../../uapi/iommufd/hw-info.js';
 import {
@@ -30,7 +31,12 @@ import {
   IOMMU_VEVENTQ_TYPE_ARM_SMMUV3,
   VeventqAlloc,
 } from '../../uapi/iommufd/veventq.js';
-import { IOMMU_VIOMMU_ALLOC, IOMMU_VIOMMU_TYPE_ARM_SMMUV3, ViommuAlloc } from '../../uapi/iommufd/viommu.js';
+import {
+  IOMMU_VIOMMU_ALLOC,
+  IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+  IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV,
+  ViommuAlloc,
+} from '../../uapi/iommufd/viommu.js';
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
   VFIO_DEVICE_BIND_IOMMUFD,
@@ -50,6 +56,13 @@ export interface SmmuHwInfo {
   readonly aidr: number;
   /** IOMMU_HW_CAP_*. */
   readonly capabilities: bigint;
+}
+
+/** A vIOMMU that has a VINTF. */
+export interface CmdqvViommu {
+  readonly id: number;
+  /** What mmap() of the iommufd takes: the page of the VINTF's registers. */
+  readonly vintf: { readonly offset: bigint; readonly length: bigint };
 }
 
 export class IommufdCalls {
@@ -124,6 +137,30 @@ export class IommufdCalls {
     });
     const status = this.#transport.ioctl(IOMMU_VIOMMU_ALLOC, bytes);
     return status < 0 ? status : ViommuAlloc.getField(bytes, 'outViommuId');
+  }
+
+  /**
+   * A vIOMMU with command queues of its own.
+   * @returns its ID and what to mmap of it | -EOPNOTSUPP the hardware has none | as viommuAlloc | -ENOSPC
+   */
+  viommuAllocCmdqv(devId: number, hwptId: number): CmdqvViommu | number {
+    const { call } = this.#scratch;
+    const { u8 } = this.#transport.memory;
+    const data = u8.subarray(call.linear, call.linear + ViommuTegra241Cmdqv.size);
+    data.fill(0);
+    const bytes = ViommuAlloc.toBytes({
+      size: ViommuAlloc.size,
+      type: IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV,
+      devId,
+      hwptId,
+      dataLen: ViommuTegra241Cmdqv.size,
+      dataUptr: call.va,
+    });
+    const status = this.#transport.ioctl(IOMMU_VIOMMU_ALLOC, bytes);
+    if (status < 0) return status;
+    const { outVintfMmapOffset, outVintfMmapLength } = ViommuTegra241Cmdqv.decode(data);
+    const id = ViommuAlloc.getField(bytes, 'outViommuId');
+    return { id, vintf: { offset: outVintfMmapOffset, length: outVintfMmapLength } };
   }
 
   /** @returns vDEVICE ID | -EINVAL the device is behind another IOMMU | -EEXIST | -errno */

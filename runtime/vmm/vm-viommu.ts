@@ -8,9 +8,9 @@
 
 import { getQuad } from '../../hw/smmuv3/bitfield.js';
 import { CONFIG_ABORT, CONFIG_BYPASS, STE, STE_BYTES } from '../../hw/smmuv3/ste.js';
-import { ENOMEM } from '../../uapi/abi/errno.js';
+import { ENOMEM, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import { InvalidationBatch } from './invalidation-batch.js';
-import type { IommufdCalls } from './iommufd-calls.js';
+import type { CmdqvViommu, IommufdCalls } from './iommufd-calls.js';
 import type { Scratch } from './scratch.js';
 import type { ScratchArea, VmmTransport } from './transport.js';
 
@@ -39,6 +39,8 @@ export class VmViommu {
   readonly id: number;
   readonly parent: NestParent;
   readonly batch: InvalidationBatch;
+  /** Its page of registers, to be mapped; null for one without command queues of its own. */
+  readonly vintf: CmdqvViommu['vintf'] | null;
   bypassHwptId = 0;
   abortHwptId = 0;
   veventqId = 0;
@@ -46,8 +48,14 @@ export class VmViommu {
   readonly #vm: VmServices;
   readonly #area: ScratchArea;
 
-  private constructor(vm: VmServices, id: number, parent: NestParent, area: ScratchArea) {
+  private constructor(
+    vm: VmServices,
+    { id, vintf }: { readonly id: number; readonly vintf: CmdqvViommu['vintf'] | null },
+    parent: NestParent,
+    area: ScratchArea,
+  ) {
     this.#vm = vm;
+    this.vintf = vintf;
     this.#area = area;
     this.id = id;
     this.parent = parent;
@@ -58,15 +66,21 @@ export class VmViommu {
    * A vIOMMU for the SMMU in front of a device, with what belongs to it.
    * @returns it | -EINVAL the parent is of another SMMU | -ENOMEM | -errno, with nothing left behind
    */
-  static allocate(vm: VmServices, devId: number, parent: NestParent, eventDepth: number): VmViommu | number {
-    const id = vm.calls.viommuAlloc(devId, parent.hwptId);
-    if (id < 0) return id;
+  static allocate(
+    vm: VmServices,
+    devId: number,
+    parent: NestParent,
+    { eventDepth, cmdqv }: { readonly eventDepth: number; readonly cmdqv: boolean },
+  ): VmViommu | number {
+    const made = allocViommu(vm.calls, devId, parent, cmdqv);
+    if (typeof made === 'number') return made;
+    const { id } = made;
     const area = vm.scratch.takeBatch();
     if (area === null) {
       vm.calls.destroy(id);
       return -ENOMEM;
     }
-    const viommu = new VmViommu(vm, id, parent, area);
+    const viommu = new VmViommu(vm, made, parent, area);
     const status = viommu.#furnish(devId, eventDepth);
     if (status < 0) viommu.destroy();
     return status < 0 ? status : viommu;
@@ -99,4 +113,12 @@ export class VmViommu {
     scratch.giveBatch(this.#area);
     return status;
   }
+}
+
+/** With command queues of its own if they are wanted and there are any, else without. */
+function allocViommu(calls: IommufdCalls, devId: number, { hwptId }: NestParent, cmdqv: boolean) {
+  const own = cmdqv ? calls.viommuAllocCmdqv(devId, hwptId) : -EOPNOTSUPP;
+  if (own !== -EOPNOTSUPP) return own;
+  const id = calls.viommuAlloc(devId, hwptId);
+  return id < 0 ? id : { id, vintf: null };
 }

@@ -38,9 +38,11 @@ export interface VmOptions {
   readonly eventDepth?: number;
   /** Offer ATS to the guest where the hardware has it. */
   readonly ats?: boolean;
+  /** vIOMMUs with command queues of their own, behind SMMUs that have them (VirtualCmdqv). */
+  readonly cmdqv?: boolean;
 }
 
-const DEFAULTS = { vsmmu: 'one', s2Sharing: 'shared', eventDepth: 256, ats: false } as const;
+const DEFAULTS = { vsmmu: 'one', s2Sharing: 'shared', eventDepth: 256, ats: false, cmdqv: false } as const;
 
 const LAST_SID = 0xffff_ffff;
 
@@ -179,15 +181,15 @@ export class Vm {
 
   #newViommu(devId: number): VmViommu | number {
     const { calls } = this.#vm;
-    const { eventDepth, s2Sharing } = this.#options;
+    const { s2Sharing } = this.#options;
     for (const parent of s2Sharing === 'shared' ? this.#parents : []) {
-      const viommu = VmViommu.allocate(this.#vm, devId, parent, eventDepth);
+      const viommu = VmViommu.allocate(this.#vm, devId, parent, this.#options);
       if (viommu !== -EINVAL) return viommu;
     }
     const hwptId = calls.nestParentAlloc(devId, this.gpa.ioasId);
     if (hwptId < 0) return hwptId;
     const parent = { hwptId };
-    const viommu = VmViommu.allocate(this.#vm, devId, parent, eventDepth);
+    const viommu = VmViommu.allocate(this.#vm, devId, parent, this.#options);
     if (typeof viommu === 'number') calls.destroy(hwptId);
     else this.#parents.push(parent);
     return viommu;

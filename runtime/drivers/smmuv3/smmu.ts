@@ -4,10 +4,10 @@
  * A transaction that stalled is a page fault of its device, aborted when nobody handles those; a group of page requests
  * is denied, as by Linux 7.0. What a device is attached to is streams.ts's.
  *
- * Refused by being absent: Tegra241 queues.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_domain_alloc_paging_flags, arm_smmu_handle_event,
  *         arm_smmu_handle_ppr
  */
+import { bug } from '../../../hw/memory/bug.js';
 import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
 import { COMMAND_BYTES, encodePriResp, PRI_RESP_FAILURE } from '../../../hw/smmuv3/command.js';
 import { decodeEvent, EVENT_BYTES, EVENT_NAMES, type EventRecord } from '../../../hw/smmuv3/event.js';
@@ -39,6 +39,7 @@ import {
   type PagingDomain,
   type RuntimeBugs,
   type ViommuEvent,
+  type ViommuOwner,
 } from '../contract.js';
 import type { UserData } from '../user-data.js';
 import type { CommandQueueOptions } from './cmdq.js';
@@ -48,6 +49,7 @@ import { EventQueue, FORWARDED_EVENTS } from './events.js';
 import { canNest, probeFeatures, type SmmuFeatures } from './features.js';
 import { serveGerror, takeErrors } from './gerror.js';
 import { gerrorTexts, type HostEvent } from './host-event.js';
+import type { ImplProbe, SmmuImpl } from './impl.js';
 import { type PageRequest, PriQueue } from './priq.js';
 import { type SmmuAccess, smmuAccess } from './queue-host.js';
 import { type QueuePlace, type ResetParts, resetSmmu } from './reset.js';
@@ -56,7 +58,7 @@ import { stallFault } from './stall-fault.js';
 import { StreamTable } from './stream-table.js';
 import { type Master, Streams } from './streams.js';
 import type { OnAllocateTag } from './tags.js';
-import { Smmuv3Viommu } from './viommu.js';
+import { Smmuv3Viommu, type ViommuParts } from './viommu.js';
 import type { ViommuRecords } from './viommu-record.js';
 
 export type { HostEvent };
@@ -79,6 +81,8 @@ export interface Smmuv3Options extends DomainResources {
   /** SYNCs report by MSI write-back instead of CMDQ_CONS. */
   readonly msiPolling?: boolean;
   readonly queue?: CommandQueueOptions;
+  /** An implementer's extension beside the SMMU. */
+  readonly impl?: ImplProbe | undefined;
   readonly bugs?: RuntimeBugs;
   /** Limits `bugs` to one SMMU. */
   readonly bugOnIommu?: number | undefined;
@@ -98,6 +102,7 @@ export class Smmuv3Instance implements IommuInstance {
 
   readonly #options: Smmuv3Options;
   readonly #access: SmmuAccess;
+  readonly #impl: SmmuImpl | null;
   readonly #streams: Streams;
   readonly #reset: ResetParts;
   readonly #events: EventQueue;
@@ -108,12 +113,13 @@ export class Smmuv3Instance implements IommuInstance {
 
   private constructor(
     options: Smmuv3Options,
-    parts: { smmu: SmmuDevice; streamTable: StreamTable; reset: ResetParts },
+    parts: { smmu: SmmuDevice; streamTable: StreamTable; reset: ResetParts; impl: SmmuImpl | null },
   ) {
     this.#options = options;
     this.index = options.index;
     this.name = options.name;
     this.smmu = parts.smmu;
+    this.#impl = parts.impl;
     this.#reset = parts.reset;
     this.#streams = new Streams({
       memory: options.memory,
@@ -189,7 +195,15 @@ export class Smmuv3Instance implements IommuInstance {
       skipAtcInv: buggy && options.bugs?.skipAtcInv === true,
       atcBeforeTlbi: buggy && options.bugs?.atcBeforeTlbi === true,
     });
-    return new Smmuv3Instance(options, { smmu, streamTable, reset });
+    const impl = options.impl?.(smmu) ?? null;
+    if (typeof impl === 'number')
+      options.log?.(`${options.name}: its extension does not start (${impl}): going on without`);
+    return new Smmuv3Instance(options, {
+      smmu,
+      streamTable,
+      reset,
+      impl: typeof impl === 'number' ? null : impl,
+    });
   }
 
   /**
@@ -270,25 +284,38 @@ export class Smmuv3Instance implements IommuInstance {
     return -EOPNOTSUPP;
   }
 
-  supportsViommu(_device: HostDevice, type: number): boolean {
-    // Without S2FWB a guest could make its accesses non-coherent.
-    return canNest(this.features) && this.features.s2fwb && type === IOMMU_VIOMMU_TYPE_ARM_SMMUV3;
+  otherHwInfo(device: HostDevice, type: number): Uint8Array | null {
+    return this.#impl?.hwInfo(device, type) ?? null;
   }
 
-  allocViommu(device: HostDevice, parent: PagingDomain, type: number): DriverViommu | number {
+  supportsViommu(_device: HostDevice, type: number): boolean {
+    // Without S2FWB a guest could make its accesses non-coherent.
+    if (!canNest(this.features) || !this.features.s2fwb) return false;
+    return type === IOMMU_VIOMMU_TYPE_ARM_SMMUV3 || (this.#impl?.supportsViommu(type) ?? false);
+  }
+
+  allocViommu(
+    device: HostDevice,
+    parent: PagingDomain,
+    type: number,
+    data: UserData | null = null,
+    owner: ViommuOwner | null = null,
+  ): DriverViommu | number {
     if (!this.supportsViommu(device, type)) return -EOPNOTSUPP;
     if (!(parent instanceof Smmuv3PagingDomain)) return -EINVAL;
-    return Smmuv3Viommu.create({
+    const parts: ViommuParts = {
       iommu: this,
       smmu: this.smmu,
       parent,
       env: this.#options.env,
       records: this.#options.records,
-      forget: (viommu, device) => {
-        const master = this.#streams.find(device.streamId);
+      forget: (viommu, gone) => {
+        const master = this.#streams.find(gone.streamId);
         if (master?.guest?.viommu === viommu) master.guest = null;
       },
-    });
+    };
+    if (type === IOMMU_VIOMMU_TYPE_ARM_SMMUV3) return Smmuv3Viommu.create(parts);
+    return this.#impl!.allocViommu(parts, data, owner ?? bug('a vIOMMU without an owner'));
   }
 
   attach(device: HostDevice, domain: Domain | null): number {
@@ -302,7 +329,8 @@ export class Smmuv3Instance implements IommuInstance {
   poll(): boolean {
     const error = this.#serveErrors();
     const event = this.#serveEvents();
-    return this.#servePageRequests() || event || error;
+    const own = this.#impl?.poll((raised) => this.onEvent?.(raised)) ?? false;
+    return this.#servePageRequests() || event || error || own;
   }
 
   /** Errors that any thread acknowledged since the last call; its own among them. */

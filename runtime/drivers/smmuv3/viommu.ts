@@ -12,7 +12,7 @@ import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { EINVAL, ENOENT, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
 import { HwptArmSmmuv3 } from '../../../uapi/drivers/smmuv3.js';
 import { IOMMU_HWPT_DATA_ARM_SMMUV3 } from '../../../uapi/iommufd/hwpt.js';
-import type { DriverViommu, HostDevice, IommuInstance, NestedDomain } from '../contract.js';
+import type { DriverHwQueues, DriverViommu, HostDevice, IommuInstance, NestedDomain } from '../contract.js';
 import { copyStructFromUser, type UserData } from '../user-data.js';
 import type { Smmuv3PagingDomain } from './domain.js';
 import { Smmuv3NestedDomain, validateVste } from './nested.js';
@@ -31,19 +31,27 @@ export interface ViommuParts {
   forget(viommu: Smmuv3Viommu, device: HostDevice): void;
 }
 
+/** A record and the VMID that stands in it. */
+export interface ClaimedVmid {
+  /** Linear offset. */
+  readonly record: number;
+  readonly vmid: number;
+}
+
 export class Smmuv3Viommu implements DriverViommu {
   readonly iommu: IommuInstance;
   readonly sharedBase: number;
   readonly smmu: SmmuDevice;
   readonly parent: Smmuv3PagingDomain;
   readonly vmid: number;
+  readonly hwQueues?: DriverHwQueues;
 
   readonly #parts: ViommuParts;
   readonly #table: ViommuTable;
   readonly #vsids = new Map<HostDevice, bigint>();
   readonly #nested = new Set<NestedDomain>();
 
-  private constructor(parts: ViommuParts, record: number, vmid: number) {
+  protected constructor(parts: ViommuParts, { record, vmid }: ClaimedVmid) {
     this.#parts = parts;
     this.iommu = parts.iommu;
     this.smmu = parts.smmu;
@@ -55,17 +63,26 @@ export class Smmuv3Viommu implements DriverViommu {
 
   /** @returns a vIOMMU | -EINVAL the parent is of another SMMU, or no nest parent | -ENOSPC no VMID | -ENOMEM */
   static create(parts: ViommuParts): Smmuv3Viommu | number {
-    const { parent, smmu, records } = parts;
+    const claimed = Smmuv3Viommu.claim(parts);
+    return typeof claimed === 'number' ? claimed : new Smmuv3Viommu(parts, claimed);
+  }
+
+  /** What every vIOMMU is made of. @returns as create() */
+  static claim({ parent, smmu, records }: ViommuParts): ClaimedVmid | number {
     if (!parent.nestParent || parent.stage !== 2 || !parent.fits(smmu)) return -EINVAL;
     const shared = parent.sharedVmid;
     const vmid = shared !== 0 ? shared : smmu.vmids.allocate();
     if (vmid < 0) return vmid;
     const record = records.create(smmu.index, vmid);
-    if (record < 0) {
-      if (shared === 0) smmu.vmids.free(vmid);
-      return record;
-    }
-    return new Smmuv3Viommu(parts, record, vmid);
+    if (record >= 0) return { record, vmid };
+    if (shared === 0) smmu.vmids.free(vmid);
+    return record;
+  }
+
+  /** Undoes claim(): nothing was cached under the VMID. */
+  static giveBack({ parent, smmu, records }: ViommuParts, { record, vmid }: ClaimedVmid): void {
+    records.destroy(record);
+    if (parent.sharedVmid === 0) smmu.vmids.free(vmid);
   }
 
   allocNested(data: UserData, flags: number): NestedDomain | number {
