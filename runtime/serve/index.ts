@@ -8,9 +8,13 @@ import { connect, createServer, type Server as NetServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Machine } from '../machine.js';
-import { type ServedCall, Server } from './server.js';
+import type { IoctlCall } from '../trace/call.js';
+import type { Transfer } from '../trace/transfer.js';
+import { Server } from './server.js';
 
-export type { ServedCall } from './server.js';
+export type { IoctlCall } from '../trace/call.js';
+export { formatCall, formatJson } from '../trace/format.js';
+export type { Transfer } from '../trace/transfer.js';
 
 export interface ServeOptions {
   /** Path of the socket to make. Default: one in a folder of its own, which nobody else may enter. */
@@ -18,7 +22,11 @@ export interface ServeOptions {
   /** What an operator should read: clients refused or ended. Default: dropped. */
   readonly log?: (line: string) => void;
   /** Told of every ioctl, after it. */
-  readonly onCall?: (call: ServedCall) => void;
+  readonly onCall?: (call: IoctlCall) => void;
+  /** Told of every read and write of an event file, after it. */
+  readonly onTransfer?: (transfer: Transfer) => void;
+  /** Told when a client has memory of the machine mapped, and when none has: time to poll() now and then. */
+  readonly onMapped?: (mapped: boolean) => void;
   /** Serve /proc/PID/task/TID/fail-nth and the debugfs attributes beside it; with a machine made for tests. */
   readonly faultInjection?: boolean;
 }
@@ -62,7 +70,8 @@ export async function serve(machine: Machine, options: ServeOptions = {}): Promi
       throw new Error(`serve: a socket's path has at most ${MAX_SOCKET_PATH} bytes: ${path}`);
     const debugfs = options.faultInjection === true ? makeDebugfs(folder) : '';
     const log = options.log ?? (() => undefined);
-    const server = new Server(machine, { folder, log, onCall: options.onCall, debugfs });
+    const { onCall, onTransfer, onMapped } = options;
+    const server = new Server(machine, { folder, log, debugfs, onCall, onTransfer, onMapped });
     const net = createServer((socket) => server.accept(socket));
     await removeStale(path);
     await listen(net, path);

@@ -9,6 +9,7 @@
  */
 import { EINVAL, ESPIPE } from '../../uapi/abi/errno.js';
 import { type OpenFile, POLLIN } from '../core/file-table.js';
+import { FAULT_FILE, VEVENT_FILE } from '../trace/transfer.js';
 import type { Client } from './client.js';
 import type { Connection } from './connection.js';
 import { WIRE_DRAIN, WIRE_FILE_OTHER, WIRE_FILE_SPARE } from './wire.js';
@@ -21,6 +22,11 @@ export interface PositionedFile {
   writeAt(offset: number, bytes: Uint8Array): number;
 }
 
+const MADE_PATHS: Readonly<Partial<Record<OpenFile['kind'], string>>> = {
+  event: VEVENT_FILE,
+  fault: FAULT_FILE,
+};
+
 export class ServedFile {
   readonly connection: Connection;
   /** Whose it is, in the sense that it goes when they misbehave. */
@@ -29,6 +35,8 @@ export class ServedFile {
   /** WIRE_FILE_*. */
   kind: number;
   positioned: PositionedFile | null = null;
+  /** As the kernel would name it in /proc/PID/fd. */
+  path = '';
   #file: OpenFile | null = null;
   #signalled = false;
   /** The descriptor, and mappings of it. */
@@ -65,6 +73,7 @@ export class ServedFile {
   /** A spare becomes what an ioctl made. */
   becomeMade(file: OpenFile): void {
     this.kind = WIRE_FILE_OTHER;
+    this.path = MADE_PATHS[file.kind] ?? `anon_inode:[${file.kind}]`;
     this.become(file);
     this.begin();
   }

@@ -15,10 +15,11 @@ import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { statSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import { EACCES, EBADF, EMFILE, ENODEV, ENOENT, ENOTTY, ESRCH } from '../../uapi/abi/errno.js';
+import { EACCES, EBADF, EMFILE, ENODEV, ENOENT, ESRCH } from '../../uapi/abi/errno.js';
 import type { OpenFile } from '../core/file-table.js';
 import type { Machine } from '../machine.js';
 import { Client } from './client.js';
+import { type Answer, ioctl, onBehalfOf, transfer, type Watcher } from './client-calls.js';
 import { ClientFiles } from './client-file.js';
 import { ClientAccounts, type ClientDescriptors, ClientTask } from './client-task.js';
 import { Connection, type ConnectionEvents } from './connection.js';
@@ -52,34 +53,17 @@ import {
   WIRE_MAGIC,
   WIRE_MAP_EXEC,
   WIRE_MAP_SHARED,
-  WIRE_MAX_PAYLOAD,
-  WIRE_POSITIONED,
-  WIRE_SPARE_USED,
   WIRE_TESTING,
   WIRE_VERSION,
 } from './wire.js';
 
-/** An ioctl that a client made. */
-export interface ServedCall {
-  readonly pid: number;
-  /** As the client named it. */
-  readonly fd: number;
-  /** Of what the descriptor is open on. */
-  readonly kind: OpenFile['kind'];
-  readonly cmd: number;
-  /** The struct before and after, as much of it as the client's length said; 8 bytes of a scalar argument. */
-  readonly in: Uint8Array;
-  readonly out: Uint8Array;
-  /** >= 0 or -errno. */
-  readonly result: number;
-}
-
-export interface ServerOptions {
+export interface ServerOptions extends Watcher {
   /** For the files that clients map; nobody else may enter it. */
   readonly folder: string;
   /** One line each. */
   readonly log: (line: string) => void;
-  readonly onCall: ((call: ServedCall) => void) | undefined;
+  /** Told when a client has something mapped, and when none has. */
+  readonly onMapped: ((mapped: boolean) => void) | undefined;
   /** What stands in for /sys/kernel/debug; '' when fault injection is not served. */
   readonly debugfs: string;
 }
@@ -93,15 +77,14 @@ type Peer =
   | { readonly is: 'map'; readonly file: ServedFile; readonly window: SharedWindow };
 
 const NEW: Peer = { is: 'new' };
-const ACCOUNT_BYTES = 16;
 
-/** What Connection.reply() takes. */
-interface Answer {
-  readonly result: number;
-  readonly flags?: number;
-  readonly payload?: Uint8Array;
-  readonly at?: number;
-}
+/** Names of files by WIRE_FILE_*. */
+const PATHS: Readonly<Record<number, (index: number) => string>> = {
+  [WIRE_FILE_IOMMUFD]: () => '/dev/iommu',
+  [WIRE_FILE_VFIO_CONTAINER]: () => '/dev/vfio/vfio',
+  [WIRE_FILE_VFIO_DEVICE]: (index) => `/dev/vfio/devices/vfio${index}`,
+};
+const ACCOUNT_BYTES = 16;
 
 export class Server implements ConnectionEvents {
   readonly #machine: Machine;
@@ -263,10 +246,10 @@ export class Server implements ConnectionEvents {
   #asked(client: Client, request: Request): Answer | null {
     switch (request.op) {
       case OP_IOCTL:
-        return this.#ioctl(client, request);
+        return ioctl(this.#machine.core, this.#files, client, request, this.#options);
       case OP_READ:
       case OP_WRITE:
-        return this.#transfer(client, request);
+        return transfer(this.#machine.core, this.#files.get(request.file), client, request, this.#options);
       case OP_BARRIER:
         return { result: 0 };
       case OP_IDENTIFY:
@@ -276,43 +259,6 @@ export class Server implements ConnectionEvents {
       default:
         return null;
     }
-  }
-
-  #ioctl(client: Client, request: Request): Answer {
-    const { cmd, fd, payload } = request;
-    const file = this.#files.get(request.file)?.file;
-    if (file === undefined || file === null) return { result: -ENODEV };
-    const before = Uint8Array.prototype.slice.call(payload);
-    const bytes = new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength);
-    const spare = this.#files.get(request.spare);
-    client.spare = spare?.owner === client && spare.kind === WIRE_FILE_SPARE ? spare : null;
-    client.spareFd = request.spareFd;
-    client.spareUsed = false;
-    const result = this.#as(client, () => file.ioctl?.(cmd, bytes) ?? -ENOTTY);
-    if (result < 0) client.removeSpare(client.spareFd);
-    const flags = client.spareUsed ? WIRE_SPARE_USED : 0;
-    client.spare = null;
-    client.spareUsed = false;
-    this.#options.onCall?.({ pid: client.pid, fd, kind: file.kind, cmd, in: before, out: bytes, result });
-    // Only what was written goes back, so that a struct in read-only memory is no error where nothing is.
-    let first = 0;
-    while (first < bytes.byteLength && bytes[first] === before[first]) first++;
-    let end = bytes.byteLength;
-    while (end > first && bytes[end - 1] === before[end - 1]) end--;
-    return { result, flags, payload: bytes.subarray(first, end), at: first };
-  }
-
-  #transfer(client: Client, request: Request): Answer {
-    const served = this.#files.get(request.file);
-    if (served === undefined) return { result: -ENODEV };
-    const offset = (request.flags & WIRE_POSITIONED) !== 0 ? request.index : undefined;
-    const length = Math.min(Number(request.arg), WIRE_MAX_PAYLOAD);
-    const done = this.#as(client, () =>
-      request.op === OP_READ ? served.read(length, offset) : served.write(request.payload, offset),
-    );
-    const flags = served.drained();
-    if (typeof done === 'number') return { result: done, flags };
-    return { result: done.byteLength, flags, payload: done };
   }
 
   /** VmPin and VmLck of a process, as far as the core has charged it. */
@@ -333,7 +279,7 @@ export class Server implements ConnectionEvents {
       return;
     }
     const file = new ServedFile(connection, client, inode, kind);
-    const status = this.#as(client, () => this.#openAs(file, kind, request.index));
+    const status = onBehalfOf(this.#machine.core, client, () => this.#openAs(file, kind, request.index));
     connection.reply(status);
     if (status < 0) return;
     this.#peers.set(connection, { is: 'file', file });
@@ -352,6 +298,7 @@ export class Server implements ConnectionEvents {
     const file = this.#openFile(kind, index);
     if (typeof file === 'number') return file;
     served.become(file);
+    served.path = PATHS[kind]?.(index) ?? '';
     return 0;
   }
 
@@ -375,7 +322,11 @@ export class Server implements ConnectionEvents {
     const { arg: offset, index: bytes, cmd } = request;
     const shared = (cmd & WIRE_MAP_SHARED) !== 0;
     const exec = (cmd & WIRE_MAP_EXEC) !== 0;
-    const mapping = this.#as(client, () => served?.file?.mmap?.(offset, bytes, shared, exec) ?? -ENODEV);
+    const mapping = onBehalfOf(
+      this.#machine.core,
+      client,
+      () => served?.file?.mmap?.(offset, bytes, shared, exec) ?? -ENODEV,
+    );
     if (typeof mapping === 'number' || served === undefined) {
       connection.reply(mapping as number);
       return;
@@ -384,18 +335,9 @@ export class Server implements ConnectionEvents {
     const window = new SharedWindow(path, this.#machine.memory, mapping);
     served.hold();
     this.#windows.add(window);
+    if (this.#windows.size === 1) this.#options.onMapped?.(true);
     this.#peers.set(connection, { is: 'map', file: served, window });
     connection.reply(0, 0, Buffer.from(path));
-  }
-
-  #as<T>(client: Client, call: () => T): T {
-    const { mm } = client.task;
-    mm.beginCall();
-    try {
-      return this.#machine.core.as(client.task, call);
-    } finally {
-      mm.endCall();
-    }
   }
 
   #byPid(pid: number): Client | undefined {
@@ -422,6 +364,7 @@ export class Server implements ConnectionEvents {
       this.#windows.delete(peer.window);
       peer.window.release();
       peer.file.drop();
+      if (this.#windows.size === 0) this.#options.onMapped?.(false);
     }
   }
 

@@ -1,16 +1,21 @@
 /** What `iommufd serve` and `iommufd run` have in common: the machine, and what is told of its calls. */
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import type { Command } from 'commander';
 import { OptionError } from '../../perf/stress/option-error.js';
 import type { Machine } from '../../runtime/machine.js';
 import type { MachineConfig } from '../../runtime/machine-schema.js';
-import type { Served } from '../../runtime/serve/index.js';
+import type { Served, ServeOptions } from '../../runtime/serve/index.js';
+import { formatCall, formatJson } from '../../runtime/trace/format.js';
+import { formatTransfer, formatTransferJson } from '../../runtime/trace/transfer.js';
 import type { Output } from '../surroundings.js';
 
 export interface ServeFlags {
   readonly config?: string;
   readonly socket?: string;
   readonly enableTestIoctl?: boolean;
+  /** true: on stderr. */
+  readonly trace?: string | true;
+  readonly json?: boolean;
 }
 
 /** Two SMMUs with four devices each, without ATS: vfio0 to vfio7. */
@@ -34,6 +39,8 @@ export function addServeOptions(command: Command): Command {
       'the machine, as JSON that createMachine takes (default: two SMMUs, eight devices)',
     )
     .option('--socket <path>', 'where to listen (default: in a folder of its own)')
+    .option('--trace [file]', 'every call, a line each that `iommufd decode` takes back (default: on stderr)')
+    .option('--json', 'with --trace: one JSON object a line')
     .option('--enable-test-ioctl', 'serve the kernel self-test ioctl and fault injection too');
 }
 
@@ -50,15 +57,20 @@ export async function startServing(flags: ServeFlags, stderr: Output): Promise<S
   // Late: what is wrong usage is told without it.
   const { createMachine } = await import('../../runtime/machine.js');
   const { serve } = await import('../../runtime/serve/index.js');
-  const machine = createMachine(config, { log });
+  const testIoctl = flags.enableTestIoctl ?? false;
+  const machine = createMachine(config, { log, testIoctl });
+  let timer: NodeJS.Timeout | undefined;
+  const trace = openTrace(flags, stderr);
   const served = await serve(machine, {
     log,
-    faultInjection: flags.enableTestIoctl ?? false,
+    faultInjection: testIoctl,
+    onMapped: (mapped) => {
+      clearInterval(timer);
+      timer = mapped ? setInterval(() => served.poll(), MAPPED_POLL_MS) : undefined;
+    },
+    ...(trace === null ? {} : trace.hooks),
     ...(flags.socket === undefined ? {} : { socket: flags.socket }),
   });
-  const timer = setInterval(() => {
-    if (served.counts.mappings > 0) served.poll();
-  }, MAPPED_POLL_MS);
   return {
     machine,
     served,
@@ -66,6 +78,40 @@ export async function startServing(flags: ServeFlags, stderr: Output): Promise<S
       clearInterval(timer);
       await served.close();
       machine.close();
+      trace?.close();
+    },
+  };
+}
+
+interface Trace {
+  readonly hooks: Pick<ServeOptions, 'onCall' | 'onTransfer'>;
+  close(): void;
+}
+
+/** @returns null when none is wanted @throws OptionError */
+function openTrace({ trace, json = false }: ServeFlags, stderr: Output): Trace | null {
+  if (trace === undefined) {
+    if (json) throw new OptionError('json', 'only with --trace');
+    return null;
+  }
+  let file = -1;
+  try {
+    if (trace !== true) file = openSync(trace, 'w');
+  } catch (error) {
+    throw new OptionError('trace', `'${trace}' cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  // At once: what is traced may be the last thing that happens.
+  const write = (line: string) => {
+    if (file >= 0) writeSync(file, `${line}\n`);
+    else stderr.write(`${line}\n`);
+  };
+  return {
+    hooks: {
+      onCall: (call) => write((json ? formatJson : formatCall)(call)),
+      onTransfer: (transfer) => write((json ? formatTransferJson : formatTransfer)(transfer)),
+    },
+    close: () => {
+      if (file >= 0) closeSync(file);
     },
   };
 }

@@ -21,7 +21,7 @@ export function canCompile(t: ExecutionContext): boolean {
   return can;
 }
 
-const PRELUDE = String.raw`
+const PRELUDE = `
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -83,6 +83,7 @@ export class CClients {
   /** What the server had to say. */
   readonly log: string[];
   readonly #folder: string;
+  readonly #children = new Set<ChildProcess>();
   #programs = 0;
 
   private constructor(machine: Machine, served: Served, log: string[]) {
@@ -125,10 +126,13 @@ export class CClients {
   }
 
   start(program: string, args: readonly string[] = [], env: NodeJS.ProcessEnv = {}): ChildProcess {
-    return spawn(program, args, {
+    const child = spawn(program, args, {
       stdio: ['pipe', 'pipe', 'pipe'],
       env: { ...process.env, LD_PRELOAD: buildPreload(), IOMMUFD_SOCKET: this.served.socket, ...env },
     });
+    this.#children.add(child);
+    child.on('exit', () => this.#children.delete(child));
+    return child;
   }
 
   /** Compiles and runs. */
@@ -137,6 +141,7 @@ export class CClients {
   }
 
   async #close(): Promise<void> {
+    for (const child of this.#children) child.kill('SIGKILL');
     await this.served.close();
     this.machine.close();
     rmSync(this.#folder, { recursive: true, force: true });

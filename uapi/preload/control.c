@@ -208,7 +208,9 @@ static int receive_all(int fd, void *to, size_t bytes)
 	return 0;
 }
 
-/* Request and answer on one connection. -1: the connection is of no more use. */
+#define NOT_SENT (-2)
+
+/* Request and answer on one connection. -1: it is of no more use; NOT_SENT: nor was it, the server had closed it. */
 static int exchange(int fd, struct call *call)
 {
 	struct iovec parts[2] = {
@@ -217,7 +219,7 @@ static int exchange(int fd, struct call *call)
 	};
 
 	if (send_all(fd, parts, call->request.bytes > 0 ? 2 : 1) < 0)
-		return -1;
+		return errno == EPIPE ? NOT_SENT : -1;
 	if (receive_all(fd, &call->reply, sizeof(call->reply)) < 0)
 		return -1;
 	if (call->reply.bytes > call->answer_room)
@@ -293,7 +295,6 @@ static struct slot *take_slot(void)
 			__atomic_store_n(&slot->busy, 0, __ATOMIC_RELEASE);
 			return NULL;
 		}
-		inherited[i] = slot->link;
 		process->flags = welcome.flags;
 		memcpy(process->debugfs, welcome.debugfs, sizeof(process->debugfs));
 		process->debugfs[sizeof(process->debugfs) - 1] = '\0';
@@ -306,6 +307,7 @@ static struct slot *take_slot(void)
 
 static void give_slot(struct slot *slot)
 {
+	inherited[slot - process->slots] = slot->link;
 	__atomic_store_n(&slot->busy, 0, __ATOMIC_RELEASE);
 }
 
@@ -338,7 +340,18 @@ static int with_link(int (*use)(struct link *link, void *argument), void *argume
 
 static int call_on(struct link *link, void *argument)
 {
-	if (exchange(link->fd, argument) == 0)
+	struct wire_welcome welcome;
+	int status = exchange(link->fd, argument);
+
+	if (status == NOT_SENT) {
+		/* The server ended this client, or is another by now: it may begin anew. */
+		raw_close(link->fd);
+		link->fd = -1;
+		if (introduce(link, &welcome) < 0)
+			return -1;
+		status = exchange(link->fd, argument);
+	}
+	if (status == 0)
 		return 0;
 	raw_close(link->fd);
 	link->fd = -1;

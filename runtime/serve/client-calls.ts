@@ -1,0 +1,122 @@
+/**
+ * What a client asks of an open file: ioctl, read, write. Each is a call of the core on behalf of the client's Task;
+ * whoever watches is told of it afterwards, with what the struct's pointers led to.
+ */
+import { ENODEV, ENOTTY } from '../../uapi/abi/errno.js';
+import type { IommufdCore } from '../core/core.js';
+import type { IoctlCall } from '../trace/call.js';
+import { dataOf, outDataOf, type PointedAt, tracedIoctl } from '../trace/ioctls.js';
+import type { Transfer } from '../trace/transfer.js';
+import type { Client } from './client.js';
+import type { ServedFile } from './served-file.js';
+import {
+  OP_READ,
+  type Request,
+  WIRE_FILE_SPARE,
+  WIRE_MAX_PAYLOAD,
+  WIRE_POSITIONED,
+  WIRE_SPARE_USED,
+} from './wire.js';
+
+/** What Connection.reply() takes. */
+export interface Answer {
+  readonly result: number;
+  readonly flags?: number;
+  readonly payload?: Uint8Array;
+  readonly at?: number;
+}
+
+/** Told of everything that clients do to their files. */
+export interface Watcher {
+  readonly onCall?: ((call: IoctlCall) => void) | undefined;
+  readonly onTransfer?: ((transfer: Transfer) => void) | undefined;
+}
+
+/** Longest array that a watcher is shown, bytes. */
+const MAX_SHOWN = 65536;
+
+/** Calls the core on behalf of a client. */
+export function onBehalfOf<T>(core: IommufdCore, client: Client, call: () => T): T {
+  const { mm } = client.task;
+  mm.beginCall();
+  try {
+    return core.as(client.task, call);
+  } finally {
+    mm.endCall();
+  }
+}
+
+/** @param files  by inode */
+export function ioctl(
+  core: IommufdCore,
+  files: ReadonlyMap<number, ServedFile>,
+  client: Client,
+  request: Request,
+  { onCall }: Watcher,
+): Answer {
+  const { cmd, payload } = request;
+  const served = files.get(request.file);
+  const file = served?.file;
+  if (served === undefined || file === null || file === undefined) return { result: -ENODEV };
+  const before = Uint8Array.prototype.slice.call(payload);
+  const bytes = new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength);
+  const data = onCall && shown(client, dataOf(cmd, before));
+  const spare = files.get(request.spare);
+  client.spare = spare?.owner === client && spare.kind === WIRE_FILE_SPARE ? spare : null;
+  client.spareFd = request.spareFd;
+  client.spareUsed = false;
+  const result = onBehalfOf(core, client, () => file.ioctl?.(cmd, bytes) ?? -ENOTTY);
+  if (result < 0) client.removeSpare(client.spareFd);
+  const flags = client.spareUsed ? WIRE_SPARE_USED : 0;
+  client.spare = null;
+  client.spareUsed = false;
+  if (onCall !== undefined) {
+    const outData = result < 0 ? undefined : shown(client, outDataOf(cmd, before, bytes));
+    const { fd, arg } = request;
+    const isStruct = before.byteLength > 0 && tracedIoctl(cmd)?.argument === undefined;
+    const call = { pid: client.pid, fd, path: served.path, cmd, arg, result };
+    const structs = isStruct ? { in: before, out: bytes } : {};
+    onCall({ ...call, ...structs, ...(data && { data }), ...(outData && { outData }) });
+  }
+  // Only what was written goes back, so that a struct in read-only memory is no error where nothing is.
+  let first = 0;
+  while (first < bytes.byteLength && bytes[first] === before[first]) first++;
+  let end = bytes.byteLength;
+  while (end > first && bytes[end - 1] === before[end - 1]) end--;
+  return { result, flags, payload: bytes.subarray(first, end), at: first };
+}
+
+/** read, pread, write, pwrite. */
+export function transfer(
+  core: IommufdCore,
+  served: ServedFile | undefined,
+  client: Client,
+  request: Request,
+  { onTransfer }: Watcher,
+): Answer {
+  if (served === undefined) return { result: -ENODEV };
+  const { fd, payload } = request;
+  const reads = request.op === OP_READ;
+  const offset = (request.flags & WIRE_POSITIONED) !== 0 ? request.index : undefined;
+  const asked = reads ? Math.min(Number(request.arg), WIRE_MAX_PAYLOAD) : payload.byteLength;
+  const done = onBehalfOf(core, client, () =>
+    reads ? served.read(asked, offset) : served.write(payload, offset),
+  );
+  const flags = served.drained();
+  const got = typeof done === 'number' ? NO_BYTES : done;
+  const result = typeof done === 'number' ? done : done.byteLength;
+  if (onTransfer !== undefined && served.file !== null) {
+    const op = reads ? 'read' : 'write';
+    onTransfer({ op, pid: client.pid, fd, path: served.path, bytes: reads ? got : payload, asked, result });
+  }
+  return { result, flags, payload: got };
+}
+
+const NO_BYTES = new Uint8Array(0);
+
+/** What lies at an address of the client's, for a watcher. */
+function shown(client: Client, what: PointedAt | null): Uint8Array | undefined {
+  if (what === null) return undefined;
+  const bytes = new Uint8Array(Math.min(what.bytes, MAX_SHOWN));
+  return client.task.mm.copyIn(what.address, bytes) < 0 ? undefined : bytes;
+}
