@@ -385,3 +385,34 @@ test('vcmdq: none keeps the others waiting: a full queue is served in turns', (t
   t.is(b.word(2, 0, CONS), 2, 'in the first step');
   t.true(b.f.mmio.read32(0x9c) < 500);
 });
+
+test('vcmdq: a queue outside the RAM is read where something answers, and aborts where nothing does', (t) => {
+  const b = new Bench();
+  const base = 2 ** 40;
+  const bytes = new Uint8Array(256);
+  const words = new DataView(bytes.buffer);
+  b.f.memory.external = {
+    includes: (pa) => pa >= base,
+    read: (pa, into) => {
+      if (pa + into.byteLength > base + 32) return false;
+      into.set(bytes.subarray(pa - base, pa - base + into.byteLength));
+      return true;
+    },
+    write: () => false,
+  };
+  b.place(1, 0, base);
+  b.enable(1);
+  b.makeStale();
+  [S.tlbi(NH_ASID, 0, 7), S.sync(), S.sync()].forEach(([low, high], i) => {
+    words.setBigUint64(16 * i, low, true);
+    words.setBigUint64(16 * i + 8, high, true);
+  });
+  b.poke(1, 0, PROD, 2);
+  b.f.run();
+  t.is(b.word(1, 0, CONS), 2);
+  t.false(b.cached(0));
+  b.poke(1, 0, PROD, 3);
+  b.f.run();
+  t.is(b.word(1, 0, CONS) & 0xfffff, 2);
+  t.is((b.word(1, 0, CONS) >>> 24) & 0x7f, ABT);
+});
