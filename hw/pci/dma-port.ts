@@ -325,13 +325,25 @@ export class DmaPort {
       else {
         const pa = this.pa(slot);
         const linear = this.#memory.linearOf(pa, piece.length);
-        if (linear < 0 && this.#memory.external?.includes(pa) === true)
-          failed = this.#external(pa, data.subarray(piece.at, piece.at + piece.length), flags);
-        else move(linear, piece.at, piece.length);
+        if (linear < 0 && this.#memory.external?.includes(pa) === true) {
+          const slots = this.#together(pieces, slot, pa);
+          const last = pieces[slot + slots - 1]!;
+          failed = this.#external(pa, data.subarray(piece.at, last.at + last.length), flags);
+          slot += slots - 1;
+        } else move(linear, piece.at, piece.length);
       }
     }
     this.end();
     return failed;
+  }
+
+  /** How many of the slots from `slot` on lie one behind the other, on the bus and in the transfer. */
+  #together(pieces: readonly Piece[], slot: number, pa: number): number {
+    const toData = pieces[slot]!.at - pa;
+    let end = slot + 1;
+    for (let next = pa + pieces[slot]!.length; end < pieces.length; next += pieces[end]!.length, end++)
+      if (this.status(end) !== XLAT_OK || this.pa(end) !== next || pieces[end]!.at - next !== toData) break;
+    return end - slot;
   }
 
   /** The data phase of what lies elsewhere than in RAM. */

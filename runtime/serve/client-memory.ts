@@ -84,6 +84,8 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
   /** Whether the process has its memory still: false after exit, and after exec. */
   get alive(): boolean {
     if (this.#memFd < 0) return false;
+    // Whoever asks within a call looks at the mappings next.
+    if (this.#calls > 0) return this.#refresh();
     try {
       return readSync(this.#mapsFd, oneByte, 0, 1, 0) === 1;
     } catch {

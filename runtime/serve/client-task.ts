@@ -2,7 +2,7 @@
  * A client process as the core knows it: Linux's task_struct, read from /proc when somebody asks. A process of one
  * user shares what that user is charged for with all others of the same user.
  */
-import { readFileSync, readlinkSync } from 'node:fs';
+import { closeSync, openSync, readlinkSync, readSync } from 'node:fs';
 import { EINVAL } from '../../uapi/abi/errno.js';
 import { FailNth } from '../core/fail-nth.js';
 import type { Descriptors, OpenFile } from '../core/file-table.js';
@@ -43,12 +43,16 @@ export class ClientTask implements Task {
   readonly user: UserAccount;
   readonly failNth = new FailNth();
   readonly #files: ClientFiles;
+  readonly #statusFile: ProcFile;
+  readonly #limitsFile: ProcFile;
 
   /** @throws as ClientMemory's constructor does */
   constructor(pid: number, files: ClientFiles, accounts: ClientAccounts, descriptors: ClientDescriptors) {
     this.pid = pid;
     this.#files = files;
     this.mm = new ClientMemory(pid, files);
+    this.#statusFile = new ProcFile(`/proc/${pid}/status`);
+    this.#limitsFile = new ProcFile(`/proc/${pid}/limits`);
     this.uid = Number(this.#status('Uid')?.split(/\s+/)[0] ?? -1);
     this.user = accounts.of(this.uid);
     this.files = {
@@ -64,6 +68,8 @@ export class ClientTask implements Task {
   /** The process is gone. */
   release(): void {
     this.mm.release();
+    this.#statusFile.close();
+    this.#limitsFile.close();
   }
 
   capable(cap: number): boolean {
@@ -72,7 +78,7 @@ export class ClientTask implements Task {
   }
 
   rlimitMemlock(): number {
-    const soft = /^Max locked memory\s+(\S+)/m.exec(this.#read('limits'))?.[1];
+    const soft = /^Max locked memory\s+(\S+)/m.exec(this.#limitsFile.read())?.[1];
     if (soft === 'unlimited') return Number.POSITIVE_INFINITY;
     return Number(soft ?? 0);
   }
@@ -93,16 +99,34 @@ export class ClientTask implements Task {
     }
   }
 
+  /** A field of /proc/PID/status, which this file stands for whatever program the process runs. */
   #status(field: string): string | undefined {
-    return new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(this.#read('status'))?.[1];
+    const text = this.#statusFile.read();
+    const at = text.indexOf(`\n${field}:`);
+    return at < 0 ? undefined : text.slice(at + field.length + 2, text.indexOf('\n', at + 1)).trim();
+  }
+}
+
+/** A file of /proc, open: read anew each time, empty when the process is gone. */
+class ProcFile {
+  #fd: number;
+  readonly #bytes = Buffer.allocUnsafe(4096);
+
+  constructor(path: string) {
+    this.#fd = openSync(path, 'r');
   }
 
-  /** A file of /proc/PID; empty when the process is gone. */
-  #read(name: string): string {
+  read(): string {
+    if (this.#fd < 0) return '';
     try {
-      return readFileSync(`/proc/${this.pid}/${name}`, 'latin1');
+      return this.#bytes.toString('latin1', 0, readSync(this.#fd, this.#bytes, 0, this.#bytes.byteLength, 0));
     } catch {
       return '';
     }
+  }
+
+  close(): void {
+    if (this.#fd >= 0) closeSync(this.#fd);
+    this.#fd = -1;
   }
 }

@@ -14,6 +14,7 @@ import { bug } from '../../hw/memory/bug.js';
 import { EFAULT, ENOMEM } from '../../uapi/abi/errno.js';
 import type { PhysicalMemory } from '../core/task.js';
 import type { ForeignRange } from '../foreign-range.js';
+import { FramePins } from './frame-pins.js';
 
 const PAGE = 4096;
 /** Windows that nothing pins and that stay their owners', for the next time; each may hold a count for each page. */
@@ -41,7 +42,7 @@ export interface FrameWindow {
   /** The owner's page that firstPfn is. */
   readonly firstPage: number;
   /** How often each frame is pinned; made with the first pin. */
-  pins: Int32Array | null;
+  pins: FramePins | null;
   /** Sum of `pins`. */
   total: number;
   /** Number of the last question. */
@@ -128,24 +129,20 @@ export class ForeignFrames implements PhysicalMemory {
 
   pin(pfn: number, pages: number): void {
     this.#eachWindow(pfn, pages, (window, first, end) => {
-      window.pins ??= new Int32Array(this.range.windowPages);
+      window.pins ??= new FramePins(this.range.windowPages);
       if (window.total === 0) {
         this.#idle--;
         window.owner.pinned(window, true);
       }
       window.total += end - first;
-      const { pins } = window;
-      for (let i = first; i < end; i++) pins[i]!++;
+      window.pins.add(first, end);
     });
   }
 
   unpin(pfn: number, pages: number): void {
     this.#eachWindow(pfn, pages, (window, first, end) => {
-      const { pins } = window;
-      if (pins === null) bug(`frame ${pfn} of ${window.owner.name} is not pinned`);
-      for (let i = first; i < end; i++)
-        if (--pins[i]! < 0)
-          bug(`frame ${window.firstPfn + i} of ${window.owner.name} unpinned once too often`);
+      const under = window.pins?.drop(first, end) ?? first;
+      if (under >= 0) bug(`frame ${window.firstPfn + under} of ${window.owner.name} unpinned once too often`);
       window.total -= end - first;
       if (window.total > 0) return;
       this.#idle++;
@@ -156,7 +153,7 @@ export class ForeignFrames implements PhysicalMemory {
   /** How often a frame is pinned. */
   pins(pfn: number): number {
     const window = this.#windowOf(pfn);
-    return window?.pins?.[pfn - window.firstPfn] ?? 0;
+    return window?.pins?.of(pfn - window.firstPfn) ?? 0;
   }
 
   /** Whether a frame is one of a huge page. */

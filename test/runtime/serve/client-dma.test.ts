@@ -1,5 +1,6 @@
 import anyTest, { type TestFn } from 'ava';
 import { createMachine, type Machine } from '../../../runtime/machine.js';
+import { MachineThread } from '../../../runtime/machine-thread.js';
 import { ClientFiles } from '../../../runtime/serve/client-file.js';
 import { ClientAccounts, ClientTask } from '../../../runtime/serve/client-task.js';
 import { ClientProcess, clientProgram } from '../../kit/client-process.js';
@@ -126,6 +127,47 @@ withClient('two processes map one memfd, and share what the device sees', async 
   t.is(await client.ask('peek', at + 5), 21, `in the child, ${pid}`);
   await client.endChild();
   t.is(await client.ask('peek', at + 5), 21);
+});
+
+withClient('DMA across pages that are neighbours in the client, and elsewhere on the bus', async (t) => {
+  const { client, machine, task } = t.context;
+  const { fd, ioasId, dma } = attached(machine);
+  const memfd = await client.ask('memfd', 4 * PAGE);
+  for (const [i, page] of [3, 0, 1].entries()) {
+    const userVa = BigInt(await client.ask('map', memfd, PAGE, page * PAGE));
+    const iova = IOVA + BigInt(i * PAGE);
+    machine.core.as(task, () => fd.ioasMap({ ioasId, userVa, length: PAGE, iova }));
+  }
+  const at = await client.ask('map', memfd, 4 * PAGE, 0);
+  const sent = Uint8Array.from({ length: 3 * PAGE - 20 }, (_, i) => i >> 7);
+  t.is(dma.write(IOVA + 10n, sent), 0);
+  const seen = new Uint8Array(4 * PAGE);
+  t.is(task.mm.copyIn(BigInt(at), seen), 0);
+  t.deepEqual(seen.subarray(3 * PAGE + 10), sent.subarray(0, PAGE - 10));
+  t.deepEqual(seen.subarray(0, 2 * PAGE - 10), sent.subarray(PAGE - 10));
+  t.deepEqual(seen.subarray(2 * PAGE, 3 * PAGE), new Uint8Array(PAGE));
+  const back = new Uint8Array(sent.length);
+  t.is(dma.read(IOVA + 10n, back), 0);
+  t.deepEqual(back, sent);
+});
+
+test('threads that cannot reach a client refuse its addresses, and say so once', (t) => {
+  const machine = createMachine({
+    memory: '16MiB',
+    iommus: [{ name: 'smmu0', model: 'smmuv3' }],
+    devices: [],
+  });
+  const log: string[] = [];
+  const thread = MachineThread.attach(machine.handle(), { log: (message) => log.push(message) });
+  const external = thread.memory.external!;
+  const pa = machine.foreign.range.firstPfn * PAGE;
+  t.false(external.includes(pa - 1));
+  t.true(external.includes(pa));
+  t.false(external.read(pa, new Uint8Array(8)));
+  t.false(external.write(pa, new Uint8Array(8)));
+  t.is(log.length, 1);
+  t.regex(log[0]!, /client process/);
+  machine.close();
 });
 
 withClient("physical: RAM and clients' frames by number", async (t) => {

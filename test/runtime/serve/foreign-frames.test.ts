@@ -2,6 +2,7 @@ import test from 'ava';
 import { foreignRangeOf } from '../../../runtime/foreign-range.js';
 import { ForeignFrames, type FrameOwner } from '../../../runtime/serve/foreign-frames.js';
 import { OwnerWindows } from '../../../runtime/serve/owner-windows.js';
+import { Random, SEED } from '../../kit/random.js';
 
 const ENOMEM = 12;
 const EFAULT = 14;
@@ -84,6 +85,45 @@ test("windows: pinned ones are nobody else's, the others are given away when the
   other.windows.release();
   t.is(frames.windows, 0);
   t.is(frames.pinned, 0);
+});
+
+test('pins: in whole, in parts and overlapping, counted for each frame', (t) => {
+  const frames = new ForeignFrames(range, silent);
+  const owner = new Owner(frames);
+  const base = frameOf(owner, 0);
+  const expected = new Int32Array(4096);
+  t.log(`SEED=${SEED}`);
+  const random = new Random(SEED);
+  const held: [number, number][] = [];
+  const near = () => Math.min(4095, random.below(9) * 512 + random.below(3));
+  for (let step = 0; step < 2000; step++) {
+    if (held.length > 0 && random.below(100) < 45) {
+      // A part of it first, then the rest.
+      const [first, pages] = held.splice(random.below(held.length), 1)[0]!;
+      const cut = 1 + random.below(pages);
+      frames.unpin(base + first, cut);
+      if (cut < pages) frames.unpin(base + first + cut, pages - cut);
+      for (let i = first; i < first + pages; i++) expected[i]!--;
+    } else {
+      const first = near();
+      const pages = Math.max(1, Math.min(4096 - first, near()));
+      frames.pin(base + first, pages);
+      held.push([first, pages]);
+      for (let i = first; i < first + pages; i++) expected[i]!++;
+    }
+    const at = random.below(4096);
+    if (frames.pins(base + at) !== expected[at]) t.fail(`frame ${at} after step ${step}`);
+  }
+  t.is(
+    frames.pinned,
+    expected.reduce((sum, n) => sum + n, 0),
+  );
+  for (const [first, pages] of held) frames.unpin(base + first, pages);
+  t.is(frames.pinned, 0);
+  t.is(owner.pins, 0);
+  frames.pin(base, 1024);
+  frames.unpin(base + 3, 1);
+  t.throws(() => frames.unpin(base, 512), { message: /once too often/ });
 });
 
 test("windows: nothing answers at frames that are nobody's", (t) => {
