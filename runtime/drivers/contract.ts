@@ -273,7 +273,9 @@ export interface IommuInstance {
    * (maxPasids > 0), for 0 < pasid < maxPasids. Absent: the driver has none (iommu_domain_ops.set_dev_pasid).
    * @returns 0, always for null | -EINVAL incompatible | -EBUSY | -ENOMEM
    */
-  attachPasid?(device: HostDevice, pasid: number, domain: PagingDomain | null): number;
+  attachPasid?(device: HostDevice, pasid: number, domain: Domain | null): number;
+  /** A nested domain may be a PASID's as well; else attachPasid() gets none. */
+  readonly nestsPasids?: boolean;
   /** PASIDs that the device may use behind this IOMMU; 0 or absent: none. */
   maxPasids?(device: HostDevice): number;
   /** The page tables of this device can keep non-coherent DMA out (IOMMU_CAP_ENFORCE_CACHE_COHERENCY). */

@@ -212,7 +212,8 @@ export class IommufdGroup {
   /** Devices without PASIDs do not count: they send none. @source iommu_attach_device_pasid */
   #pasidSuits({ device, hwpt }: AttachHandle, pasid: number, first: boolean): number {
     const { iommu } = device;
-    if (iommu.attachPasid === undefined || hwpt.domain.kind === 'nested') return -EOPNOTSUPP;
+    if (iommu.attachPasid === undefined) return -EOPNOTSUPP;
+    if (hwpt.domain.kind === 'nested' && !iommu.nestsPasids) return -EOPNOTSUPP;
     if (hwpt.domain.driver !== iommu.driver) return -EINVAL;
     if (!first) return 0;
     for (const other of this.bound) {
@@ -245,7 +246,7 @@ export class IommufdGroup {
 /** Hardware, for one device. */
 function move({ iommu, host }: Device, pasid: number, domain: Domain | null): number {
   if (pasid === NO_PASID) return iommu.attach(host, domain);
-  if (maxPasidsOf(host) === 0 || domain?.kind === 'nested') return 0;
+  if (maxPasidsOf(host) === 0) return 0;
   return iommu.attachPasid?.(host, pasid, domain) ?? 0;
 }
 

@@ -4,7 +4,7 @@
  *
  * @source drivers/iommu/iommufd/selftest.c iommufd_test_mock_domain, iommufd_test_mock_domain_replace
  */
-import { ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import { ENOENT } from '../../uapi/abi/errno.js';
 import { TestMockDomain, TestMockDomainReplace } from '../../uapi/iommufd/test.js';
 import type { IommufdCtx } from '../core/ctx.js';
 import { IommufdObject } from '../core/iommufd-object.js';
@@ -39,7 +39,7 @@ export const mockDomainFlags = (call: TestCall): number =>
 
 function makeStdev(call: TestCall, flags: number): number {
   const { ctx } = call;
-  const id = ctx.objects.reserve(OBJ_SELFTEST);
+  const id = ctx.reserve(OBJ_SELFTEST);
   if (id < 0) return id;
   const status = bindNew(call, id, flags);
   if (status < 0) ctx.objects.free(id);
@@ -47,9 +47,7 @@ function makeStdev(call: TestCall, flags: number): number {
 }
 
 function bindNew(call: TestCall, id: number, flags: number): number {
-  const { ctx } = call;
-  const iommu = ctx.context.mock;
-  if (iommu === undefined) return -EOPNOTSUPP;
+  const { ctx, mock: iommu } = call;
   const mock = iommu.createDevice(flags);
   if (typeof mock === 'number') return mock;
   const device = Device.bindTo(ctx, mock);

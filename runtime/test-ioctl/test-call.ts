@@ -1,9 +1,11 @@
 /** One IOMMU_TEST_CMD in flight: what its operations read, and where they put their outputs. */
+import { bug } from '../../hw/memory/bug.js';
 import type { Fields, Struct, StructInput, StructValue } from '../../uapi/abi/struct.js';
 import type { TestCmd } from '../../uapi/iommufd/test.js';
 import type { IommufdCore } from '../core/core.js';
 import type { IommufdCtx } from '../core/ctx.js';
 import type { UcmdOf } from '../core/ucmd.js';
+import type { MockIommu } from '../drivers/mock/iommu.js';
 
 export class TestCall {
   readonly ctx: IommufdCtx;
@@ -17,6 +19,11 @@ export class TestCall {
     this.id = ucmd.cmd.id;
     this.#ucmd = ucmd;
     this.#payload = Uint8Array.from(ucmd.cmd.payload);
+  }
+
+  /** There is one wherever there is the ioctl. */
+  get mock(): MockIommu {
+    return this.ctx.context.mock ?? bug('the test ioctl without its mock IOMMU');
   }
 
   get core(): IommufdCore {

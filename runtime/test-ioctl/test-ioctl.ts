@@ -14,6 +14,8 @@ import {
   IOMMU_TEST_OP_DESTROY_ACCESS_PAGES,
   IOMMU_TEST_OP_DEV_CHECK_CACHE,
   IOMMU_TEST_OP_DIRTY,
+  IOMMU_TEST_OP_DMABUF_GET,
+  IOMMU_TEST_OP_DMABUF_REVOKE,
   IOMMU_TEST_OP_MD_CHECK_IOTLB,
   IOMMU_TEST_OP_MD_CHECK_MAP,
   IOMMU_TEST_OP_MD_CHECK_REFS,
@@ -33,6 +35,7 @@ import {
 import type { UcmdOf } from '../core/ucmd.js';
 import { accessPages, accessReplaceIoas, accessRw, createAccess, destroyAccessPages } from './access.js';
 import { triggerIopf, triggerVevent } from './device-events.js';
+import { dmabufGet, dmabufRevoke } from './dmabuf.js';
 import { addReserved, checkDevCache, checkIotlb, checkMap, checkRefs, makeDirty } from './domain-checks.js';
 import { pasidAttach, pasidCheck, pasidDetach, pasidReplace } from './pasid.js';
 import { mockDomain, mockDomainFlags, mockDomainReplace } from './stdev.js';
@@ -57,6 +60,8 @@ const OPERATIONS: ReadonlyMap<number, Operation> = new Map([
   [IOMMU_TEST_OP_DESTROY_ACCESS_PAGES, destroyAccessPages],
   [IOMMU_TEST_OP_SET_TEMP_MEMORY_LIMIT, setMemoryLimit],
   [IOMMU_TEST_OP_TRIGGER_IOPF, triggerIopf],
+  [IOMMU_TEST_OP_DMABUF_GET, dmabufGet],
+  [IOMMU_TEST_OP_DMABUF_REVOKE, dmabufRevoke],
   [IOMMU_TEST_OP_TRIGGER_VEVENT, triggerVevent],
   [IOMMU_TEST_OP_PASID_ATTACH, pasidAttach],
   [IOMMU_TEST_OP_PASID_REPLACE, pasidReplace],

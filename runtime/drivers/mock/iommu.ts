@@ -4,6 +4,8 @@
  *
  * @source drivers/iommu/iommufd/selftest.c mock_ops
  */
+import type { FrameAllocator } from '../../../hw/memory/frame-allocator.js';
+import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { EINVAL, ENOMEM, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
 import {
   HwInfoSelftest,
@@ -52,19 +54,24 @@ export interface MockIommuOptions extends MockMemory {
   readonly allocFails: (site: string) => boolean;
 }
 
-export class MockIommu implements IommuInstance {
+export class MockIommu implements IommuInstance, MockMemory {
   readonly index: number;
   readonly name = 'iommufd_selftest_iommu';
   readonly driver = MOCK_DRIVER;
   readonly userPasidTable = true;
+  readonly nestsPasids = true;
   faults: PageFaults | null = null;
   onEvent: ((event: ViommuEvent) => void) | null = null;
+  readonly memory: MachineMemory;
+  readonly frames: FrameAllocator;
   readonly #options: MockIommuOptions;
   /** By ID. */
   readonly #devices = new Map<number, MockDevice>();
 
   constructor(options: MockIommuOptions) {
     this.index = options.index;
+    this.memory = options.memory;
+    this.frames = options.frames;
     this.#options = options;
   }
 
@@ -103,8 +110,9 @@ export class MockIommu implements IommuInstance {
     };
   }
 
+  /** A device without PASIDs says that it has no bits of one, which makes PASID 0 the only one. */
   maxPasids({ pasid }: HostDevice): number {
-    return pasid === undefined ? 0 : 2 ** pasid.bits;
+    return 2 ** (pasid?.bits ?? 0);
   }
 
   reservedRegions(): readonly [] {
@@ -159,7 +167,7 @@ export class MockIommu implements IommuInstance {
     owner: ViommuOwner,
   ): DriverViommu | number {
     if (!(parent instanceof MockDomain)) return -EINVAL;
-    return MockViommu.create(this, parent, data, owner, this.#options);
+    return MockViommu.create(this, parent, data, owner);
   }
 
   /** Nothing is raised but by the test ioctl, which is served at once. */

@@ -46,7 +46,7 @@ const MAX_ARRAY_BYTES = 4 * 1024 * 1024;
 /** Of the memory that user space maps. */
 const MMAP_PAGES = 2;
 
-/** Where a vIOMMU's pages come from. */
+/** Where memory that user space reaches comes from. */
 export interface MockMemory {
   readonly memory: MachineMemory;
   readonly frames: FrameAllocator;
@@ -59,17 +59,15 @@ export class MockViommu implements DriverViommu, DriverHwQueues {
   readonly hwQueues: DriverHwQueues = this;
   readonly #parent: MockDomain;
   readonly #owner: ViommuOwner;
-  readonly #pages: MockMemory;
   readonly #devices = new Map<bigint, MockDevice>();
   readonly #queues: (MockHwQueue | null)[] = new Array(IOMMU_TEST_HW_QUEUE_MAX).fill(null);
   #firstPfn = -1;
   #mmapOffset = 0;
 
-  private constructor(iommu: MockIommu, parent: MockDomain, owner: ViommuOwner, pages: MockMemory) {
+  private constructor(iommu: MockIommu, parent: MockDomain, owner: ViommuOwner) {
     this.iommu = iommu;
     this.#parent = parent;
     this.#owner = owner;
-    this.#pages = pages;
   }
 
   /** @returns it | -EINVAL the data's length | -EFAULT | -ENOMEM */
@@ -78,9 +76,8 @@ export class MockViommu implements DriverViommu, DriverHwQueues {
     parent: MockDomain,
     data: UserData | null,
     owner: ViommuOwner,
-    pages: MockMemory,
   ): MockViommu | number {
-    const viommu = new MockViommu(iommu, parent, owner, pages);
+    const viommu = new MockViommu(iommu, parent, owner);
     const status = data === null ? 0 : viommu.#loopBack(data);
     if (status === 0) return viommu;
     viommu.destroy();
@@ -149,13 +146,13 @@ export class MockViommu implements DriverViommu, DriverHwQueues {
 
   destroy(): void {
     if (this.#mmapOffset > 0) this.#owner.freeMmap(this.#mmapOffset);
-    if (this.#firstPfn >= 0) this.#pages.frames.free(this.#firstPfn, MMAP_PAGES);
+    if (this.#firstPfn >= 0) this.iommu.frames.free(this.#firstPfn, MMAP_PAGES);
   }
 
   #loopBack(data: UserData): number {
     const asked = copyStructFromUser(ViommuSelftest, data, IOMMU_VIOMMU_TYPE_SELFTEST);
     if (typeof asked === 'number') return asked;
-    const { memory, frames } = this.#pages;
+    const { memory, frames } = this.iommu;
     if (this.#owner.allocFails('mock_viommu page')) return -ENOMEM;
     const pfn = frames.allocRun(MMAP_PAGES);
     if (pfn < 0) return -ENOMEM;
