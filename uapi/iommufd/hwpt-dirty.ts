@@ -31,8 +31,10 @@ export type HwptSetDirtyTracking = TypeOf<typeof HwptSetDirtyTracking>;
  *
  * `iova`, `length`: bytes. `pageSize`: bytes that one bit stands for. `data`: user address of the bitmap in
  * little-endian u64 words; bit 0 of the first is the page at `iova`. `hwptId` precedes `flags`, unlike above.
+ * A range that leads into a hole is read up to it, and where the bitmap is no memory its bits are lost: neither is an
+ * error.
  * @returns 0 | -EOPNOTSUPP flags, reserved, or the table cannot | -EINVAL page size or alignment |
- *   -EOVERFLOW the range wraps | -ENOENT | -EFAULT
+ *   -EOVERFLOW the range wraps | -ENOENT | -ENOMEM
  * @source include/uapi/linux/iommufd.h struct iommu_hwpt_get_dirty_bitmap
  */
 export const HwptGetDirtyBitmap = struct(
