@@ -1,6 +1,7 @@
 /** Programs that the worker tests run on threads of their own. */
 import { PortDeadError } from '../../hw/pci/dma-port.js';
 import type { ProgramContext } from '../../workers/program.js';
+import { Random } from '../kit/random.js';
 
 export interface DmaLoopArgs {
   readonly iova: bigint;
@@ -114,4 +115,31 @@ export function deaf(): never {
 
 export function unclonable(): () => void {
   return () => undefined;
+}
+
+export interface PagesArgs {
+  readonly iova: bigint;
+  readonly pages: number;
+  readonly seed: number;
+  /** Writes, when it is to end by itself. */
+  readonly count?: number;
+  readonly pasid?: number;
+}
+
+/** Writes a counter to random places of random pages, until told to stop or `count` times. */
+export function stampPages({ port, stopRequested, log }: ProgramContext, args: unknown): DmaLoopResult {
+  const { iova, pages, seed, count = Number.POSITIVE_INFINITY, pasid } = args as PagesArgs;
+  const random = new Random(seed);
+  const options = pasid === undefined ? {} : { pasid };
+  const data = new Uint32Array(1);
+  let faults = 0;
+  log('first write');
+  while (data[0]! < count && !stopRequested()) {
+    const at = iova + BigInt(random.below(pages) * 4096 + random.below(1023) * 4);
+    data[0]!++;
+    if (port!.write(at, new Uint8Array(data.buffer), options) === 0) continue;
+    faults++;
+    data[0]!--;
+  }
+  return { writes: data[0]!, faults, dead: 0 };
 }
