@@ -1,8 +1,9 @@
 /** Which fields of the ABI's structs are flags or enumerators, and what their values are called in the headers. */
 import * as abi from '../../uapi/index.js';
+import * as tests from '../../uapi/iommufd/test.js';
 
-type AbiName = keyof typeof abi;
-const VALUES: Readonly<Record<string, unknown>> = abi;
+type AbiName = keyof typeof abi | keyof typeof tests;
+const VALUES: Readonly<Record<string, unknown>> = { ...abi, ...tests };
 
 /** A field whose values have names. */
 export interface NamedValues {
@@ -88,6 +89,31 @@ const NAMED: Readonly<Record<string, NamedValues>> = {
   ),
   'iommufd_vevent_header.flags': flags('IOMMU_VEVENTQ_FLAG_LOST_EVENTS'),
   'iommu_hw_queue_alloc.type': one('IOMMU_HW_QUEUE_TYPE_DEFAULT', 'IOMMU_HW_QUEUE_TYPE_TEGRA241_CMDQV'),
+  'iommu_test_cmd.op': one(
+    'IOMMU_TEST_OP_ADD_RESERVED',
+    'IOMMU_TEST_OP_MOCK_DOMAIN',
+    'IOMMU_TEST_OP_MD_CHECK_MAP',
+    'IOMMU_TEST_OP_MD_CHECK_REFS',
+    'IOMMU_TEST_OP_CREATE_ACCESS',
+    'IOMMU_TEST_OP_DESTROY_ACCESS_PAGES',
+    'IOMMU_TEST_OP_ACCESS_PAGES',
+    'IOMMU_TEST_OP_ACCESS_RW',
+    'IOMMU_TEST_OP_SET_TEMP_MEMORY_LIMIT',
+    'IOMMU_TEST_OP_MOCK_DOMAIN_REPLACE',
+    'IOMMU_TEST_OP_ACCESS_REPLACE_IOAS',
+    'IOMMU_TEST_OP_MOCK_DOMAIN_FLAGS',
+    'IOMMU_TEST_OP_DIRTY',
+    'IOMMU_TEST_OP_MD_CHECK_IOTLB',
+    'IOMMU_TEST_OP_TRIGGER_IOPF',
+    'IOMMU_TEST_OP_DEV_CHECK_CACHE',
+    'IOMMU_TEST_OP_TRIGGER_VEVENT',
+    'IOMMU_TEST_OP_PASID_ATTACH',
+    'IOMMU_TEST_OP_PASID_REPLACE',
+    'IOMMU_TEST_OP_PASID_DETACH',
+    'IOMMU_TEST_OP_PASID_CHECK_HWPT',
+    'IOMMU_TEST_OP_DMABUF_GET',
+    'IOMMU_TEST_OP_DMABUF_REVOKE',
+  ),
   'vfio_device_info.flags': flags(
     'VFIO_DEVICE_FLAGS_RESET',
     'VFIO_DEVICE_FLAGS_PCI',
@@ -123,6 +149,9 @@ export const VFIO_EXTENSIONS: NamedValues = one(
   'VFIO_UNMAP_ALL',
   'VFIO_UPDATE_VADDR',
 );
+
+/** Of a number that is not looked at. */
+export const NO_NAMES: NamedValues = one();
 
 export function namedValues(cName: string, field: string): NamedValues | undefined {
   return NAMED[`${cName}.${field}`];

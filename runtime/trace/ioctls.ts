@@ -41,6 +41,7 @@ import {
   IovaRange,
 } from '../../uapi/iommufd/ioas.js';
 import { IOCTLS } from '../../uapi/iommufd/ioctl-table.js';
+import { IOMMU_TEST_CMD, TestCmd } from '../../uapi/iommufd/test.js';
 import {
   IOMMU_VIOMMU_ALLOC,
   IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV,
@@ -48,7 +49,7 @@ import {
 } from '../../uapi/iommufd/viommu.js';
 import * as cdev from '../../uapi/vfio/cdev.js';
 import * as container from '../../uapi/vfio/container.js';
-import { type NamedValues, VFIO_EXTENSIONS } from './field-names.js';
+import { type NamedValues, NO_NAMES, VFIO_EXTENSIONS } from './field-names.js';
 
 export type AnyStruct = Struct<Fields>;
 
@@ -93,7 +94,8 @@ function table(): TracedIoctl[] {
   return [
     ...vfio,
     ...IOCTLS.map(({ name, cmd, struct }) => known(name, cmd, struct)),
-    { name: 'IOMMU_TEST_CMD', cmd: _IO(';', 0xa0) },
+    known('IOMMU_TEST_CMD', IOMMU_TEST_CMD, TestCmd),
+    { name: 'VFIO_GET_API_VERSION', cmd: container.VFIO_GET_API_VERSION, argument: NO_NAMES },
     { name: 'VFIO_CHECK_EXTENSION', cmd: container.VFIO_CHECK_EXTENSION, argument: VFIO_EXTENSIONS },
     { name: 'VFIO_SET_IOMMU', cmd: container.VFIO_SET_IOMMU, argument: VFIO_EXTENSIONS },
     known('VFIO_DEVICE_GET_INFO', cdev.VFIO_DEVICE_GET_INFO, cdev.VfioDeviceInfo),

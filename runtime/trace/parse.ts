@@ -16,12 +16,14 @@ import { bytesOfHex, clip, hexBytes, integer, type Tree, type TreeNode, treeToSt
  */
 export function parseCall(text: string): IoctlCall | TraceProblem {
   try {
-    return text.trimStart().startsWith('{') ? fromJson(text) : fromLine(text);
+    return isJson(text) ? fromJson(text) : fromLine(text);
   } catch (error) {
     if (error instanceof TraceError) return { problem: error.message };
     throw error;
   }
 }
+
+const isJson = (text: string): boolean => text.trimStart().startsWith('{');
 
 // ---- lines ------------------------------------------------------------------------------------------------
 
@@ -142,9 +144,10 @@ function requestOf(scan: Scanner): number {
 /** The request has a name, and none that is known here. */
 class UnknownRequest extends TraceError {}
 
-/** Whether a line is an ioctl on some other kind of file, which strace may show in ways of its own. */
+/** Whether a line is about something else: an ioctl of another kind of file, which strace shows in ways of its own. */
 export function isForeign(text: string): boolean {
   try {
+    if (isJson(text)) return fromJson(text) === null;
     const scan = new Scanner(text, lineHead(text).at);
     scan.expect('ioctl(');
     descriptor(scan);
@@ -217,6 +220,7 @@ function fromJson(text: string): IoctlCall {
   if (typeof value !== 'object' || value === null) throw new TraceError('no JSON object');
   const given = new Map<string, unknown>(Object.entries(value));
   const request = given.get('ioctl') ?? given.get('cmd');
+  if (request === undefined) throw new UnknownRequest('no `ioctl`');
   const cmd =
     typeof request === 'string' ? requestOf(new Scanner(request)) : whole(request, 'ioctl', 0xffff_ffff);
   const row = tracedIoctl(cmd);

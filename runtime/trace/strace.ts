@@ -94,13 +94,17 @@ export class TraceReader {
 
   /** @param shown  the line as it was. @returns null: more lines may belong to it */
   #item(text: string, shown: string): TraceItem | null {
-    if (text.trimStart().startsWith('{')) return this.#call(parseCall(text), shown);
+    if (text.trimStart().startsWith('{')) return this.#callOrText(text, shown);
     if (!CALL.test(text) || RESUMED.test(text)) {
       const plain = parseHexText(text);
       return plain === null ? { kind: 'text', text: shown } : this.#call(plain, shown);
     }
     const head = lineHead(text);
     if (!text.startsWith('ioctl(', head.at)) return this.#transfer(text, head);
+    return this.#callOrText(text, shown);
+  }
+
+  #callOrText(text: string, shown: string): TraceItem {
     const call = parseCall(text);
     return isProblem(call) && isForeign(text) ? { kind: 'text', text } : this.#call(call, shown);
   }

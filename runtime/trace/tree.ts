@@ -32,6 +32,8 @@ interface Slot {
   readonly count: number | undefined;
   readonly named: NamedValues | undefined;
   readonly hex: boolean;
+  /** A row of bytes, written as one atom. */
+  readonly raw: boolean;
 }
 
 const BYTES_OF: Readonly<Record<Scalar, number>> = { u8: 1, u16: 2, u32: 4, s32: 4, u64: 8 };
@@ -55,7 +57,8 @@ function slot(struct: AnyStruct, field: string, kind: FieldKind): Slot {
   const end = at + BYTES_OF[scalar] * (count ?? 1);
   const named = namedValues(struct.cName, field);
   const hex = scalar === 'u64' || (scalar === 'u32' && count !== undefined) || inHex(struct.cName, field);
-  return { field, cName: cFieldName(field), at, end, scalar, count, named, hex };
+  const raw = scalar === 'u8' && (count ?? 0) > 8;
+  return { field, cName: cFieldName(field), at, end, scalar, count, named, hex, raw };
 }
 
 /** How long a struct is by what its first field says, or by its declaration. */
@@ -150,6 +153,7 @@ function tailAt(struct: AnyStruct, length: number): number {
 }
 
 function leafOf(struct: AnyStruct, slot: Slot, bytes: Uint8Array): Tree {
+  if (slot.raw) return hexAtom(bytes.subarray(slot.at, slot.end));
   const value = struct.getField(bytes, slot.field) as number | bigint | (number | bigint)[];
   if (typeof value === 'object') return value.map((element) => atomOf(slot, element));
   return atomOf(slot, value);
@@ -176,6 +180,12 @@ export function namedAtom({ kind, byName, byValue }: NamedValues, value: bigint)
 
 function putLeaf(struct: AnyStruct, slot: Slot, bytes: Uint8Array, tree: Tree): void {
   const { count, cName, scalar } = slot;
+  if (slot.raw) {
+    const row = hexBytes(tree, cName);
+    if (row.byteLength !== count) throw new TraceError(`${struct.cName}.${cName} is ${count} bytes`);
+    bytes.set(row, slot.at);
+    return;
+  }
   const plain = (leaf: Tree): number | bigint => {
     const value = integer(leaf, cName, slot.named);
     return scalar === 'u64' ? value : Number(value);

@@ -165,7 +165,7 @@ class Sink {
     if (encode === true) return;
     if (item.kind === 'transfer')
       return await this.#write((json === true ? formatTransferJson : formatTransfer)(item.transfer));
-    if (json !== true) await this.#write(item.text);
+    if (json !== true || item.text.startsWith('{')) await this.#write(item.text);
     else if (item.text !== '') await this.#write(JSON.stringify({ text: item.text }));
   }
 

@@ -11,12 +11,13 @@ import { TraceReader } from '../../../runtime/trace/strace.js';
 import type { TreeNode } from '../../../runtime/trace/tree.js';
 import { structToTree, treeToStruct } from '../../../runtime/trace/tree.js';
 import * as uapi from '../../../uapi/index.js';
+import { TestCmd } from '../../../uapi/iommufd/test.js';
 
 const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const runs = (numRuns: number) => ({ seed: SEED, numRuns });
 test.before((t) => t.log(`SEED=${SEED}`));
 
-const STRUCTS = Object.values(uapi as Record<string, unknown>).filter(
+const STRUCTS = Object.values({ ...uapi, TestCmd } as Record<string, unknown>).filter(
   (value): value is AnyStruct =>
     typeof value === 'object' && value !== null && 'cName' in value && 'offsets' in value,
 );

@@ -212,6 +212,7 @@ test('trace: what is wrong with a line is said, by its number', (t) => {
     ['{"ioctl":"IOMMU_DESTROY","in":{"id":1.5}}', /id: no value/],
     ['{"ioctl":"IOMMU_DESTROY",', /no JSON/],
     ['{"ioctl":7.5}', /ioctl: not a number/],
+    ['{"read":[],"asked":40}', /^{"read":\[\],"asked":40}$/],
     ['{"ioctl":"0x5401","in":{"a":1}}', /its bytes are hex:0011ff/],
   ];
   for (const [line, said] of wrong) t.regex(shown(read(line))[0]!, said, line);
