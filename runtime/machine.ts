@@ -329,11 +329,16 @@ export class Machine {
   /**
    * The hardware as it stands, in a form that openImage() takes: configuration, registers, tables, queues, RAM in
    * use, and caches unless they are left out. Nothing of the core is in it: no open file, no IOAS, no object.
-   * @throws Error workers host the machine: there is no moment at which its memory stands still
+   * @throws Error workers host the machine: there is no moment at which its memory stands still; or memory of
+   *         client processes is mapped
    */
   saveImage({ caches = true }: { readonly caches?: boolean } = {}): Uint8Array {
     if (!this.inline)
       throw new Error('machine: workers host it; `await host.stop()` first, then saveImage()');
+    if (this.foreign.pinned > 0)
+      throw new Error(
+        "machine: client processes' memory is mapped, which an image cannot hold: unmap it first",
+      );
     const { memory, frames, config } = this;
     return encodeImage({ memory, frames, config: inputOf(config), caches });
   }

@@ -23,6 +23,8 @@ export interface FileHolder {
   openFile(dev: number, inode: number): { fd: number; writable: boolean } | null;
   /** Address of a file's page in the process, mapped shared and, with `write`, writable; -1 when there is none. */
   addressOf(dev: number, inode: number, page: number, write: boolean): number;
+  /** Whether the process maps it in huge pages. */
+  isHuge(dev: number, inode: number): boolean;
   readAt(address: number, into: Uint8Array): boolean;
   writeAt(address: number, from: Uint8Array): boolean;
 }
@@ -102,7 +104,9 @@ export class ClientFile implements FrameOwner {
   }
 
   isCompound(_page: number): boolean {
-    return this.#fd >= 0 && statfsSync(`/proc/self/fd/${this.#fd}`).type === HUGETLBFS_MAGIC;
+    if (this.#fd >= 0) return statfsSync(`/proc/self/fd/${this.#fd}`).type === HUGETLBFS_MAGIC;
+    for (const holder of this.#holders) if (holder.isHuge(this.dev, this.inode)) return true;
+    return false;
   }
 
   read(page: number, offset: number, into: Uint8Array): boolean {

@@ -15,6 +15,7 @@
  */
 import {
   closeSync,
+  constants,
   fstatSync,
   openSync,
   readdirSync,
@@ -37,6 +38,8 @@ const MAX_PAGE = 2 ** 41;
 const UNTRACKED = new Set(['tmpfs', 'ramfs', 'hugetlbfs', 'devtmpfs']);
 /** Memory of the kernel's own mounts, which no mount table lists. */
 const KERNEL_FILES = ['/memfd:', '/dev/zero', '/SYSV', '/anon_hugepage', '/drm mm object', '/dmabuf:'];
+/** Files that no descriptor is open on. */
+const NO_DESCRIPTOR = ['/dev/zero', '/SYSV', '/anon_hugepage'];
 /** What may be a device's memory rather than pages. */
 const SPECIAL = ['/dev/', '/sys/', '/proc/', '[vvar', 'anon_inode:', 'socket:'];
 const NOT_SPECIAL = ['/dev/zero', '/dev/shm/', '/dev/hugepages/'];
@@ -60,6 +63,8 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
   #calls = 0;
   #fresh = false;
   readonly #fileSystems = new Map<number, string>();
+  /** VmFlags by index, as long as the list of mappings is good. */
+  readonly #vmFlagsRead = new Map<number, readonly string[]>();
 
   /**
    * @throws an error of fs: ENOENT or ESRCH no such process, EACCES the kernel does not let this one look into it
@@ -194,19 +199,32 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
   // ---- Holder of files ----
 
   openFile(dev: number, inode: number): { fd: number; writable: boolean } | null {
-    return this.#openMapped(dev, inode) ?? this.#openDescriptor(dev, inode);
+    const maps = this.#maps;
+    let anonymous = false;
+    for (const i of this.#mappingsOf(dev, inode)) {
+      // By the mapping itself, which only a privileged server may.
+      const range = [maps.first(i), maps.end(i)].map((page) => (page * PAGE).toString(16)).join('-');
+      const writable = (maps.flags(i) & VM_WRITE) !== 0;
+      const opened = openAgain(`/proc/${this.pid}/map_files/${range}`, inode, writable);
+      if (opened !== null) return opened;
+      anonymous ||= beginsWithOneOf(maps.name(i), NO_DESCRIPTOR);
+    }
+    return anonymous ? null : this.#openDescriptor(dev, inode);
   }
 
   addressOf(dev: number, inode: number, page: number, write: boolean): number {
-    if (!this.#refresh()) return -1;
     const maps = this.#maps;
-    const need = VM_SHARED | (write ? VM_WRITE : 0);
-    for (let i = 0; i < maps.count; i++) {
-      if (maps.inode(i) !== inode || maps.dev(i) !== dev || (maps.flags(i) & need) !== need) continue;
+    for (const i of this.#mappingsOf(dev, inode)) {
+      if (write && (maps.flags(i) & VM_WRITE) === 0) continue;
       const at = page - maps.filePage(i);
       if (at >= 0 && at < maps.end(i) - maps.first(i)) return (maps.first(i) + at) * PAGE;
     }
     return -1;
+  }
+
+  isHuge(dev: number, inode: number): boolean {
+    for (const i of this.#mappingsOf(dev, inode)) return this.#vmFlags(i).includes('ht');
+    return false;
   }
 
   /** Without regard to permissions. @returns whether all of it was there */
@@ -251,6 +269,7 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
     if (this.#fresh) return this.#maps.count > 0;
     if (this.#memFd < 0) return false;
     const any = this.#maps.read();
+    this.#vmFlagsRead.clear();
     this.#fresh = this.#calls > 0;
     return any;
   }
@@ -285,16 +304,21 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
   }
 
   /** VmFlags of /proc/PID/smaps, each two letters. */
-  #vmFlags(index: number): string[] {
+  #vmFlags(index: number): readonly string[] {
+    const known = this.#vmFlagsRead.get(index);
+    if (known !== undefined) return known;
     const begin = `${(this.#maps.first(index) * PAGE).toString(16).padStart(8, '0')}-`;
+    let flags: readonly string[] = [];
     try {
       const text = readFileSync(`/proc/${this.pid}/smaps`, 'latin1');
       const at = text.startsWith(begin) ? 0 : text.indexOf(`\n${begin}`);
       const line = at < 0 ? null : /VmFlags: (.*)/.exec(text.slice(at));
-      return line === null ? [] : line[1]!.trim().split(' ');
+      if (line !== null) flags = line[1]!.trim().split(' ');
     } catch {
-      return [];
+      // The process has gone meanwhile.
     }
+    this.#vmFlagsRead.set(index, flags);
+    return flags;
   }
 
   #fileSystemOf(dev: number): string {
@@ -314,18 +338,12 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
     return this.#fileSystems.get(dev)!;
   }
 
-  /** By the mapping itself, which only a privileged server may. */
-  #openMapped(dev: number, inode: number): { fd: number; writable: boolean } | null {
-    if (!this.#refresh()) return null;
+  /** Indexes of the shared mappings of a file. */
+  *#mappingsOf(dev: number, inode: number): Generator<number> {
+    if (!this.#refresh()) return;
     const maps = this.#maps;
-    for (let i = 0; i < maps.count; i++) {
-      if (maps.inode(i) !== inode || maps.dev(i) !== dev || (maps.flags(i) & VM_SHARED) === 0) continue;
-      const range = [maps.first(i), maps.end(i)].map((page) => (page * PAGE).toString(16)).join('-');
-      const path = `/proc/${this.pid}/map_files/${range}`;
-      const opened = openAgain(path, inode, (maps.flags(i) & VM_WRITE) !== 0);
-      if (opened !== null) return opened;
-    }
-    return null;
+    for (let i = 0; i < maps.count; i++)
+      if (maps.inode(i) === inode && maps.dev(i) === dev && (maps.flags(i) & VM_SHARED) !== 0) yield i;
   }
 
   #openDescriptor(dev: number, inode: number): { fd: number; writable: boolean } | null {
@@ -351,10 +369,12 @@ export function openAgain(
   inode: number,
   writable: boolean,
 ): { fd: number; writable: boolean } | null {
-  for (const mode of writable ? ['r+', 'r'] : ['r']) {
+  const { O_RDWR, O_RDONLY, O_NONBLOCK, O_NOCTTY } = constants;
+  for (const mode of writable ? [O_RDWR, O_RDONLY] : [O_RDONLY]) {
     try {
-      const fd = openSync(path, mode);
-      if (fstatSync(fd).ino === inode) return { fd, writable: mode === 'r+' };
+      // What the process has made of it meanwhile, a FIFO say, must not hold up the server.
+      const fd = openSync(path, mode | O_NONBLOCK | O_NOCTTY);
+      if (fstatSync(fd).ino === inode) return { fd, writable: mode === O_RDWR };
       closeSync(fd);
     } catch {
       // The next mode, then.

@@ -6,6 +6,7 @@
  *   shared BYTES          shared anonymous memory                       -> address
  *   huge BYTES            private huge pages of 2 MiB                   -> address, or 0 where there are none
  *   memfd BYTES           a memfd                                       -> descriptor
+ *   hugefd BYTES          one of huge pages of 2 MiB                    -> descriptor
  *   file PATH BYTES       a file of that size, opened for both          -> descriptor
  *   open PATH             an existing file, opened for both             -> descriptor
  *   map FD BYTES OFFSET   of a descriptor, shared                       -> address
@@ -80,6 +81,10 @@ int main(void)
 			out = mapped(mmap(NULL, a, both, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0));
 		else if (!strcmp(word, "memfd")) {
 			out = memfd_create("test", 0);
+			if (ftruncate(out, a))
+				out = -1;
+		} else if (!strcmp(word, "hugefd")) {
+			out = memfd_create("huge", MFD_HUGETLB);
 			if (ftruncate(out, a))
 				out = -1;
 		} else if (!strcmp(word, "file")) {

@@ -71,6 +71,7 @@ withClient("DMA lands in the client's buffer, and reads what the client wrote", 
   const userVa = BigInt(at);
   machine.core.as(task, () => fd.ioasMap({ ioasId, userVa, length: 8 * PAGE, iova: IOVA }));
   t.is(machine.foreign.pinned, 8);
+  t.throws(() => machine.saveImage(), { message: /client/ });
   const sent = Uint8Array.from({ length: 10_000 }, (_, i) => i);
   t.is(dma.write(IOVA + 100n, sent), 0);
   t.is(await client.ask('peek', at + 100), 0);
@@ -82,6 +83,7 @@ withClient("DMA lands in the client's buffer, and reads what the client wrote", 
   fd.ioasUnmap({ ioasId, iova: IOVA, length: 8 * PAGE });
   t.is(dma.read(IOVA, seen), F_TRANSLATION);
   t.is(machine.foreign.pinned, 0);
+  t.notThrows(() => machine.saveImage());
 });
 
 withClient('a mapping that the client may not write is mapped for reading only', async (t) => {

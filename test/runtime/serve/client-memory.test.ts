@@ -308,6 +308,32 @@ withClient('huge pages: aligned, contiguous and known as such', async (t) => {
   mm.unpin(run.pfn, 512);
 });
 
+withClient(
+  'huge pages: of a memfd too, written through the process, as the file takes no write',
+  async (t) => {
+    const { client, mm, frames } = t.context;
+    const fd = await client.ask('hugefd', 2 * MIB2);
+    const at = await client.ask('map', fd, 2 * MIB2, 0);
+    if (at === 0) {
+      t.log('no huge pages reserved here');
+      t.pass();
+      return;
+    }
+    const { pfn, status } = runOf(mm, at);
+    t.is(status, 0);
+    t.true(frames.isCompound(pfn), 'not pinned, so not open here');
+    t.is(mm.pinsOf(pfn), -1);
+    mm.pin(pfn, 1024);
+    t.true(frames.isCompound(pfn));
+    t.is(frames.write(pfn + 600, 9, Uint8Array.of(3)), 0);
+    t.is(await client.ask('peek', at + 600 * PAGE + 9), 3);
+    const seen = new Uint8Array(1);
+    t.is(frames.read(pfn + 600, 9, seen), 0);
+    t.is(seen[0], 3);
+    mm.unpin(pfn, 1024);
+  },
+);
+
 withClient('a call reads the mappings once; the next call sees what changed', async (t) => {
   const { client, mm } = t.context;
   const at = await client.ask('anon', PAGE);
