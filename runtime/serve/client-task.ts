@@ -6,7 +6,7 @@ import { closeSync, openSync, readlinkSync, readSync } from 'node:fs';
 import { EINVAL } from '../../uapi/abi/errno.js';
 import { FailNth } from '../core/fail-nth.js';
 import type { Descriptors, OpenFile } from '../core/file-table.js';
-import type { Task, UserAccount, UserFile } from '../core/task.js';
+import { CAP_SYS_RESOURCE, type Task, type UserAccount, type UserFile } from '../core/task.js';
 import type { ClientFiles } from './client-file.js';
 import { ClientFileView } from './client-file-view.js';
 import { ClientMemory } from './client-memory.js';
@@ -72,9 +72,13 @@ export class ClientTask implements Task {
     this.#limitsFile.close();
   }
 
+  /**
+   * SYS_RESOURCE opens nothing here but the choice of how pages are counted: root has it also in a container that
+   * leaves it to nobody.
+   */
   capable(cap: number): boolean {
-    const effective = BigInt(`0x${this.#status('CapEff') ?? '0'}`);
-    return ((effective >> BigInt(cap)) & 1n) === 1n;
+    if (this.#hasCapability('CapEff', cap)) return true;
+    return cap === CAP_SYS_RESOURCE && this.#isRoot() && !this.#hasCapability('CapBnd', cap);
   }
 
   rlimitMemlock(): number {
@@ -97,6 +101,15 @@ export class ClientTask implements Task {
     } catch {
       return undefined;
     }
+  }
+
+  /** By the user ID in effect. */
+  #isRoot(): boolean {
+    return this.#status('Uid')?.split(/\s+/)[1] === '0';
+  }
+
+  #hasCapability(set: string, cap: number): boolean {
+    return ((BigInt(`0x${this.#status(set) ?? '0'}`) >> BigInt(cap)) & 1n) === 1n;
   }
 
   /** A field of /proc/PID/status, which this file stands for whatever program the process runs. */

@@ -12,6 +12,7 @@ const EBADF = 9;
 const EINVAL = 22;
 const PAGE = 4096;
 const CAP_IPC_LOCK = 14;
+const CAP_SYS_RESOURCE = 24;
 
 interface Context {
   client: ClientProcess;
@@ -56,10 +57,14 @@ withClient("limits and capabilities are the process's own, at the moment", async
   const status = readFileSync('/proc/self/status', 'latin1');
   const mask = BigInt(`0x${/^CapEff:\s*(.*)$/m.exec(status)![1]}`);
   t.is(task.capable(CAP_IPC_LOCK), ((mask >> BigInt(CAP_IPC_LOCK)) & 1n) === 1n);
+  const bounding = BigInt(`0x${/^CapBnd:\s*(.*)$/m.exec(status)![1]}`);
+  const [has, nobodyHas] = [mask, ~bounding].map((set) => ((set >> BigInt(CAP_SYS_RESOURCE)) & 1n) === 1n);
+  t.is(task.capable(CAP_SYS_RESOURCE), has! || (nobodyHas! && process.geteuid!() === 0));
   t.is(task.uid, process.getuid!());
   await client.exit();
   t.is(task.rlimitMemlock(), 0);
   t.false(task.capable(CAP_IPC_LOCK));
+  t.false(task.capable(CAP_SYS_RESOURCE));
 });
 
 withClient('processes of one user share what the user is charged for, and nothing else', async (t) => {
