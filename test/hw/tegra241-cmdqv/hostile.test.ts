@@ -74,7 +74,7 @@ test(`vcmdq: random commands and registers of one guest leave the other and the 
   words.store(page + 8, 0);
   words.store(page + 0x88, 0);
   f.run();
-  t.is(words.load(page + 0xc), 0);
+  t.is(words.load(page + 0xc), 0, 'STATUS, whatever was written there');
   for (let i = 0; i < 2 ** LOG2; i++) f.writeWords(base + 16 * i, S.sync());
   words.store(page + 0x14, words.load(page + 0x10));
   words.store(page, 0);
