@@ -126,7 +126,11 @@ class ProcFile {
   readonly #bytes = Buffer.allocUnsafe(4096);
 
   constructor(path: string) {
-    this.#fd = openSync(path, 'r');
+    try {
+      this.#fd = openSync(path, 'r');
+    } catch {
+      this.#fd = -1;
+    }
   }
 
   read(): string {
