@@ -59,6 +59,15 @@ static bool takes_scalar(unsigned long cmd)
 	return cmd == VFIO_GET_API_VERSION || cmd == VFIO_CHECK_EXTENSION || cmd == VFIO_SET_IOMMU;
 }
 
+/*
+ * What is read of a struct before its length is looked at: of iommufd's the length itself, of VFIO's as much as the
+ * first version of it had, which is no more than this.
+ */
+static size_t least_bytes(unsigned long cmd)
+{
+	return (cmd & 0xff) < 0x80 ? 40 : 4;
+}
+
 int file_ioctl(int fd, uint64_t ino, unsigned long cmd, uint64_t arg)
 {
 	uint8_t bytes[WIRE_MAX_STRUCT], answer[WIRE_MAX_STRUCT];
@@ -82,7 +91,7 @@ int file_ioctl(int fd, uint64_t ino, unsigned long cmd, uint64_t arg)
 		memcpy(bytes, &arg, sizeof(arg));
 		call.request.bytes = sizeof(arg);
 	} else {
-		call.request.bytes = (uint32_t)copy_struct_in(bytes, arg);
+		call.request.bytes = (uint32_t)copy_struct_in(bytes, arg, least_bytes(cmd));
 	}
 	if (makes_file(cmd, bytes, call.request.bytes)) {
 		/* Linux makes these close on exec. Without one the server answers EMFILE, in its place. */

@@ -67,8 +67,11 @@ const char *server_path(void);
 
 int copy_in(void *to, uint64_t from, size_t bytes);
 int copy_out(uint64_t to, const void *from, size_t bytes);
-/* As much of a struct as its first word says, WIRE_MAX_STRUCT at most. Returns the bytes there are. */
-size_t copy_struct_in(uint8_t *to, uint64_t from);
+/*
+ * As much of a struct as its first word says, WIRE_MAX_STRUCT at most, and `least` whatever it says. Returns the
+ * bytes there are.
+ */
+size_t copy_struct_in(uint8_t *to, uint64_t from, size_t least);
 
 /* files.c: what is done to a file of ours. Each returns as the system call does. */
 

@@ -66,7 +66,7 @@ static int check_tail(uint64_t from, uint64_t bytes)
 	return 0;
 }
 
-size_t copy_struct_in(uint8_t *to, uint64_t from)
+size_t copy_struct_in(uint8_t *to, uint64_t from, size_t least)
 {
 	size_t have = PAGE_BYTES - (from & (PAGE_BYTES - 1));
 	uint32_t size;
@@ -82,8 +82,10 @@ size_t copy_struct_in(uint8_t *to, uint64_t from)
 		have = sizeof(size);
 	}
 	memcpy(&size, to, sizeof(size));
+	if (size < least)
+		size = (uint32_t)least;
 	if (size <= have)
-		return size < sizeof(size) ? sizeof(size) : size;
+		return size;
 	if (size <= WIRE_MAX_STRUCT)
 		return copy_in(to, from, size) < 0 ? have : size;
 	if (copy_in(to, from, WIRE_MAX_STRUCT) < 0)
