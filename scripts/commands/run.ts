@@ -50,14 +50,15 @@ function runProgram(
 ): Promise<number> {
   const before = process.env.LD_PRELOAD;
   const preload = before === undefined || before === '' ? library : `${library}:${before}`;
-  const child = spawn(file, args, {
-    stdio: 'inherit',
-    env: { ...process.env, LD_PRELOAD: preload, IOMMUFD_SOCKET: socket },
-  });
+  // Before the program begins, which may be signalled as soon as it has. Handlers run when this has returned.
   const forward = (signal: NodeJS.Signals) => child.kill(signal);
   const ignore = () => undefined;
   for (const signal of FORWARDED) process.on(signal, forward);
   for (const signal of IGNORED) process.on(signal, ignore);
+  const child = spawn(file, args, {
+    stdio: 'inherit',
+    env: { ...process.env, LD_PRELOAD: preload, IOMMUFD_SOCKET: socket },
+  });
   return new Promise<number>((done) => {
     child.on('error', (error: NodeJS.ErrnoException) => {
       around.stderr.write(`iommufd run: ${file}: ${error.message}\n`);

@@ -1,0 +1,138 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { canCompile, finished, until } from '../kit/c-client.js';
+
+const IOMMUFD = join(import.meta.dirname, '../../scripts/iommufd.js');
+
+/** A place for the sockets of what the test runs, so that what is left behind is seen. */
+function place(t: ExecutionContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'iommufd-run-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  return folder;
+}
+
+function start(args: readonly string[], runtimeDir: string, env: NodeJS.ProcessEnv = {}) {
+  return spawn(process.execPath, [IOMMUFD, ...args], {
+    env: { ...process.env, XDG_RUNTIME_DIR: runtimeDir, ...env },
+  });
+}
+
+const sh = (script: string) => ['run', '--', '/bin/sh', '-c', script];
+
+test('run: stdio and exit code are the program’s, and nothing is left behind', async (t) => {
+  if (!canCompile(t)) return;
+  const folder = place(t);
+  const child = start(
+    sh('read line; echo "got $line"; echo more >&2; test -S "$IOMMUFD_SOCKET"; exit 7'),
+    folder,
+  );
+  child.stdin.end('this\n');
+  const { stdout, stderr, code } = await finished(child);
+  t.is(stdout, 'got this\n');
+  t.is(stderr, 'more\n');
+  t.is(code, 7);
+  t.deepEqual(readdirSync(folder), []);
+});
+
+test('run: options after the program are the program’s', async (t) => {
+  if (!canCompile(t)) return;
+  const { stdout, code } = await finished(start(['run', 'echo', '--config', '-V'], place(t)));
+  t.is(stdout, '--config -V\n');
+  t.is(code, 0);
+});
+
+test('run: a program that a signal ends is 128 and the signal', async (t) => {
+  if (!canCompile(t)) return;
+  const { code } = await finished(start(sh('kill -KILL $$'), place(t)));
+  t.is(code, 137);
+});
+
+test('run: a signal is handed on, and the program decides', async (t) => {
+  if (!canCompile(t)) return;
+  const child = start(
+    sh('trap "echo caught; exit 9" TERM; echo ready; while :; do sleep 0.05; done'),
+    place(t),
+  );
+  child.stdout.once('data', () => child.kill('SIGTERM'));
+  const { stdout, code } = await finished(child);
+  t.is(stdout, 'ready\ncaught\n');
+  t.is(code, 9);
+});
+
+test('run: what cannot be run is told as shells tell it', async (t) => {
+  if (!canCompile(t)) return;
+  const gone = await finished(start(['run', '--', '/no/such/program'], place(t)));
+  t.is(gone.code, 127);
+  t.regex(gone.stderr, /iommufd run: \/no\/such\/program: .*ENOENT/);
+  const folder = await finished(start(['run', '--', '/tmp'], place(t)));
+  t.is(folder.code, 126);
+});
+
+test('run: without a compiler it says so', async (t) => {
+  const { code, stderr } = await finished(
+    start(['run', '--', '/bin/true'], place(t), { CC: '/no/such/compiler', XDG_CACHE_HOME: place(t) }),
+  );
+  t.is(code, 1);
+  t.regex(stderr, /^iommufd run: a C compiler is needed .*'\/no\/such\/compiler' cannot be run/);
+});
+
+test('run: --trace writes what decode reads', async (t) => {
+  if (!canCompile(t)) return;
+  const folder = place(t);
+  const trace = join(folder, 'trace');
+  // Python, perl and the like open and ioctl through the C library too; a shell can only open.
+  const { code } = await finished(
+    start(
+      ['run', '--trace', trace, '--', '/bin/sh', '-c', 'exec 3<>/dev/iommu; read -r line <&3; exit 0'],
+      folder,
+    ),
+  );
+  t.is(code, 0);
+  t.true(existsSync(trace));
+  const decoded = spawnSync(process.execPath, [IOMMUFD, 'decode', trace], { encoding: 'utf8' });
+  t.is(decoded.status, 0, decoded.stderr);
+});
+
+test('serve: says how to use it, and a signal ends it cleanly', async (t) => {
+  if (!canCompile(t)) return;
+  const folder = place(t);
+  const socket = join(folder, 'socket');
+  const child = start(['serve', '--socket', socket], folder);
+  const end = finished(child);
+  let said = '';
+  child.stdout.on('data', (bytes: Buffer) => {
+    said += bytes.toString();
+  });
+  await until(() => said.split('\n').length > 2);
+  t.regex(said, new RegExp(`^export IOMMUFD_SOCKET=${socket}\nexport LD_PRELOAD=/.*\\.so\n$`));
+  t.is(statSync(socket).mode & 0o777, 0o600);
+  const second = await finished(start(['serve', '--socket', socket], place(t)));
+  t.is(second.code, 1);
+  t.regex(second.stderr, /a server is at .* already/);
+  const client = spawnSync('/bin/sh', ['-c', `${said} exec 3<>/dev/iommu && echo open`], {
+    encoding: 'utf8',
+  });
+  t.is(client.stdout, 'open\n');
+  child.kill('SIGTERM');
+  t.is((await end).code, 0);
+  t.deepEqual(readdirSync(folder), []);
+});
+
+test('serve: a socket whose server died is taken over', async (t) => {
+  if (!canCompile(t)) return;
+  const folder = place(t);
+  const socket = join(folder, 'socket');
+  const first = start(['serve', '--socket', socket], folder);
+  await new Promise((said) => first.stdout.once('data', said));
+  first.kill('SIGKILL');
+  await finished(first);
+  t.true(existsSync(socket));
+  const second = start(['serve', '--socket', socket], folder);
+  await new Promise((said) => second.stdout.once('data', said));
+  second.kill('SIGINT');
+  t.is((await finished(second)).code, 0);
+  t.false(existsSync(socket));
+});
