@@ -53,4 +53,38 @@ export class TestBench extends CoreBench {
       [16, 4, refs],
     ]).status;
   }
+
+  /** CREATE_ACCESS, which pins. @returns the descriptor, or -errno */
+  createAccess(ioasId: number, flags = 1): number {
+    const { status, u32 } = this.run(5, ioasId, [[4, 4, flags]]);
+    return status < 0 ? status : u32(0);
+  }
+
+  accessPages(fd: number, iova: bigint, length: bigint, uptr: bigint, flags = 0) {
+    const { status, u32 } = this.run(7, fd, [
+      [0, 4, flags],
+      [8, 8, iova],
+      [16, 8, length],
+      [24, 8, uptr],
+    ]);
+    return { status, item: u32(4) };
+  }
+
+  accessRw(fd: number, iova: bigint, length: bigint, uptr: bigint, flags = 0): number {
+    return this.run(8, fd, [
+      [0, 8, iova],
+      [8, 8, length],
+      [16, 8, uptr],
+      [24, 4, flags],
+    ]).status;
+  }
+
+  /** Of PASID_ATTACH (18) and PASID_REPLACE (19). @returns the page table in use, or -errno */
+  pasid(op: 18 | 19, stdevId: number, pasid: number, ptId: number): number {
+    const { status, u32 } = this.run(op, stdevId, [
+      [0, 4, pasid],
+      [4, 4, ptId],
+    ]);
+    return status < 0 ? status : u32(4);
+  }
 }

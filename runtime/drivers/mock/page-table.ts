@@ -167,7 +167,8 @@ export class MockPageTable {
 
   /** Log2 of the largest page size that alignment and length allow, or -1. */
   #bestSizeLg2(iova: number, pa: number, units: number): number {
-    const bits = (iova | (pa % MOCK_TABLE_UNITS) | MOCK_TABLE_UNITS) >>> 0;
+    // Of an address past 2^32 the low bits are left, which are all that count.
+    const bits = iova | pa | MOCK_TABLE_UNITS;
     const alignLg2 = 31 - Math.clz32(bits & -bits);
     const lengthLg2 = 31 - Math.clz32(Math.min(units, MOCK_TABLE_UNITS));
     const most = Math.min(alignLg2, lengthLg2, MAX_SIZE_LG2);
