@@ -78,7 +78,8 @@ export function ioasAlloc(ucmd: UcmdOf<typeof IoasAlloc>): number {
 
 /** What a direct handler says of a call that is not for it. */
 export const NOT_DIRECT = 1;
-const PAGES_END = 2 ** 52;
+/** What reaches the last page of a 64-bit address space is for the general handler: such lengths overflow. */
+const PAGES_END = 2 ** 52 - 1;
 
 /**
  * ioasMap() of whole pages at a fixed IOVA, straight from the caller's bytes: every word is read once, and

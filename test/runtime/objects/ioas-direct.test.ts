@@ -101,3 +101,10 @@ test('map: a struct that ends before the caller says is -EFAULT, direct or not',
   t.is(fd.ioctl(MAP, whole.subarray(0, 39)), -14);
   t.is(fd.ioctl(MAP, whole), 0);
 });
+
+test('map: a length whose pages cannot be counted is -EINVAL before what is mapped is looked at', (t) => {
+  const { fd, ioasId, userVa } = side(false);
+  t.is(fd.ioctl(MAP, request(MAP_BYTES, 0, [7, ioasId, 0], [userVa[0]!, 0x1000n, 0x1000n])), 0);
+  for (const extra of [0, 8])
+    t.is(fd.ioctl(MAP, request(MAP_BYTES, extra, [7, ioasId, 0], [0n, (1n << 64n) - 0x1000n, 0n])), -22);
+});
