@@ -3,7 +3,7 @@
  * their ioctls gave out.
  */
 import type { IommufdFd } from '../runtime/core/fd.js';
-import type { Descriptors, EventFile } from '../runtime/core/file-table.js';
+import type { Descriptors, OpenFile } from '../runtime/core/file-table.js';
 import type { VfioDevice } from '../runtime/objects/vfio-device.js';
 import { EBADF, EINVAL } from '../uapi/abi/errno.js';
 import type { MailboxTargets } from './protocol/mailbox-server.js';
@@ -61,15 +61,23 @@ export class CoreTargets implements MailboxTargets {
   fileRead(fd: number, into: Uint8Array): number {
     const file = this.#files.get(fd);
     if (file === undefined) return -EBADF;
-    if (file.kind !== 'event') return -EINVAL;
-    const data = (file as EventFile).read(into.byteLength);
+    const data = isQueue(file) ? (file.read?.(into.byteLength) ?? -EINVAL) : -EINVAL;
     if (typeof data === 'number') return data;
     into.set(data);
     return data.byteLength;
   }
 
+  fileWrite(fd: number, bytes: Uint8Array): number {
+    const file = this.#files.get(fd);
+    if (file === undefined) return -EBADF;
+    return isQueue(file) ? (file.write?.(bytes) ?? -EINVAL) : -EINVAL;
+  }
+
   fileClose(fd: number): number {
-    // Only what ioctls gave out: an iommufd belongs to whoever opened it.
-    return this.#files.get(fd)?.kind === 'event' ? this.#files.close(fd) : -EBADF;
+    const file = this.#files.get(fd);
+    return file !== undefined && isQueue(file) ? this.#files.close(fd) : -EBADF;
   }
 }
+
+/** What ioctls gave out to be read: an iommufd belongs to whoever opened it. */
+const isQueue = ({ kind }: OpenFile): boolean => kind === 'event' || kind === 'fault';

@@ -2,10 +2,9 @@
  * The transport of a VMM on the core's own thread: plain calls. For embedding in an emulator, and for tests.
  */
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
-import { ENODEV } from '../../uapi/abi/errno.js';
+import { EBADF, ENODEV } from '../../uapi/abi/errno.js';
 import { IOMMU_HWPT_INVALIDATE } from '../../uapi/iommufd/hwpt-invalidate.js';
 import type { IommufdFd } from '../core/fd.js';
-import type { EventFile } from '../core/file-table.js';
 import type { Machine } from '../machine.js';
 import type { UserMemory } from '../user-memory.js';
 import { scratchBytes, type VmmTransport } from './transport.js';
@@ -19,8 +18,10 @@ export interface LocalIommufd {
 
 /** A file that an ioctl gave out, by descriptor. */
 export interface LocalFiles {
-  /** Whole records that fit in `maxBytes`. */
-  read(fd: number, maxBytes: number): Uint8Array;
+  /** Whole records that fit in `maxBytes` | -errno. */
+  read(fd: number, maxBytes: number): Uint8Array | number;
+  /** @returns bytes taken | -errno */
+  write(fd: number, bytes: Uint8Array): number;
   close(fd: number): void;
 }
 
@@ -84,8 +85,13 @@ export class LocalTransport implements VmmTransport {
 
   read(fd: number, into: Uint8Array): number {
     const records = this.#options.files.read(fd, into.byteLength);
+    if (typeof records === 'number') return records;
     into.set(records);
     return records.byteLength;
+  }
+
+  write(fd: number, bytes: Uint8Array): number {
+    return this.#options.files.write(fd, bytes);
   }
 
   close(fd: number): void {
@@ -104,11 +110,8 @@ export class LocalTransport implements VmmTransport {
       iommufd,
       viommus: config.iommus.length,
       files: {
-        read: (fd, maxBytes) => {
-          const file = core.own.files.get(fd);
-          const records = file?.kind === 'event' ? (file as EventFile).read(maxBytes) : NOTHING;
-          return typeof records === 'number' ? NOTHING : records;
-        },
+        read: (fd, maxBytes) => core.own.files.get(fd)?.read?.(maxBytes) ?? -EBADF,
+        write: (fd, bytes) => core.own.files.get(fd)?.write?.(bytes) ?? -EBADF,
         close: (fd) => void core.own.files.close(fd),
       },
       openVfio: (deviceIndex) => {
@@ -125,5 +128,3 @@ export class LocalTransport implements VmmTransport {
     this.user.free(this.scratch.va, this.scratch.bytes);
   }
 }
-
-const NOTHING = new Uint8Array(0);

@@ -22,6 +22,8 @@ export interface VmmTransport {
   invalidate(bytes: Uint8Array): number;
   /** read() of a file the iommufd gave out. @returns bytes read, 0 when there is nothing | -errno */
   read(fd: number, into: Uint8Array): number;
+  /** write() of a file the iommufd gave out: answers to a fault queue. @returns bytes taken | -errno */
+  write(fd: number, bytes: Uint8Array): number;
   /** close() of a file the iommufd gave out. */
   close(fd: number): void;
   /** The iommufd's number, as VFIO_DEVICE_BIND_IOMMUFD takes it. */

@@ -239,6 +239,10 @@ export class FakeIommufd implements VmmTransport {
     return at;
   }
 
+  write(_fd: number, _bytes: Uint8Array): number {
+    return -EINVAL;
+  }
+
   close(fd: number): void {
     const queue = this.objects.get(fd - 1000);
     if (queue) queue.users--;

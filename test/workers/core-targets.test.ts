@@ -5,6 +5,7 @@ import { CoreTargets } from '../../workers/core-targets.js';
 
 const EBADF = 9;
 const EINVAL = 22;
+const ESPIPE = 29;
 
 function targets() {
   const machine = createMachine({
@@ -44,4 +45,22 @@ test('targets: a VFIO device that a client closed is opened anew for the next on
   t.is(core.vfioClose(0), -EBADF);
   t.is(core.vfio(0, VFIO_DEVICE_BIND_IOMMUFD, bind()), 0);
   t.deepEqual(opened, [0]);
+});
+
+test('targets: a fault queue is read, answered and closed by its descriptor; other files are not', (t) => {
+  const { core } = targets();
+  const struct = new Uint8Array(16);
+  new DataView(struct.buffer).setUint32(0, 16, true);
+  t.is(core.iommufd(0, 0x3b8e, struct), 0);
+  const fd = new DataView(struct.buffer).getUint32(12, true);
+  t.is(core.fileRead(fd, new Uint8Array(40)), 0);
+  t.is(core.fileRead(fd, new Uint8Array(41)), -ESPIPE);
+  t.is(core.fileWrite(fd, new Uint8Array(8)), -EINVAL, 'no such cookie');
+  t.is(core.fileWrite(99, new Uint8Array(8)), -EBADF);
+  const iommufd = core.fdNumber(0);
+  t.is(core.fileRead(iommufd, new Uint8Array(40)), -EINVAL);
+  t.is(core.fileWrite(iommufd, new Uint8Array(8)), -EINVAL);
+  t.is(core.fileClose(iommufd), -EBADF);
+  t.is(core.fileClose(fd), 0);
+  t.is(core.fileClose(fd), -EBADF);
 });

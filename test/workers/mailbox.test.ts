@@ -25,6 +25,7 @@ const CLOSED: MailboxTargets = {
   vfio: () => -EBADF,
   vfioClose: () => -EBADF,
   fileRead: () => -EBADF,
+  fileWrite: () => -EBADF,
   fileClose: () => -EBADF,
 };
 
@@ -169,7 +170,8 @@ test('mailbox: what is not open is EBADF, an unknown kind of target EINVAL', (t)
   t.is(ask(vfio(3)), -EBADF);
   t.is(ask(0), -EINVAL);
   t.is(ask(0xffff_ffff), -EINVAL);
-  t.is(ask(6 << 16), -EINVAL);
+  t.is(ask((6 << 16) | 3), -EBADF);
+  t.is(ask(7 << 16), -EINVAL);
 });
 
 test('mailbox: a structure too long is refused, a forged length answered EFAULT', (t) => {

@@ -36,13 +36,15 @@ export const TARGET_VFIO = 2;
 export const TARGET_VFIO_CLOSE = 3;
 export const TARGET_FILE_READ = 4;
 export const TARGET_FILE_CLOSE = 5;
+export const TARGET_FILE_WRITE = 6;
 /** ioctl of an iommufd, by its index in the machine. */
 export const iommufdTarget = (fdIndex: number): number => (TARGET_IOMMUFD << 16) | fdIndex;
 /** ioctl, and close, of a VFIO device, by its index in the machine. */
 export const vfioTarget = (deviceIndex: number): number => (TARGET_VFIO << 16) | deviceIndex;
 export const vfioCloseTarget = (deviceIndex: number): number => (TARGET_VFIO_CLOSE << 16) | deviceIndex;
-/** read and close of a file that an ioctl gave out, by its descriptor. */
+/** read, write and close of a file that an ioctl gave out, by its descriptor. */
 export const fileReadTarget = (fd: number): number => (TARGET_FILE_READ << 16) | fd;
+export const fileWriteTarget = (fd: number): number => (TARGET_FILE_WRITE << 16) | fd;
 export const fileCloseTarget = (fd: number): number => (TARGET_FILE_CLOSE << 16) | fd;
 
 /** Writers: the owner until POSTED, the core until DONE. */

@@ -12,6 +12,7 @@ import {
   ownerOf,
   TARGET_FILE_CLOSE,
   TARGET_FILE_READ,
+  TARGET_FILE_WRITE,
   TARGET_IOMMUFD,
   TARGET_VFIO,
   TARGET_VFIO_CLOSE,
@@ -36,6 +37,7 @@ export interface MailboxTargets {
   vfio(deviceIndex: number, cmd: number, bytes: Uint8Array): number;
   vfioClose(deviceIndex: number): number;
   fileRead(fd: number, into: Uint8Array): number;
+  fileWrite(fd: number, bytes: Uint8Array): number;
   fileClose(fd: number): number;
 }
 
@@ -165,6 +167,8 @@ export class MailboxServer {
         return this.#targets.vfioClose(index);
       case TARGET_FILE_READ:
         return this.#targets.fileRead(index, bytes);
+      case TARGET_FILE_WRITE:
+        return this.#targets.fileWrite(index, bytes);
       case TARGET_FILE_CLOSE:
         return this.#targets.fileClose(index);
       default:

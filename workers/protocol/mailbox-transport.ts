@@ -8,6 +8,7 @@ import type { MailboxClient } from './mailbox-client.js';
 import {
   fileCloseTarget,
   fileReadTarget,
+  fileWriteTarget,
   iommufdTarget,
   TICKET_BYTES,
   vfioCloseTarget,
@@ -39,8 +40,10 @@ export function mailboxTransport(
       mailbox.call(vfioCloseTarget(deviceIndex), 0, NOTHING);
     },
     invalidate: (bytes) => invalidator.hwptInvalidate(bytes),
-    // One ticket's worth at a time: read() may always return less than was asked for.
+    // One ticket's worth at a time: read() may always return less than was asked for. A fault queue wants whole
+    // records of 40 bytes: ask for 240 at most.
     read: (file, into) => mailbox.call(fileReadTarget(file), 0, into.subarray(0, TICKET_BYTES)),
+    write: (file, bytes) => mailbox.call(fileWriteTarget(file), 0, bytes),
     close: (file) => {
       mailbox.call(fileCloseTarget(file), 0, NOTHING);
     },

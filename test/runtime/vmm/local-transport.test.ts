@@ -3,6 +3,7 @@ import { createMachine } from '../../../runtime/machine.js';
 import { LocalTransport } from '../../../runtime/vmm/local-transport.js';
 import { Scratch } from '../../../runtime/vmm/scratch.js';
 
+const EBADF = 9;
 const ENODEV = 19;
 const EINVAL = 22;
 const ENOTTY = 25;
@@ -32,7 +33,8 @@ test('vfio: no such device is ENODEV; close undoes the bind and the device can b
   transport.vfioClose(0);
   t.is(bind(), 0);
   t.is(transport.ioctl(0x3b7f, new Uint8Array(8)), -ENOTTY);
-  t.is(transport.read(99, new Uint8Array(64)), 0);
+  t.is(transport.read(99, new Uint8Array(64)), -EBADF);
+  t.is(transport.write(99, new Uint8Array(8)), -EBADF);
   transport.dispose();
 });
 
