@@ -70,6 +70,8 @@ export class UserMemory {
   readonly #base: number;
   readonly #runs: Int32Array;
   readonly #refs: Int32Array;
+  /** By frame: holds that are no pins, without the first. Null until a file is mapped. */
+  #moreHolds: Int32Array | null = null;
   readonly #firstPfn: number;
   readonly #frames: FrameAllocator | null;
 
@@ -135,7 +137,7 @@ export class UserMemory {
     const runs = file.runsOf(firstPage, pages);
     const va = this.#place(runs);
     if (va < 0n) throw outOfMemory(bytes);
-    for (const { pfn, pages: n } of runs) this.pin(pfn, n);
+    for (const { pfn, pages: n } of runs) this.#holdMore(pfn, n);
     return va;
   }
 
@@ -162,7 +164,15 @@ export class UserMemory {
   }
 
   #drop(runs: readonly Run[]): void {
-    for (const { pfn, pages } of runs) this.unpin(pfn, pages);
+    for (const { pfn, pages } of runs) this.drop(pfn, pages);
+  }
+
+  /** A hold besides the first that every frame in use has: another mapping of a file's frames. */
+  #holdMore(pfn: number, pages: number): void {
+    this.pin(pfn, pages);
+    this.#moreHolds ??= new Int32Array(this.#refs.length);
+    const first = pfn - this.#firstPfn;
+    for (let i = first; i < first + pages; i++) this.#moreHolds[i]!++;
   }
 
   /** Gives runs of frames an address. @returns it, or -1 when there is no room */
@@ -255,7 +265,16 @@ export class UserMemory {
     }
   }
 
-  /** How many hold a RAM frame: 1 for being mapped in user memory, 1 for each pin. */
+  drop(pfn: number, pages: number): void {
+    const more = this.#moreHolds;
+    if (more !== null && !this.#isPhantom(pfn)) {
+      const first = pfn - this.#firstPfn;
+      for (let i = first; i < first + pages; i++) if (more[i]! > 0) more[i]!--;
+    }
+    this.unpin(pfn, pages);
+  }
+
+  /** How many hold a RAM frame: 1 for being mapped in user memory, 1 for its file, 1 for each pin. */
   refs(pfn: number): number {
     return this.#refs[pfn - this.#firstPfn] ?? 0;
   }
@@ -263,7 +282,7 @@ export class UserMemory {
   /** How often a frame behind user memory is pinned; -1 for a phantom frame, which is not counted. */
   pinsOf(pfn: number): number {
     const refs = this.#refs[pfn - this.#firstPfn];
-    return refs === undefined ? -1 : refs - 1;
+    return refs === undefined ? -1 : refs - 1 - (this.#moreHolds?.[pfn - this.#firstPfn] ?? 0);
   }
 
   /** copy_from_user. @returns 0 | -EFAULT @throws TypeError */
