@@ -2,6 +2,7 @@
 import { Random } from '../stress/random.js';
 import { Corpus } from './corpus.js';
 import { GuestTarget } from './guest-target.js';
+import { IoctlTarget } from './ioctl-target.js';
 import { nextInput, scratchInput } from './mutate.js';
 import { Progress } from './progress.js';
 import { fails, shrink } from './shrink.js';
@@ -13,7 +14,14 @@ import { UnitTarget } from './unit-target.js';
 export const CHECK_EVERY = 64;
 
 export function makeTarget(name: TargetName): Target {
-  return name === 'unit' ? new UnitTarget() : new GuestTarget();
+  switch (name) {
+    case 'unit':
+      return new UnitTarget();
+    case 'guest':
+      return new GuestTarget();
+    case 'ioctl':
+      return new IoctlTarget();
+  }
 }
 
 export function runShard(shard: FuzzShard): ShardResult {

@@ -26,7 +26,7 @@ export function addFuzz(program: Command, around: Surroundings, done: (code: num
   program
     .command('fuzz')
     .description(
-      'hostile registers, structures, commands, rings, guests and devices: nothing may break or leak',
+      'hostile registers, structures, commands, rings, guests, devices and programs: nothing may break or leak',
     )
     .option('--count <n>', 'operations in all', String(DEFAULT_COUNT))
     .option('--seed <n>', 'repeat a run with --jobs 1; it printed its seed (default: drawn)')
