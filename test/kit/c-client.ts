@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { createMachine, type Machine } from '../../runtime/machine.js';
+import type { MachineConfig } from '../../runtime/machine-schema.js';
 import { type Served, type ServeOptions, serve } from '../../runtime/serve/index.js';
 import { buildPreload, compiler, hasCompiler } from '../../scripts/preload.js';
 
@@ -94,12 +95,16 @@ export class CClients {
   }
 
   /** A machine with two SMMUs and two devices each (vfio0 to vfio3), served until the test is over. */
-  static async start(t: ExecutionContext, options: ServeOptions = {}): Promise<CClients> {
+  static async start(
+    t: ExecutionContext,
+    options: ServeOptions = {},
+    hardware: Omit<MachineConfig['iommus'][number], 'name' | 'model'> = {},
+  ): Promise<CClients> {
     const machine = createMachine({
       memory: '64MiB',
       iommus: [
-        { name: 'smmu0', model: 'smmuv3' },
-        { name: 'smmu1', model: 'smmuv3' },
+        { name: 'smmu0', model: 'smmuv3', ...hardware },
+        { name: 'smmu1', model: 'smmuv3', ...hardware },
       ],
       devices: ['0000:01:00.0', '0000:02:00.0', '0001:01:00.0', '0001:02:00.0'].map((bdf) => ({
         bdf,
