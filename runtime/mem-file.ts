@@ -33,6 +33,8 @@ export class MemFile implements UserFile {
   readonly #frames: FrameHolder;
   /** In the order of the file. */
   readonly #runs: readonly Run[];
+  /** Page of the file where each run begins. */
+  readonly #starts: readonly number[];
   #refs = 1;
 
   /** @param runs  frames held once already, which the file gives up with its last reference */
@@ -40,6 +42,11 @@ export class MemFile implements UserFile {
     this.#frames = frames;
     this.sizeBytes = sizeBytes;
     this.#runs = runs;
+    let page = 0;
+    this.#starts = runs.map(({ pages }) => {
+      page += pages;
+      return page - pages;
+    });
     this.identity = `memfd:${made++}`;
   }
 
@@ -56,32 +63,39 @@ export class MemFile implements UserFile {
   runAt(page: number, out: Run): number {
     const left = Math.floor(Number(this.sizeBytes) / PAGE) - page;
     if (page < 0 || left <= 0) return -EINVAL;
-    let at = page;
-    for (const { pfn, pages } of this.#runs) {
-      if (at < pages) {
-        out.pfn = pfn + at;
-        out.pages = Math.min(pages - at, left);
-        return 0;
-      }
-      at -= pages;
-    }
-    return -EINVAL;
+    const index = this.#indexOf(page);
+    const run = this.#runs[index]!;
+    const skip = page - this.#starts[index]!;
+    out.pfn = run.pfn + skip;
+    out.pages = Math.min(run.pages - skip, left);
+    return 0;
   }
 
   /** The frames of a range of pages, as runs; fewer than asked for where the file ends. */
   runsOf(firstPage: number, count: number): Run[] {
     const found: Run[] = [];
-    let skip = firstPage;
-    let left = count;
-    for (const { pfn, pages } of this.#runs) {
-      const n = Math.min(pages - skip, left);
-      if (n > 0) {
-        found.push({ pfn: pfn + skip, pages: n });
-        left -= n;
-      }
-      skip = Math.max(0, skip - pages);
+    let page = firstPage;
+    const end = firstPage + count;
+    for (let index = this.#indexOf(firstPage); index < this.#runs.length && page < end; index++) {
+      const { pfn, pages } = this.#runs[index]!;
+      const skip = page - this.#starts[index]!;
+      const n = Math.min(pages - skip, end - page);
+      found.push({ pfn: pfn + skip, pages: n });
+      page += n;
     }
     return found;
+  }
+
+  /** The run that holds a page of the file. */
+  #indexOf(page: number): number {
+    let low = 0;
+    let high = this.#starts.length - 1;
+    while (low < high) {
+      const mid = (low + high + 1) >>> 1;
+      if (this.#starts[mid]! <= page) low = mid;
+      else high = mid - 1;
+    }
+    return low;
   }
 
   pin(pfn: number, pages: number): void {

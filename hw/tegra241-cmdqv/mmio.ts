@@ -62,9 +62,36 @@ export class CmdqvMmio {
     const slot = this.#find(offset);
     if (slot === null || slot.rule === 'ro') return;
     if (slot.rule === 'vcmdq-off' && this.#words.load(slot.vcmdq + vcmdqAt.enabled) !== 0) return;
+    if (offset >= R.VINTF_BASE && offset < R.VCMDQ_PAGE0) this.#beforeVintf(offset, slot.word, value);
+    else if (slot.rule === 'config' && offset >= R.CMDQV_CMDQ_ALLOC) this.#beforeAlloc(slot.word, value);
     this.#words.store(slot.word, value);
     if (slot.rule === 'config') this.#words.add(this.#regions.cmdqv + at.hostSeq, 1);
     this.#doorbell.ring();
+  }
+
+  /** A VCMDQ that is put in a logical place begins with registers of 0: what was written there before had no effect. */
+  #beforeAlloc(word: number, value: number): void {
+    const { vintfs, vcmdqsPerVintf } = this.#config;
+    const [vintf, lvcmdq] = [R.CMDQ_ALLOC.VINTF.get(value), R.CMDQ_ALLOC.LVCMDQ.get(value)];
+    const rises = R.CMDQ_ALLOC.ALLOCATED.get(value & ~this.#words.load(word)) === 1;
+    if (rises && vintf < vintfs && lvcmdq < vcmdqsPerVintf && this.#allocatedAs(vintf, lvcmdq) < 0)
+      this.#clear(slotOf(this.#regions.pages + vintf * R.PAGE_BYTES, lvcmdq), R.VCMDQ_STRIDE);
+  }
+
+  /** A VINTF that is enabled shows nothing of what its page was used for before, where no VCMDQ is. */
+  #beforeVintf(offset: number, word: number, value: number): void {
+    if ((offset - R.VINTF_BASE) % R.VINTF_STRIDE !== R.VINTF_CONFIG.offset) return;
+    if (R.VINTF_CONFIG.EN.get(value & ~this.#words.load(word)) === 0) return;
+    const vintf = Math.floor((offset - R.VINTF_BASE) / R.VINTF_STRIDE);
+    const page = this.#regions.pages + vintf * R.PAGE_BYTES;
+    const { vcmdqsPerVintf } = this.#config;
+    for (let lvcmdq = 0; lvcmdq < vcmdqsPerVintf; lvcmdq++)
+      if (this.#allocatedAs(vintf, lvcmdq) < 0) this.#clear(slotOf(page, lvcmdq), R.VCMDQ_STRIDE);
+    this.#clear(slotOf(page, vcmdqsPerVintf), R.PAGE_BYTES - vcmdqsPerVintf * R.VCMDQ_STRIDE);
+  }
+
+  #clear(linear: number, bytes: number): void {
+    for (let i = 0; i < bytes; i += 4) this.#words.store(linear + i, 0);
   }
 
   read64(offset: number): bigint {
@@ -149,13 +176,23 @@ export class CmdqvMmio {
     const { vintfs, vcmdqsPerVintf } = this.#config;
     if (vintf >= vintfs || lvcmdq >= vcmdqsPerVintf || register % 4 !== 0) return null;
     if (register > R.VCMDQ_GERRORN.offset) return null;
-    const readOnly = register === R.VCMDQ_STATUS.offset || register === R.VCMDQ_GERROR.offset;
+    if (register === R.VCMDQ_STATUS.offset || register === R.VCMDQ_GERROR.offset) {
+      // What a guest may have written there is not what the host is told.
+      const q = this.#allocatedAs(vintf, lvcmdq);
+      if (q < 0) return null;
+      const own = register === R.VCMDQ_STATUS.offset ? vcmdqAt.enabled : vcmdqAt.gerror;
+      return { word: this.#record(q) + own, rule: 'ro', vcmdq: 0 };
+    }
     const slot = slotOf(this.#regions.pages + vintf * R.PAGE_BYTES, lvcmdq);
-    return { word: slot + register, rule: readOnly ? 'ro' : 'rw', vcmdq: 0 };
+    return { word: slot + register, rule: 'rw', vcmdq: 0 };
+  }
+
+  #record(q: number): number {
+    return this.#regions.cmdqv + at.vcmdqs + q * VCMDQ_BYTES;
   }
 
   #page1(q: number, register: number): Slot | null {
-    const vcmdq = this.#regions.cmdqv + at.vcmdqs + q * VCMDQ_BYTES;
+    const vcmdq = this.#record(q);
     if (register % 4 !== 0) return null;
     if (register < 8) return { word: vcmdq + vcmdqAt.base + register, rule: 'vcmdq-off', vcmdq };
     if (register < 16) return { word: vcmdq + vcmdqAt.consIndxBase + register - 8, rule: 'vcmdq-off', vcmdq };

@@ -7,10 +7,10 @@
  *
  * The silicon's documentation is not public. What is here is what Linux 7.0's driver relies on; where that does not
  * say, this model does: the order in which queues are served (round robin, 32 commands each), that an unmatched
- * StreamID is CERROR_ILL (vcmdq.ts), that the interrupt is raised once for every error, that a store to a read-only
- * register of the page is seen by its writer until the model writes there next, the reset values (0), the version
- * (1). A reset of the SMMU does not reach it. Not modelled: VINTF_STATUS.STATUS (0), debug and performance
- * registers, ownership of VINTFs by Secure software, CONS_INDX_BASE (vcmdq.ts).
+ * StreamID is CERROR_ILL (vcmdq.ts), that the interrupt is raised once for every error, that a store to what is
+ * read-only in the page stands until the model's next step, the reset values (0), the version (1). A reset of the SMMU
+ * does not reach it. Not modelled: VINTF_STATUS.STATUS (0), debug and performance registers, ownership of VINTFs by
+ * Secure software, CONS_INDX_BASE (vcmdq.ts). Its commands are in no trace.
  */
 import type { Companion, CompanionParts } from '../smmuv3/companion.js';
 import type { Words } from '../sync/words.js';

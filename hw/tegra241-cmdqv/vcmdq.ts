@@ -95,6 +95,7 @@ export class Vcmdq {
       return this.#atc.moved() || (!this.#atc.owed && this.#parts.gate.passed(this.#own(at.syncGen)));
     if (this.#wanted(powered) !== this.enabled) return true;
     if (this.#own(at.inMaps) !== 0 && !this.#inError()) return true;
+    if (this.#overwritten()) return true;
     if (!this.enabled || this.#inError()) return false;
     return !queueEmpty(this.#register(R.VCMDQ_PROD.offset), this.#own(at.cons), this.#log2);
   }
@@ -115,6 +116,10 @@ export class Vcmdq {
     if (this.#own(at.inMaps) !== 0 && !this.#inError()) {
       this.#setOwn(at.inMaps, 0);
       this.#host.error(this.place, false);
+      worked = true;
+    }
+    if (this.#overwritten()) {
+      this.#show();
       worked = true;
     }
     if (!this.enabled || this.#inError()) return worked;
@@ -291,6 +296,21 @@ export class Vcmdq {
   #setCons(cons: number): void {
     this.#setOwn(at.cons, cons);
     this.#store(R.VCMDQ_CONS.offset, cons);
+  }
+
+  /** Whether the page does not say what is: software has written to what is read-only. */
+  #overwritten(): boolean {
+    return (
+      this.#register(R.VCMDQ_STATUS.offset) !== this.#own(at.enabled) ||
+      this.#register(R.VCMDQ_GERROR.offset) !== this.#own(at.gerror) ||
+      (this.enabled && this.#register(R.VCMDQ_CONS.offset) !== this.#own(at.cons))
+    );
+  }
+
+  #show(): void {
+    this.#store(R.VCMDQ_STATUS.offset, this.#own(at.enabled));
+    this.#store(R.VCMDQ_GERROR.offset, this.#own(at.gerror));
+    if (this.enabled) this.#store(R.VCMDQ_CONS.offset, this.#own(at.cons));
   }
 
   #inError(): boolean {

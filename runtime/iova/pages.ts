@@ -186,6 +186,11 @@ export class IoptPages {
     return 0;
   }
 
+  /** Whether there is an access of exactly this range. */
+  hasAccess(first: number, last: number): boolean {
+    return this.#accesses?.has(`${first}/${last}`) ?? false;
+  }
+
   /** Undo addAccess() of exactly this range. @source iopt_area_remove_access */
   removeAccess(first: number, last: number): void {
     const key = `${first}/${last}`;

@@ -123,10 +123,13 @@ export class Access extends IommufdObject implements IoptAccess {
     return pinRange(this.#ioas.iopt.space, iova, last, out, flags, this.internal);
   }
 
-  /** Undo pinPages() of exactly this range; nothing happens when the access is not attached. */
-  unpinPages(iova: bigint, length: bigint): void {
-    if (length === 0n || iova + length - 1n > U64_MAX || this.#ioasUnpin === null) return;
-    unpinRange(this.#ioasUnpin.iopt.space, iova, iova + length - 1n, this.internal);
+  /**
+   * Undo pinPages() of exactly this range.
+   * @returns 0 | -EINVAL it is not pinned so, or the access is not attached: nothing happens. Linux warns
+   */
+  unpinPages(iova: bigint, length: bigint): number {
+    if (length === 0n || iova + length - 1n > U64_MAX || this.#ioasUnpin === null) return -EINVAL;
+    return unpinRange(this.#ioasUnpin.iopt.space, iova, iova + length - 1n, this.internal);
   }
 
   /**

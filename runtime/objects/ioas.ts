@@ -96,6 +96,8 @@ export function ioasMapDirect(ctx: IommufdCtx, bytes: Uint8Array): number {
   const iovaPage = pageAt(bytes, MAP_AT.iova);
   if (vaPage < 0 || iovaPage < 0 || count <= 0) return NOT_DIRECT;
   if (vaPage + count >= PAGES_END || iovaPage + count >= PAGES_END) return NOT_DIRECT;
+  // More than SIZE_MAX - PAGE_SIZE is refused before anybody looks at the IOVA.
+  if (count >= PAGES_END - 1) return NOT_DIRECT;
   const ioas = ctx.get<Ioas>(u32At(bytes, MAP_AT.ioasId), OBJ_IOAS);
   if (ioas === undefined) return -ENOENT;
   const status = ioas.iopt.mapWholePages(vaPage, count, iovaPage, prot);

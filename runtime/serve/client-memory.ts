@@ -266,8 +266,8 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
 
   /** Has the list of mappings as this call may use it. @returns false the process is gone */
   #refresh(): boolean {
-    if (this.#fresh) return this.#maps.count > 0;
     if (this.#memFd < 0) return false;
+    if (this.#fresh) return this.#maps.count > 0;
     const any = this.#maps.read();
     this.#vmFlagsRead.clear();
     this.#fresh = this.#calls > 0;

@@ -45,6 +45,8 @@ export interface VmOptions {
 const DEFAULTS = { vsmmu: 'one', s2Sharing: 'shared', eventDepth: 256, ats: false, cmdqv: false } as const;
 
 const LAST_SID = 0xffff_ffff;
+/** What a VINTF's slots have room for. */
+const LAST_CMDQV_SID = 0x7fff_ffff;
 
 interface Placed {
   readonly device: VmDevice;
@@ -112,7 +114,8 @@ export class Vm {
   attachDevice(deviceIndex: number, vSid: number): number {
     if (this.#devices.has(deviceIndex)) return -EEXIST;
     // Checked here, because the kernel's EINVAL for it would read as "another SMMU" and bring a second vIOMMU.
-    if (!Number.isInteger(vSid) || vSid < 0 || vSid > LAST_SID) return -EINVAL;
+    const last = this.#options.cmdqv ? LAST_CMDQV_SID : LAST_SID;
+    if (!Number.isInteger(vSid) || vSid < 0 || vSid > last) return -EINVAL;
     const { calls, transport } = this.#vm;
     const devId = calls.bind(deviceIndex);
     if (devId < 0) return devId;

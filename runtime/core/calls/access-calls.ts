@@ -55,10 +55,10 @@ export class AccessUser {
     return frames;
   }
 
-  /** Undo pinPages() of exactly this range. */
+  /** Undo pinPages() of exactly this range. @throws IommufdError EINVAL it is not pinned so */
   unpinPages(iova: bigint, length: ByteSize): void {
     requireAddress(iova, 'iova');
-    this.access.unpinPages(iova, byteSize(length, 'length'));
+    check('unpin_pages', this.access.unpinPages(iova, byteSize(length, 'length')));
   }
 
   /** Copy what is mapped at `iova` into `into`. */

@@ -1,4 +1,6 @@
 /** Typed calls on memory that is named by a descriptor, and on who pays for what is mapped. */
+import { EBADF, ENODEV } from '../../../uapi/abi/errno.js';
+import type { IommufdErrorOptions } from '../../../uapi/abi/iommufd-error.js';
 import {
   IOMMU_IOAS_CHANGE_PROCESS,
   IOMMU_IOAS_MAP_FILE,
@@ -29,6 +31,12 @@ export interface MapFileOptions {
 
 const MAP_FILE_KEYS = ['ioasId', 'fd', 'start', 'length', 'iova', 'readable', 'writeable'];
 
+function whyMapFile(errno: number): IommufdErrorOptions {
+  if (errno === EBADF) return { field: 'fd', detail: 'no such descriptor' };
+  if (errno === ENODEV) return { field: 'fd', detail: 'the dma-buf was taken back' };
+  return {};
+}
+
 export abstract class FileCalls extends AccessCalls {
   ioasMapFile(options: MapFileOptions): { iova: bigint } {
     checkKeys('ioasMapFile', options, MAP_FILE_KEYS);
@@ -39,7 +47,7 @@ export abstract class FileCalls extends AccessCalls {
       (writeable ? IOMMU_IOAS_MAP_WRITEABLE : 0);
     const length = byteSize(options.length, 'length');
     const fields = { flags, ioasId, fd, start, length, iova: iova ?? 0n };
-    return { iova: this.call(IOMMU_IOAS_MAP_FILE, IoasMapFile, fields).iova };
+    return { iova: this.call(IOMMU_IOAS_MAP_FILE, IoasMapFile, fields, whyMapFile).iova };
   }
 
   /** This program pays for what another has mapped from files, in every IOAS of this iommufd. */

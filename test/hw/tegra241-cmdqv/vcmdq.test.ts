@@ -367,6 +367,35 @@ test('vcmdq: CONS that a guest writes while the queue is enabled is not where th
   t.is(b.word(1, 0, CONS), 5, 'disabled, it is the guest’s');
 });
 
+test('vcmdq: what a guest writes to what is read-only is not what the host is told, nor the next guest', (t) => {
+  const b = new Bench();
+  b.enable(1);
+  b.command(1, 0, S.tlbi(NSNH_ALL));
+  b.poke(1, 0, STATUS, 0);
+  b.poke(1, 0, GERROR, 0);
+  t.is(b.host.read32(PAGE0(1, 0) + STATUS), 1);
+  t.is(b.host.read32(PAGE0(1, 0) + GERROR), 1);
+  b.f.run();
+  t.is(b.word(1, 0, STATUS), 1);
+  t.is(b.word(1, 0, GERROR), 1);
+  b.host.write32(ALLOC(2), 1 << 15);
+  b.f.run();
+  b.poke(1, 0, CONFIG, 1);
+  b.poke(1, 0, PROD, 9);
+  b.poke(1, 1, 0x7c, 9);
+  const beyond = b.f.cmdqv!.regions.pages + 0x1_0000 + 0xfffc;
+  b.f.memory.words.store(beyond, 9);
+  b.host.write32(ALLOC(2), (1 << 15) | 1);
+  for (const register of [CONFIG, PROD, CONS, GERRORN]) t.is(b.word(1, 0, register), 0);
+  b.host.write32(ALLOC(2), 1 << 15);
+  b.host.write32(ALLOC(3), 1 << 15);
+  b.host.write32(VINTF(1), 0);
+  b.f.run();
+  b.host.write32(VINTF(1), 1);
+  t.is(b.word(1, 1, 0x7c), 0);
+  t.is(b.f.memory.words.load(beyond), 0);
+});
+
 test('vcmdq: wraps', (t) => {
   const b = new Bench();
   b.enable(1);

@@ -148,6 +148,25 @@ test('pin: an access that cannot be told of an unmap, or did not say that it pin
   );
 });
 
+test('unpin: what is not pinned exactly so is EINVAL, and nothing changes', (t) => {
+  const { bench, access, pin, held } = scene();
+  pin(0x11000n, 0x2000n);
+  held.length = 0;
+  const before = bench.frameRefs();
+  const unpin = (iova: bigint, length: bigint) => errnoOf(() => access.unpinPages(iova, length));
+  t.is(unpin(0x11000n, 0x1000n), EINVAL, 'a part');
+  t.is(unpin(0x10000n, 0x3000n), EINVAL, 'more');
+  t.is(unpin(0x10000n, 0x1000n), EINVAL);
+  t.is(unpin(0x9000n, 0x1000n), EINVAL, 'nothing is mapped there');
+  t.is(unpin(0x11000n, 0n), EINVAL);
+  t.is(unpin(U64_MAX, 2n), EINVAL);
+  t.is(bench.frameRefs(), before);
+  t.is(unpin(0x11000n, 0x2000n), 0);
+  t.is(unpin(0x11000n, 0x2000n), EINVAL, 'twice');
+  access.detach();
+  t.is(unpin(0x11000n, 0x2000n), EINVAL);
+});
+
 test('unmap: the holder is told of the whole area, lets go, and the unmap goes on', (t) => {
   const { fd, ioasId, told, pin, access } = scene();
   pin(0x11000n, 0x1000n);

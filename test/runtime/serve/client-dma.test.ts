@@ -1,4 +1,5 @@
 import anyTest, { type TestFn } from 'ava';
+import { Xlat } from '../../../hw/iotlb/port-layout.js';
 import { createMachine, type Machine } from '../../../runtime/machine.js';
 import { MachineThread } from '../../../runtime/machine-thread.js';
 import { ClientFiles } from '../../../runtime/serve/client-file.js';
@@ -6,6 +7,7 @@ import { ClientAccounts, ClientTask } from '../../../runtime/serve/client-task.j
 import { ClientProcess, clientProgram } from '../../kit/client-process.js';
 import { cd, S1_PAGE, steS1 } from '../../kit/smmu-structures.js';
 
+const FROM_ATC = 5;
 const F_CD_FETCH = 0x09;
 const F_WALK_EABT = 0x0b;
 const F_TRANSLATION = 0x10;
@@ -27,25 +29,32 @@ const program = clientProgram();
 const withClient = program === null ? test.skip : test;
 if (program === null) console.log('client-dma: no C compiler here, so no client to lend memory');
 
-test.beforeEach((t) => {
-  if (program === null) return;
-  const log: string[] = [];
-  const machine = createMachine(
+function machineWith(log: string[], ats: boolean): Machine {
+  return createMachine(
     {
       memory: '16MiB',
-      iommus: [{ name: 'smmu0', model: 'smmuv3', httu: 'dirty' }],
-      devices: [{ bdf: NIC, iommu: 'smmu0' }],
+      iommus: [{ name: 'smmu0', model: 'smmuv3', httu: 'dirty', ats }],
+      devices: [{ bdf: NIC, iommu: 'smmu0', ats }],
       debugLocks: true,
     },
     { log: (message) => log.push(message) },
   );
-  const client = new ClientProcess(program);
-  const task = new ClientTask(client.pid, new ClientFiles(machine.foreign), new ClientAccounts(), {
+}
+
+function taskOf(machine: Machine, client: ClientProcess): ClientTask {
+  return new ClientTask(client.pid, new ClientFiles(machine.foreign), new ClientAccounts(), {
     bySocket: () => undefined,
     install: () => 3,
     close: () => 0,
   });
-  t.context = { client, machine, task, log };
+}
+
+test.beforeEach((t) => {
+  if (program === null) return;
+  const log: string[] = [];
+  const machine = machineWith(log, false);
+  const client = new ClientProcess(program);
+  t.context = { client, machine, task: taskOf(machine, client), log };
 });
 
 test.afterEach.always(async (t) => {
@@ -194,10 +203,14 @@ const TABLE = 3n;
 
 /**
  * A guest whose CD and stage-1 tables lie in the client's memory: IOVA page n is the RAM at 0x8000 + n pages.
- * @param leaf    what a leaf says besides its address
- * @param cdBits  what the first word of the CD says besides
+ * @param options.leaf     what a leaf says besides its address
+ * @param options.cdBits   what the first word of the CD says besides
+ * @param options.steBits  what the second word of the STE says
  */
-async function guest({ client, machine, task }: Context, leaf = S1_PAGE, cdBits = 0n) {
+async function guest(
+  { client, machine, task }: Omit<Context, 'log'>,
+  { leaf = S1_PAGE, cdBits = 0n, steBits = 0n } = {},
+) {
   const at = await client.ask('anon', MIB2);
   const put = (offset: number, words: readonly bigint[]) =>
     task.mm.copyOut(BigInt(at + offset), new Uint8Array(BigUint64Array.from(words).buffer));
@@ -217,7 +230,7 @@ async function guest({ client, machine, task }: Context, leaf = S1_PAGE, cdBits 
   const parent = fd.hwptAlloc({ devId, ptId: ioasId, flags: 1 }).hwptId;
   const { viommuId } = fd.viommuAlloc({ devId, hwptId: parent, type: 1 });
   fd.vdeviceAlloc({ viommuId, devId, virtId: 5 });
-  const data = new Uint8Array(BigUint64Array.from(steS1(IPA).slice(0, 2)).buffer);
+  const data = new Uint8Array(BigUint64Array.of(steS1(IPA)[0]!, steBits).buffer);
   vfio.attach(fd.hwptAlloc({ devId, ptId: viommuId, dataType: 2, data }).hwptId);
   return { dma: machine.dmaPort(NIC), at };
 }
@@ -236,10 +249,29 @@ withClient("nested: the SMMU walks the tables that a guest keeps in the client's
 
 withClient("nested: hardware does not update descriptors in the client's memory, and says so", async (t) => {
   // No Access flag in the leaves; CD.HA.
-  const { dma } = await guest(t.context, S1_PAGE & ~(1n << 10n), 1n << 43n);
+  const { dma } = await guest(t.context, { leaf: S1_PAGE & ~(1n << 10n), cdBits: 1n << 43n });
   t.is(dma.read(0x1000n, new Uint8Array(8)), F_WALK_EABT);
   t.is(dma.read(0x1000n, new Uint8Array(8)), F_WALK_EABT);
   t.is(t.context.log.filter((line) => line.includes('hardware update')).length, 1);
+});
+
+withClient('nested: a translation request is answered from tables in the client, too', async (t) => {
+  const { client } = t.context;
+  const log: string[] = [];
+  const machine = machineWith(log, true);
+  const task = taskOf(machine, client);
+  t.teardown(() => {
+    machine.close();
+    task.release();
+  });
+  // STE.EATS.
+  const { dma, at } = await guest({ client, machine, task }, { steBits: 1n << 28n });
+  t.true(dma.ats.enabled);
+  t.is(dma.write(0x2003n, Uint8Array.of(44)), 0);
+  t.is(await client.ask('peek', at + 0x8000 + 2 * PAGE + 3), 44);
+  t.is(dma.write(0x2004n, Uint8Array.of(45)), 0);
+  t.is(dma.field(0, Xlat.at.source), FROM_ATC);
+  t.deepEqual(log, []);
 });
 
 withClient('nested: tables and CD that are gone with the client end in an external abort', async (t) => {

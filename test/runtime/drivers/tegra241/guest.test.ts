@@ -1,6 +1,7 @@
 import test from 'ava';
 import { Smmuv3Layout } from '../../../../hw/smmuv3/smmuv3-layout.js';
 import { CmdqvLayout } from '../../../../hw/tegra241-cmdqv/cmdqv-layout.js';
+import { openImage } from '../../../../runtime/image/opened-machine.js';
 import type { Machine } from '../../../../runtime/machine.js';
 import { VirtualCmdqv } from '../../../../runtime/vmm/virtual-cmdqv.js';
 import { ok } from '../../../kit/vmm-fixture.js';
@@ -10,6 +11,7 @@ const READ_WRITE = 3;
 const F_TRANSLATION = 0x10;
 const [V_SID, IOVA, IOVA_PAGE] = [5, 0x7_0000_3000n, 0x70_0003];
 const EIO = 5;
+const SYNC = Uint32Array.of(0x46, 0, 0, 0);
 const NSNH_ALL = Uint32Array.of(0x30, 0, 0, 0);
 const TEGRA_VEVENTQ = 2;
 
@@ -187,4 +189,23 @@ test('guest: a reset of the SMMU leaves its queue at work', (t) => {
   t.is(fixture.write(0, IOVA, 64, 1), F_TRANSLATION);
   end();
   t.is(host.end(), 0);
+});
+
+test('guest: a machine opened from an image serves the queue as it stood', (t) => {
+  const fixture = machineOf([0]);
+  const { machine } = fixture;
+  const { host, vcmdq, driver, space, pfn } = guest(fixture, 0);
+  driver.map(space, IOVA_PAGE, pfn, 1, READ_WRITE);
+  fixture.write(0, IOVA, 64, 1);
+  space.table.unmap(IOVA_PAGE, 1);
+  vcmdq.put(Uint32Array.of(0x11, space.asid << 16, 0, 0));
+  vcmdq.put(SYNC);
+  const mapping = host.fd.mmap(host.vm.viommus[0]!.vintf!);
+  const opened = openImage(machine.saveImage());
+  const page = new Int32Array(opened.memory.buffer, mapping.linear, 2);
+  t.not(page[0], page[1], 'commands wait');
+  opened.settle();
+  t.is(page[0], page[1]);
+  const port = opened.dmaPort(fixture.label(0));
+  t.is(port.write(IOVA, new Uint8Array(64)), F_TRANSLATION);
 });
