@@ -11,8 +11,8 @@ import type { Ioas } from './ioas.js';
 
 const PAGE = 4096n;
 const SIZE_MAX = 0xffff_ffff_ffff_ffffn;
-/** KMALLOC_MAX_SIZE of pointers: Linux lists the pages one by one, and fails above INT_MAX bytes of list. */
-const MAX_LIST_PAGES = 0x7fff_ffffn / 8n;
+/** Linux lists the pages one by one, up to INT_MAX bytes of pointers; no hardware's queue comes near this. */
+const MAX_LIST_PAGES = 2n ** 22n;
 
 export class GuestQueuePages {
   /** Byte PA of the queue. */
