@@ -87,4 +87,11 @@ export class TestBench extends CoreBench {
     ]);
     return status < 0 ? status : u32(4);
   }
+
+  /** Pins on the pages from a user address on. */
+  checkPins(va: bigint, pages: number): number {
+    let pins = 0;
+    for (let i = 0; i < pages; i++) pins += this.user.pinsOf(this.pfnOf(va + BigInt(i) * 4096n));
+    return pins;
+  }
 }
