@@ -3,7 +3,7 @@ import { requireBytes } from '../../../hw/memory/bytes-argument.js';
 import { EIO } from '../../../uapi/abi/errno.js';
 import { IommufdError } from '../../../uapi/abi/iommufd-error.js';
 import { HwInfo, IOMMU_GET_HW_INFO, IOMMU_HW_INFO_FLAG_INPUT_TYPE } from '../../../uapi/iommufd/hw-info.js';
-import { HwptAlloc, IOMMU_HWPT_ALLOC } from '../../../uapi/iommufd/hwpt.js';
+import { HwptAlloc, IOMMU_HWPT_ALLOC, IOMMU_HWPT_FAULT_ID_VALID } from '../../../uapi/iommufd/hwpt.js';
 import {
   HwptGetDirtyBitmap,
   HwptSetDirtyTracking,
@@ -27,6 +27,7 @@ export interface HwptAllocOptions {
   /** IOMMU_HWPT_DATA_*. */
   readonly dataType?: number;
   readonly data?: Uint8Array;
+  /** A fault queue that its faults go to; FAULT_ID_VALID is then set. */
   readonly faultId?: number;
 }
 
@@ -61,9 +62,10 @@ const MAX_BITMAP_BYTES = 2 ** 22;
 export abstract class HwptCalls extends IoasCalls {
   hwptAlloc(options: HwptAllocOptions): { hwptId: number } {
     checkKeys('hwptAlloc', options, HWPT_KEYS);
-    const { devId, ptId, flags = 0, dataType = 0, data = new Uint8Array(0), faultId = 0 } = options;
+    const { devId, ptId, dataType = 0, data = new Uint8Array(0), faultId } = options;
     requireBytes(data, 'data');
-    const fields = { flags, devId, ptId, dataType, dataLen: data.byteLength, faultId };
+    const flags = (options.flags ?? 0) | (faultId === undefined ? 0 : IOMMU_HWPT_FAULT_ID_VALID);
+    const fields = { flags, devId, ptId, dataType, dataLen: data.byteLength, faultId: faultId ?? 0 };
     const dataUptr = this.copyToScratch(data);
     const out = this.call(IOMMU_HWPT_ALLOC, HwptAlloc, { ...fields, dataUptr }, (errno) =>
       errno === EIO && data.byteLength > 0

@@ -23,7 +23,7 @@ function scene(device: { stall?: boolean; pasidBits?: number } = { stall: true, 
   const { ioasId } = fd.ioasAlloc();
   const queue = fd.faultQueueAlloc();
   const hwpt = (flags = ALLOC_PASID, { faultId } = queue) =>
-    fd.hwptAlloc({ devId, ptId: ioasId, flags: flags | FAULT_ID_VALID, faultId }).hwptId;
+    fd.hwptAlloc({ devId, ptId: ioasId, flags, faultId }).hwptId;
   const port = machine.dmaPort(DEVICE);
   const userVa = machine.user.alloc(0x1000);
   const map = (length = 0x1000) => fd.ioasMap({ ioasId, userVa, length, iova: IOVA });
