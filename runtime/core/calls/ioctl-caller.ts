@@ -30,6 +30,11 @@ export abstract class IoctlCaller {
     return this.ctx.index;
   }
 
+  /** Not closed yet: anything else is -EBADF. */
+  protected get open(): boolean {
+    return this.#open;
+  }
+
   /**
    * ioctl(2).
    * @param bytes  the caller's struct, outputs are written in place

@@ -1,5 +1,6 @@
 /** Typed calls on vIOMMUs and what belongs to them. */
 import { requireBytes } from '../../../hw/memory/bytes-argument.js';
+import { EBADF } from '../../../uapi/abi/errno.js';
 import { IommufdError } from '../../../uapi/abi/iommufd-error.js';
 import { HwQueueAlloc, IOMMU_HW_QUEUE_ALLOC } from '../../../uapi/iommufd/hw-queue.js';
 import { IOMMU_VDEVICE_ALLOC, VdeviceAlloc } from '../../../uapi/iommufd/vdevice.js';
@@ -114,7 +115,7 @@ export abstract class ViommuCalls extends HwptCalls {
     checkKeys('mmap', options, MMAP_KEYS);
     const { offset, shared = true, exec = false } = options;
     const length = Number(byteSize(options.length, 'length'));
-    const mapping = this.ctx.mmaps.map(offset, length, shared, exec);
+    const mapping = this.open ? this.ctx.mmaps.map(offset, length, shared, exec) : -EBADF;
     if (typeof mapping === 'number') throw new IommufdError(-mapping, 'mmap');
     const { linear, bytes } = mapping;
     const { u8 } = this.ctx.context.memory;

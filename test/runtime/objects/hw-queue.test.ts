@@ -2,7 +2,7 @@ import test from 'ava';
 import { CoreBench, errnoOf, errnoOfFailure } from '../../kit/core-bench.js';
 import { FAKE_PAGE } from '../../kit/fake-driver.js';
 
-const [EPERM, ENOENT, EIO, ENXIO, ENOMEM, EFAULT, EBUSY, EEXIST] = [1, 2, 5, 6, 12, 14, 16, 17];
+const [EPERM, ENOENT, EIO, ENXIO, EBADF, ENOMEM, EFAULT, EBUSY, EEXIST] = [1, 2, 5, 6, 9, 12, 14, 16, 17];
 const [EINVAL, ERANGE, EOPNOTSUPP, EOVERFLOW] = [22, 34, 95, 75];
 const NEST_PARENT = 1;
 const PAGE = 4096n;
@@ -95,6 +95,10 @@ test('mmap: holds the vIOMMU and the file until munmap', (t) => {
   vfio.close();
   fd.close();
   t.is(bench.iommus[0]!.liveViommus, 1, 'the mapping keeps the file open');
+  t.is(
+    errnoOf(() => fd.mmap(mmap)),
+    EBADF,
+  );
   second.unmap();
   t.is(bench.iommus[0]!.liveViommus, 0);
   bench.user.free(userVa, 16 * 4096);
