@@ -29,7 +29,7 @@ function scene(options: CoreBenchOptions = {}) {
 type Scene = ReturnType<typeof scene>;
 
 /** What a driver does with a fault; `answers` collects what the device is told. */
-function raise({ bench }: Scene, fault: Partial<PageFault> = {}, device?: HostDevice) {
+function raise({ bench }: Pick<Scene, 'bench'>, fault: Partial<PageFault> = {}, device?: HostDevice) {
   const answers: number[] = [];
   const whole: PageFault = {
     pasid: -1,
@@ -401,6 +401,54 @@ test('nth failure: a queue that cannot be made leaves nothing, a fault that cann
     ENOMEM,
   );
   t.is(s.queue.faults().length, 1);
+});
+
+test('nth failure: wherever a life with faults fails, every fault is answered once and nothing is left', (t) => {
+  let failures = 0;
+  for (let nth = 1; ; nth++) {
+    const bench = new CoreBench({ iommus: [{ maxPasids: 16 }] });
+    const { fd } = bench;
+    const refs = bench.frameRefs();
+    const vfio = bench.core.openVfio(bench.devices[0]!);
+    const { failNth } = bench.core.own;
+    const raised: number[][] = [];
+    const life = () => {
+      const { devId } = vfio.bindIommufd(fd);
+      const { ioasId } = fd.ioasAlloc();
+      const queues = [fd.faultQueueAlloc(), fd.faultQueueAlloc()];
+      const [first, second] = queues.map(
+        ({ faultId }) => fd.hwptAlloc({ devId, ptId: ioasId, flags: ALLOC_PASID, faultId }).hwptId,
+      );
+      const fault = (pasid = -1) => {
+        const { answers } = raise({ bench }, { pasid });
+        raised.push(answers);
+      };
+      vfio.attach(first!);
+      fault();
+      for (const { cookie } of queues[0]!.faults()) queues[0]!.respond(cookie, 'success');
+      fault();
+      vfio.attach(second!);
+      vfio.attach(first!, { pasid: 5 });
+      fault(5);
+      queues[0]!.read(RECORD);
+      vfio.attach(second!, { pasid: 5 });
+      fault(5);
+      vfio.detach();
+    };
+    failNth.arm(nth);
+    const errno = errnoOf(life);
+    const fired = failNth.failedAt !== null;
+    failNth.arm(0);
+    t.true((fired ? [ENOMEM, ENOENT, EINVAL, 0] : [0]).includes(errno), `${nth}: ${errno}`);
+    failures += fired ? 1 : 0;
+    vfio.close();
+    fd.close();
+    for (const file of [4, 5]) bench.core.own.files.close(file);
+    for (const answers of raised) t.is(answers.length, 1, `${nth}: ${failNth.failedAt}`);
+    bench.assertNothingLeft(t, refs);
+    if (!fired) break;
+  }
+  t.true(failures > 25, `${failures} places to fail`);
 });
 
 test('closing everything with faults unanswered answers them and leaves nothing', (t) => {
