@@ -10,6 +10,7 @@
  *
  * @source drivers/iommu/iommufd/device.c, include/linux/iommufd.h
  */
+import { bug } from '../../hw/memory/bug.js';
 import { EBUSY, EINVAL, ENOENT, EOVERFLOW } from '../../uapi/abi/errno.js';
 import { type IommufdCtx, REMOVE_WAIT } from '../core/ctx.js';
 import { IommufdObject } from '../core/iommufd-object.js';
@@ -38,8 +39,10 @@ export class Access extends IommufdObject implements IoptAccess {
   #ioas: Ioas | null = null;
   /** Where pins can be given back. */
   #ioasUnpin: Ioas | null = null;
-  /** Calls of `unmap` under way. */
-  #notifying = 0;
+  /** What it has pinned and not given back: how often, by `iova/last`. */
+  readonly #pins = new Map<string, { readonly iova: bigint; readonly last: bigint; count: number }>();
+  /** `unmap` is under way: it is not told again from within. */
+  #notifying = false;
 
   private constructor(ctx: IommufdCtx, id: number, ops: AccessOps | null) {
     super(ctx, id, OBJ_ACCESS);
@@ -120,7 +123,12 @@ export class Access extends IommufdObject implements IoptAccess {
     const last = iova + length - 1n;
     if (last > U64_MAX) return -EOVERFLOW;
     if (this.#ioas === null) return -ENOENT;
-    return pinRange(this.#ioas.iopt.space, iova, last, out, flags, this.internal);
+    const status = pinRange(this.#ioas.iopt.space, iova, last, out, flags, this.internal);
+    if (status < 0) return status;
+    const pin = this.#pins.get(`${iova}/${last}`);
+    if (pin === undefined) this.#pins.set(`${iova}/${last}`, { iova, last, count: 1 });
+    else pin.count++;
+    return 0;
   }
 
   /**
@@ -128,8 +136,14 @@ export class Access extends IommufdObject implements IoptAccess {
    * @returns 0 | -EINVAL it is not pinned so, or the access is not attached: nothing happens. Linux warns
    */
   unpinPages(iova: bigint, length: bigint): number {
-    if (length === 0n || iova + length - 1n > U64_MAX || this.#ioasUnpin === null) return -EINVAL;
-    return unpinRange(this.#ioasUnpin.iopt.space, iova, iova + length - 1n, this.internal);
+    const last = iova + length - 1n;
+    const key = `${iova}/${last}`;
+    const pin = this.#pins.get(key);
+    if (pin === undefined || this.#ioasUnpin === null) return -EINVAL;
+    if (--pin.count === 0) this.#pins.delete(key);
+    const status = unpinRange(this.#ioasUnpin.iopt.space, iova, last, this.internal);
+    if (status < 0) bug(`IOVA ${iova} to ${last} is not pinned, but access ${this.id} holds it`);
+    return 0;
   }
 
   /**
@@ -148,12 +162,12 @@ export class Access extends IommufdObject implements IoptAccess {
   notifyUnmap(iova: bigint, length: bigint): void {
     if (this.#ops?.unmap === undefined) return;
     // One that is being destroyed has let go already.
-    if (!this.ctx.lock(this)) return;
-    this.#notifying++;
+    if (this.#notifying || !this.ctx.lock(this)) return;
+    this.#notifying = true;
     try {
       this.#ops.unmap(iova, length);
     } finally {
-      this.#notifying--;
+      this.#notifying = false;
       this.ctx.put(this);
     }
   }
@@ -164,12 +178,21 @@ export class Access extends IommufdObject implements IoptAccess {
    * @source iommufd_access_destroy
    */
   destroyAccess(): number {
-    return this.#notifying > 0 ? -EBUSY : this.ctx.destroyHeld(this, REMOVE_WAIT);
+    return this.#notifying ? -EBUSY : this.ctx.destroyHeld(this, REMOVE_WAIT);
   }
 
   override destroy(): void {
     this.detach();
     if (!this.internal) this.ctx.putFile();
+  }
+
+  /** What the owner did not give back when it was told; Linux warns, and the IOAS cannot be emptied any more. */
+  #dropPins({ iopt }: Ioas): void {
+    if (this.#pins.size === 0) return;
+    this.ctx.context.log(`iommufd: access ${this.id} leaves an IOAS with pages pinned`);
+    for (const { iova, last, count } of this.#pins.values())
+      for (let i = 0; i < count; i++) unpinRange(iopt.space, iova, last, this.internal);
+    this.#pins.clear();
   }
 
   #changeToId(ioasId: number): number {
@@ -198,6 +221,7 @@ export class Access extends IommufdObject implements IoptAccess {
     }
     if (current !== null) {
       this.#ops?.unmap?.(0n, U64_MAX);
+      this.#dropPins(current);
       current.iopt.removeAccess(this);
       current.dropUser();
     }

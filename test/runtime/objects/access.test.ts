@@ -219,6 +219,53 @@ test('unmap: what lies before a stuck area is gone all the same', (t) => {
   );
 });
 
+test('unmap from within unmap: nobody is told twice at once, the inner one is EDEADLOCK', (t) => {
+  const { bench, fd, ioasId } = scene();
+  const seen: number[] = [];
+  const access = fd.createAccess({
+    needsPinPages: true,
+    unmap: (iova, length) => {
+      if (length === U64_MAX) return;
+      seen.push(errnoOf(() => fd.ioasUnmap({ ioasId, iova, length })));
+      access.unpinPages(0x10000n, 0x1000);
+      seen.push(errnoOf(() => fd.ioasUnmap({ ioasId, iova, length })));
+    },
+  });
+  access.attach(ioasId);
+  access.pinPages(0x10000n, 0x1000);
+  t.is(
+    errnoOf(() => fd.ioasUnmap({ ioasId, iova: 0x10000n, length: 0x4000 })),
+    ENOENT,
+    'it is gone already',
+  );
+  t.deepEqual(seen, [EDEADLOCK, 0]);
+  t.is(bench.frameRefs(), 8);
+});
+
+test('what is still pinned when an access leaves its IOAS is given back, and said', (t) => {
+  const { bench, fd, ioasId, access, pin } = scene({ letGo: false });
+  const before = bench.frameRefs();
+  pin(0x10000n, 0x2000n);
+  pin(0x10000n, 0x2000n);
+  pin(0x12000n, 0x1000n);
+  const other = fd.createAccess({ needsPinPages: true, unmap: () => undefined });
+  other.attach(ioasId);
+  t.is(
+    errnoOf(() => other.unpinPages(0x12000n, 0x1000)),
+    EINVAL,
+    'those are another one’s',
+  );
+  access.detach();
+  t.regex(bench.logged.join(), /leaves an IOAS with pages pinned/);
+  t.is(bench.frameRefs(), before);
+  access.attach(ioasId);
+  pin(0x13000n, 0x1000n);
+  access.destroy();
+  other.destroy();
+  t.notThrows(() => fd.close());
+  bench.assertNothingLeft(t, 8);
+});
+
 test('alignment: an access that pins asks for whole pages, as long as it is attached', (t) => {
   const bench = new CoreBench();
   const { fd, user } = bench;
