@@ -54,6 +54,19 @@ export function pin(thread: number, cpu: number): boolean {
   return canPin() && taskset(thread, String(cpu % PROCESSORS));
 }
 
+/** @returns ns that all the threads of a process had a processor, NaN when that is not known */
+export function processNs(pid: number): number {
+  try {
+    return readdirSync(`/proc/${pid}/task`).reduce(
+      (sum, thread) =>
+        sum + Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]),
+      0,
+    );
+  } catch {
+    return Number.NaN;
+  }
+}
+
 export function unpin(thread: number): void {
   if (canPin()) taskset(thread, ALL);
 }

@@ -16,6 +16,9 @@ export type { IoctlCall } from '../trace/call.js';
 export { formatCall, formatJson } from '../trace/format.js';
 export type { Transfer } from '../trace/transfer.js';
 
+/** Builds the library that client programs are to preload (LD_PRELOAD), and says where it is. */
+export { buildPreload, PreloadError } from './preload-library.js';
+
 export interface ServeOptions {
   /** Path of the socket to make. Default: one in a folder of its own, which nobody else may enter. */
   readonly socket?: string;

@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import type { Command } from 'commander';
-import { buildPreload } from '../preload.js';
+import { buildPreload } from '../../runtime/serve/preload-library.js';
 import type { Surroundings } from '../surroundings.js';
 import { serveError } from './serve.js';
 import { addServeOptions, type ServeFlags, startServing } from './serve-options.js';

@@ -1,6 +1,6 @@
 /** `iommufd serve`: a machine behind a Unix socket, until a signal ends it. */
 import type { Command } from 'commander';
-import { buildPreload, PreloadError } from '../preload.js';
+import { buildPreload, PreloadError } from '../../runtime/serve/preload-library.js';
 import { EXIT_CLEAN, EXIT_FOUND, type Surroundings } from '../surroundings.js';
 import { addServeOptions, type ServeFlags, startServing } from './serve-options.js';
 import { usageError } from './usage.js';

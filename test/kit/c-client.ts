@@ -10,7 +10,7 @@ import type { ExecutionContext } from 'ava';
 import { createMachine, type Machine } from '../../runtime/machine.js';
 import type { MachineConfig } from '../../runtime/machine-schema.js';
 import { type Served, type ServeOptions, serve } from '../../runtime/serve/index.js';
-import { buildPreload, compiler, hasCompiler } from '../../scripts/preload.js';
+import { buildPreload, compiler, hasCompiler } from '../../runtime/serve/preload-library.js';
 
 /** False, with a line about it, when there is no C compiler: the test has nothing to run. */
 export function canCompile(t: ExecutionContext): boolean {

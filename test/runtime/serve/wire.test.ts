@@ -4,8 +4,8 @@ import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { compiler } from '../../../runtime/serve/preload-library.js';
 import * as wire from '../../../runtime/serve/wire.js';
-import { compiler } from '../../../scripts/preload.js';
 import { CClients, canCompile, finished, until } from '../../kit/c-client.js';
 
 const HELLO = 1;

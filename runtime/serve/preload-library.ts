@@ -8,8 +8,8 @@ import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
-const SOURCES = join(import.meta.dirname, '../../uapi/preload');
-const OUTPUT = join(import.meta.dirname, '../uapi/preload');
+const SOURCES = join(import.meta.dirname, '../../../uapi/preload');
+const OUTPUT = join(import.meta.dirname, '../../uapi/preload');
 const FLAGS = [
   '-std=gnu11',
   '-Wall',
