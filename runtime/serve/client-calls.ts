@@ -3,6 +3,7 @@
  * whoever watches is told of it afterwards, with what the struct's pointers led to.
  */
 import { ENODEV, ENOTTY } from '../../uapi/abi/errno.js';
+import { u32At } from '../../uapi/abi/struct.js';
 import type { IommufdCore } from '../core/core.js';
 import type { IoctlCall } from '../trace/call.js';
 import { dataOf, outDataOf, type PointedAt, tracedIoctl } from '../trace/ioctls.js';
@@ -75,7 +76,8 @@ export function ioctl(
     const { fd, arg } = request;
     const isStruct = before.byteLength > 0 && tracedIoctl(cmd)?.argument === undefined;
     const call = { pid: client.pid, fd, path: served.path, cmd, arg, result };
-    const structs = isStruct ? { in: before, out: bytes } : {};
+    const told = isStruct ? toldBytes(before) : 0;
+    const structs = isStruct ? { in: before.subarray(0, told), out: bytes.subarray(0, told) } : {};
     onCall({ ...call, ...structs, ...(data && { data }), ...(outData && { outData }) });
   }
   // Only what was written goes back, so that a struct in read-only memory is no error where nothing is.
@@ -113,6 +115,12 @@ export function transfer(
 }
 
 const NO_BYTES = new Uint8Array(0);
+
+/** Bytes of a struct as its first word has it: of VFIO's more are read, before anything is known. */
+function toldBytes(struct: Uint8Array): number {
+  if (struct.byteLength < 4) return struct.byteLength;
+  return Math.min(struct.byteLength, Math.max(4, u32At(struct, 0)));
+}
 
 /** What lies at an address of the client's, for a watcher. */
 function shown(client: Client, what: PointedAt | null): Uint8Array | undefined {
