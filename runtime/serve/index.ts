@@ -11,6 +11,7 @@ import type { Machine } from '../machine.js';
 import type { IoctlCall } from '../trace/call.js';
 import type { Transfer } from '../trace/transfer.js';
 import { Server } from './server.js';
+import { DEBUGFS_BYTES } from './wire.js';
 
 export type { IoctlCall } from '../trace/call.js';
 export { formatCall, formatJson } from '../trace/format.js';
@@ -129,6 +130,7 @@ async function removeStale(path: string): Promise<void> {
 /** What a program finds under /sys/kernel/debug. @returns the folder */
 function makeDebugfs(folder: string): string {
   const root = join(folder, 'debug');
+  if (Buffer.byteLength(root) >= DEBUGFS_BYTES) throw new Error(`serve: the path is too long: ${root}`);
   for (const fault of ['failslab', 'fail_page_alloc']) {
     mkdirSync(join(root, fault), { recursive: true });
     for (const attribute of FAULT_ATTRIBUTES) writeFileSync(join(root, fault, attribute), 'N\n');

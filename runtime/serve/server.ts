@@ -15,8 +15,8 @@ import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { statSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import { EACCES, EBADF, EMFILE, ENODEV, ENOENT, ESRCH } from '../../uapi/abi/errno.js';
-import type { OpenFile } from '../core/file-table.js';
+import { EACCES, EBADF, EMFILE, ENODEV, ENOENT, ENOMEM, ESRCH } from '../../uapi/abi/errno.js';
+import type { Mapping, OpenFile } from '../core/file-table.js';
 import type { Machine } from '../machine.js';
 import { Client } from './client.js';
 import { type Answer, ioctl, onBehalfOf, transfer, type Watcher } from './client-calls.js';
@@ -331,13 +331,28 @@ export class Server implements ConnectionEvents {
       connection.reply(mapping as number);
       return;
     }
-    const path = join(this.#options.folder, `map-${++this.#windowCount}`);
-    const window = new SharedWindow(path, this.#machine.memory, mapping);
+    const window = this.#show(mapping);
+    if (window === null) {
+      connection.reply(-ENOMEM);
+      return;
+    }
     served.hold();
     this.#windows.add(window);
     if (this.#windows.size === 1) this.#options.onMapped?.(true);
     this.#peers.set(connection, { is: 'map', file: served, window });
-    connection.reply(0, 0, Buffer.from(path));
+    connection.reply(0, 0, Buffer.from(window.path));
+  }
+
+  /** @returns null when no file can be made: the disk is full, too many are open */
+  #show(mapping: Mapping): SharedWindow | null {
+    const path = join(this.#options.folder, `map-${++this.#windowCount}`);
+    try {
+      return new SharedWindow(path, this.#machine.memory, mapping);
+    } catch (error) {
+      this.#options.log(`serve: ${(error as Error).message}`);
+      mapping.unmap();
+      return null;
+    }
   }
 
   #byPid(pid: number): Client | undefined {

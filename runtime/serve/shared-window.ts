@@ -3,7 +3,7 @@
  * client maps a file of ours, and what either side stored is carried over to the other word by word, at each sync().
  * A word that both stored to in between is the client's.
  */
-import { closeSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import type { Mapping } from '../core/file-table.js';
 
@@ -25,8 +25,14 @@ export class SharedWindow {
     this.#agreed = this.#machine.slice();
     this.#client = new Int32Array(this.#agreed.length);
     this.#fd = openSync(path, 'wx+', 0o600);
-    ftruncateSync(this.#fd, bytes);
-    writeSync(this.#fd, this.#agreed, 0, bytes, 0);
+    try {
+      ftruncateSync(this.#fd, bytes);
+      writeSync(this.#fd, this.#agreed, 0, bytes, 0);
+    } catch (error) {
+      closeSync(this.#fd);
+      rmSync(path, { force: true });
+      throw error;
+    }
   }
 
   sync(): void {
@@ -43,15 +49,11 @@ export class SharedWindow {
     }
   }
 
-  /** The client can open it no longer; what it has mapped stays. */
-  hide(): void {
-    unlinkSync(this.path);
-  }
-
   /** Nobody has it mapped any more. */
   release(): void {
     this.sync();
     closeSync(this.#fd);
+    rmSync(this.path, { force: true });
     this.#mapping.unmap();
   }
 }

@@ -28,7 +28,8 @@ uint64_t socket_inode(int fd)
 	return status == 0 && S_ISSOCK(st.st_mode) ? st.st_ino : 0;
 }
 
-bool peer_is_server(int fd)
+/* Whether a socket's other end is the server: 1, 0, or -1 when it has none yet and may get one. */
+static int peer_is_server(int fd)
 {
 	int saved = errno;
 	struct sockaddr_un addr;
@@ -36,8 +37,10 @@ bool peer_is_server(int fd)
 	int status = getpeername(fd, (struct sockaddr *)&addr, &len);
 
 	errno = saved;
-	if (status < 0 || len <= offsetof(struct sockaddr_un, sun_path) || addr.sun_family != AF_UNIX)
-		return false;
+	if (status < 0)
+		return -1;
+	if (len <= offsetof(struct sockaddr_un, sun_path) || addr.sun_family != AF_UNIX)
+		return 0;
 	return strncmp(addr.sun_path, server_path(), sizeof(addr.sun_path)) == 0;
 }
 
@@ -72,8 +75,11 @@ int identify(int fd, uint64_t *ino)
 	entry = __atomic_load_n(&entries[*ino % ENTRIES], __ATOMIC_RELAXED);
 	if (entry >> 8 == *ino)
 		return (entry & 0xff) == ENTRY_NOT_OURS ? NOT_OURS : (int)(entry & 0xff);
-	if (!peer_is_server(fd)) {
-		/* Not for good: a socket that is not connected yet may be one day. */
+	switch (peer_is_server(fd)) {
+	case -1:
+		return NOT_OURS;
+	case 0:
+		identify_learn(*ino, NOT_OURS);
 		return NOT_OURS;
 	}
 	kind = control_owns(fd) ? NOT_OURS : ask(*ino);

@@ -22,6 +22,7 @@ struct part {
 	uintptr_t start;
 	uintptr_t end; /* 0: not in use */
 	int fd;
+	uint64_t ino; /* of fd, which a program may close that closes whatever there is */
 };
 
 static struct part parts[MAX_PARTS];
@@ -40,12 +41,12 @@ static __attribute__((constructor)) void set_up(void)
 	pthread_atfork(NULL, NULL, unlock_in_child);
 }
 
-static bool add_part(uintptr_t start, uintptr_t end, int fd)
+static bool add_part(uintptr_t start, uintptr_t end, int fd, uint64_t ino)
 {
 	for (int i = 0; i < MAX_PARTS; i++) {
 		if (parts[i].end != 0)
 			continue;
-		parts[i] = (struct part){ start, end, fd };
+		parts[i] = (struct part){ start, end, fd, ino };
 		__atomic_add_fetch(&count, 1, __ATOMIC_RELEASE);
 		return true;
 	}
@@ -66,12 +67,12 @@ static int cut(uintptr_t start, uintptr_t end)
 		parts[i].end = 0;
 		__atomic_sub_fetch(&count, 1, __ATOMIC_RELEASE);
 		if (old.start < start)
-			kept |= add_part(old.start, start, old.fd);
+			kept |= add_part(old.start, start, old.fd, old.ino);
 		if (old.end > end)
-			kept |= add_part(end, old.end, old.fd);
+			kept |= add_part(end, old.end, old.fd, old.ino);
 		for (int j = 0; j < MAX_PARTS; j++)
-			kept |= parts[j].end != 0 && parts[j].fd == old.fd;
-		if (kept)
+			kept |= parts[j].end != 0 && parts[j].ino == old.ino;
+		if (kept || socket_inode(old.fd) != old.ino)
 			continue;
 		raw_close(old.fd);
 		closed++;
@@ -137,7 +138,7 @@ void *map_file(int fd, uint64_t ino, void *addr, size_t bytes, int prot, int fla
 	maps_forget(where, bytes);
 	pthread_mutex_lock(&lock);
 	/* With a full table the connection stays open, and the mapping counts until the process ends. */
-	(void)add_part((uintptr_t)where, (uintptr_t)where + call.request.index, hold);
+	(void)add_part((uintptr_t)where, (uintptr_t)where + call.request.index, hold, socket_inode(hold));
 	pthread_mutex_unlock(&lock);
 	return where;
 }

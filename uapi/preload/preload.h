@@ -59,8 +59,6 @@ int identify(int fd, uint64_t *ino);
 void identify_learn(uint64_t ino, int kind);
 /* The inode number of a socket, or 0 for anything else. Keeps errno. */
 uint64_t socket_inode(int fd);
-/* Whether a socket's other end is the server. */
-bool peer_is_server(int fd);
 const char *server_path(void);
 
 /* user-memory.c: the caller's memory, through the kernel: a bad pointer is EFAULT, not a crash. */

@@ -1,3 +1,5 @@
+import { readdirSync } from 'node:fs';
+import { dirname } from 'node:path';
 import test from 'ava';
 import type { IommufdFile } from '../../../runtime/core/core.js';
 import type { Mapping, OpenFile } from '../../../runtime/core/file-table.js';
@@ -152,6 +154,7 @@ test('maps: a mapping lasts until its last part is gone, in every process', asyn
   await until(() => shown.released);
   t.is(shown.mapped, 0);
   t.true(shown.released);
+  t.deepEqual(readdirSync(dirname(clients.served.socket)), ['socket']);
 });
 
 test('maps: a mapping holds the file after its descriptor is closed', async (t) => {
