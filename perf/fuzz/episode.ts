@@ -9,6 +9,7 @@ import { fails, shrink } from './shrink.js';
 import { OP_WORDS, type Target } from './target.js';
 import type { FuzzShard, ShardResult, TargetName } from './types.js';
 import { UnitTarget } from './unit-target.js';
+import { WireTarget } from './wire-target.js';
 
 /** Operations between two looks at everything that must hold. */
 export const CHECK_EVERY = 64;
@@ -21,6 +22,8 @@ export function makeTarget(name: TargetName): Target {
       return new GuestTarget();
     case 'ioctl':
       return new IoctlTarget();
+    case 'wire':
+      return new WireTarget();
   }
 }
 

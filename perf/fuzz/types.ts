@@ -1,6 +1,6 @@
 /** What a fuzzing run takes and tells. */
 
-export const TARGET_NAMES = ['unit', 'guest', 'ioctl'] as const;
+export const TARGET_NAMES = ['unit', 'guest', 'ioctl', 'wire'] as const;
 export type TargetName = (typeof TARGET_NAMES)[number];
 
 export interface FuzzOptions {

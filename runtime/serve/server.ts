@@ -66,6 +66,8 @@ export interface ServerOptions extends Watcher {
   readonly onMapped: ((mapped: boolean) => void) | undefined;
   /** What stands in for /sys/kernel/debug; '' when fault injection is not served. */
   readonly debugfs: string;
+  /** As Turn takes it. */
+  readonly later?: (work: () => void) => void;
 }
 
 /** What a connection has turned out to be. */
@@ -89,7 +91,7 @@ const ACCOUNT_BYTES = 16;
 export class Server implements ConnectionEvents {
   readonly #machine: Machine;
   readonly #options: ServerOptions;
-  readonly #turn = new Turn(() => this.poll());
+  readonly #turn: Turn;
   readonly #peers = new Map<Connection, Peer>();
   /** By secret. */
   readonly #clients = new Map<string, Client>();
@@ -103,6 +105,7 @@ export class Server implements ConnectionEvents {
   constructor(machine: Machine, options: ServerOptions) {
     this.#machine = machine;
     this.#options = options;
+    this.#turn = new Turn(() => this.poll(), options.later);
     this.#clientFiles = new ClientFiles(machine.foreign);
   }
 

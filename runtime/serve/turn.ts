@@ -6,14 +6,19 @@
 export class Turn {
   #work: (() => void)[] = [];
   readonly #after: () => void;
+  readonly #later: (work: () => void) => void;
 
-  /** @param after  called when a turn's work is done */
-  constructor(after: () => void) {
+  /**
+   * @param after  called when a turn's work is done
+   * @param later  calls something at the end of the turn; a test that makes its own turns has another
+   */
+  constructor(after: () => void, later: (work: () => void) => void = setImmediate) {
     this.#after = after;
+    this.#later = later;
   }
 
   add(work: () => void): void {
-    if (this.#work.push(work) === 1) setImmediate(() => this.#run());
+    if (this.#work.push(work) === 1) this.#later(() => this.#run());
   }
 
   #run(): void {
