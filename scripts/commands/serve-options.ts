@@ -2,15 +2,20 @@
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import type { Command } from 'commander';
 import { OptionError } from '../../perf/stress/option-error.js';
+import { loadTopology } from '../../perf/stress/presets.js';
+import { machineConfigOf } from '../../perf/stress/topology.js';
 import type { Machine } from '../../runtime/machine.js';
 import type { MachineConfig } from '../../runtime/machine-schema.js';
 import type { Served, ServeOptions } from '../../runtime/serve/index.js';
 import { formatCall, formatJson } from '../../runtime/trace/format.js';
 import { formatTransfer, formatTransferJson } from '../../runtime/trace/transfer.js';
 import type { Output } from '../surroundings.js';
+import { wholeOption } from './usage.js';
 
 export interface ServeFlags {
   readonly config?: string;
+  readonly topology?: string;
+  readonly devices?: string;
   readonly socket?: string;
   readonly enableTestIoctl?: boolean;
   /** true: on stderr. */
@@ -29,6 +34,11 @@ const DEFAULT_MACHINE: MachineConfig = {
   ),
 };
 
+/** Devices of a machine that is given as a topology. */
+const DEVICES = 8;
+/** Its RAM: tables and queues. What clients map is memory of theirs. */
+const MEMORY_BYTES = 256 * 2 ** 20;
+
 /** How often memory that a client has mapped is looked at, ms. */
 const MAPPED_POLL_MS = 1;
 
@@ -38,6 +48,8 @@ export function addServeOptions(command: Command): Command {
       '--config <file>',
       'the machine, as JSON that createMachine takes (default: two SMMUs, eight devices)',
     )
+    .option('--topology <file|preset>', 'the machine, as `iommufd topology` takes it')
+    .option('--devices <n>', `with --topology: how many, vfio0 and so on (default: ${DEVICES})`)
     .option('--socket <path>', 'where to listen (default: in a folder of its own)')
     .option('--trace [file]', 'every call, a line each that `iommufd decode` takes back (default: on stderr)')
     .option('--json', 'with --trace: one JSON object a line')
@@ -53,7 +65,7 @@ export interface Serving {
 /** @throws OptionError | ConfigError | an error of serve() */
 export async function startServing(flags: ServeFlags, stderr: Output): Promise<Serving> {
   const log = (line: string) => stderr.write(`iommufd: ${line}\n`);
-  const config = flags.config === undefined ? DEFAULT_MACHINE : readConfig(flags.config);
+  const config = configOf(flags);
   // Late: what is wrong usage is told without it.
   const { createMachine } = await import('../../runtime/machine.js');
   const { serve } = await import('../../runtime/serve/index.js');
@@ -114,6 +126,22 @@ function openTrace({ trace, json = false }: ServeFlags, stderr: Output): Trace |
       if (file >= 0) closeSync(file);
     },
   };
+}
+
+/** @throws OptionError */
+function configOf({ config, topology, devices }: ServeFlags): MachineConfig {
+  if (topology === undefined) {
+    if (devices !== undefined) throw new OptionError('devices', 'only with --topology');
+    return config === undefined ? DEFAULT_MACHINE : readConfig(config);
+  }
+  if (config !== undefined) throw new OptionError('topology', 'not together with --config');
+  return machineConfigOf(loadTopology(topology), {
+    devices: devices === undefined ? DEVICES : wholeOption('devices', devices, 1, 1024),
+    memoryBytes: MEMORY_BYTES,
+    s2Sharing: 'shared',
+    trace: false,
+    ats: 'off',
+  });
 }
 
 function readConfig(file: string): MachineConfig {

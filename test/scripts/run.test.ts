@@ -44,6 +44,17 @@ test('run: options after the program are the program’s', async (t) => {
   t.is(code, 0);
 });
 
+test('run: the machine may be a topology, with as many devices as wanted', async (t) => {
+  if (!canCompile(t)) return;
+  const open = (n: number) => `(exec 3<>/dev/vfio/devices/vfio${n}) 2>/dev/null && echo ${n}`;
+  const script = [0, 2, 3].map(open).join('; ');
+  const child = start(
+    ['run', '--topology', 'cix-p1', '--devices', '3', '--', '/bin/sh', '-c', script],
+    place(t),
+  );
+  t.is((await finished(child)).stdout, '0\n2\n');
+});
+
 test('run: a program that a signal ends is 128 and the signal', async (t) => {
   if (!canCompile(t)) return;
   const { code } = await finished(start(sh('kill -KILL $$'), place(t)));

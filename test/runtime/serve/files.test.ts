@@ -245,6 +245,16 @@ test('serve: a program that closes everything loses its own files only', async (
   t.is(stdout, 'EBADF 3 OK 3 OK 3 OK\n');
 });
 
+test('serve: another user may not connect', async (t) => {
+  if (!canCompile(t) || process.getuid?.() !== 0) return t.pass();
+  const clients = await CClients.start(t);
+  const { stdout } = await clients.run(`
+    if (setuid(65534) < 0) return 1;
+    puts(err(dev_iommu()));
+  `);
+  t.is(stdout, 'EACCES\n');
+});
+
 test('serve: a client that is killed is cleaned up', async (t) => {
   if (!canCompile(t)) return;
   const clients = await CClients.start(t);
