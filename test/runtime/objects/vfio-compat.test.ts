@@ -3,7 +3,7 @@ import test from 'ava';
 import { createMachine } from '../../../runtime/machine.js';
 import { VfioIoas } from '../../../uapi/iommufd/vfio-ioas.js';
 import { VfioIommuType1DmaMap, VfioIommuType1DmaUnmap } from '../../../uapi/vfio/container.js';
-import { CoreBench, type CoreBenchOptions, errnoOf } from '../../kit/core-bench.js';
+import { CoreBench, type CoreBenchOptions, errnoOf, errnoOfFailure } from '../../kit/core-bench.js';
 
 const [ENOENT, EFAULT, EEXIST, ENODEV, EINVAL, ENOTTY, EOVERFLOW, EOPNOTSUPP] = [
   2, 14, 17, 19, 22, 25, 75, 95,
@@ -274,4 +274,47 @@ test('VFIO container on a machine: the first device makes its IOAS; v1 cuts and 
   other.close();
   container.close();
   machine.close();
+});
+
+test('VFIO container: whichever allocation fails, nothing is left behind', (t) => {
+  let fired = 0;
+  for (let nth = 1; ; nth++) {
+    const bench = new CoreBench();
+    const before = bench.frameRefs();
+    const vaddr = bench.user.alloc('64KiB');
+    const { failNth } = bench.core.own;
+    const container = bench.core.openContainer();
+    const answers: number[] = [];
+    failNth.arm(nth);
+    const device = bench.devices[0]!;
+    let vfio: ReturnType<typeof container.openDevice> | null = null;
+    answers.push(
+      errnoOf(() => {
+        vfio = container.openDevice(device);
+      }),
+    );
+    const { ioasId } = container;
+    if (ioasId !== null) {
+      answers.push(errnoOf(() => container.setIommu(TYPE1)));
+      answers.push(errnoOf(() => container.mapDma({ vaddr, iova: IOVA, size: '64KiB' })));
+      answers.push(errnoOf(() => container.unmapDma({ iova: IOVA + 0x2000n, size: 0x3000 })));
+      answers.push(errnoOf(() => container.info()));
+      answers.push(errnoOf(() => container.unmapDma()));
+    }
+    const site = failNth.failedAt;
+    failNth.arm(0);
+    (vfio as { close(): void } | null)?.close();
+    container.close();
+    bench.user.free(vaddr, 64 * 1024);
+    bench.assertNothingLeft(t, before);
+    t.is(bench.core.openDevices.size, 0, `${site} keeps the device`);
+    if (site === null) {
+      t.deepEqual(answers, [0, 0, 0, 0, 0, 0]);
+      break;
+    }
+    fired++;
+    const failed = answers.filter((errno) => errno !== 0);
+    t.is(failed[0], errnoOfFailure(site), `${site}: ${answers}`);
+  }
+  t.true(fired > 8, `${fired} places`);
 });
