@@ -12,8 +12,9 @@ import type { TestCall } from './test-call.js';
 
 export function pasidAttach(call: TestCall): number {
   const { pasid, ptId } = call.read(TestPasidAttach);
-  return withStdev(call, ({ device }) => {
+  return withStdev(call, ({ device, pasids }) => {
     const used = device.attach(ptId, pasid);
+    if (used >= 0) pasids.add(pasid);
     return used < 0 ? used : call.respond(TestPasidAttach, { ptId: used });
   });
 }
@@ -28,7 +29,8 @@ export function pasidReplace(call: TestCall): number {
 
 export function pasidDetach(call: TestCall): number {
   const { pasid } = call.read(TestPasidDetach);
-  return withStdev(call, ({ device }) => {
+  return withStdev(call, ({ device, pasids }) => {
+    pasids.delete(pasid);
     device.detach(pasid);
     return 0;
   });

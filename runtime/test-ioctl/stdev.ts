@@ -16,6 +16,8 @@ import type { TestCall } from './test-call.js';
 export class Stdev extends IommufdObject {
   readonly mock: MockDevice;
   readonly device: Device;
+  /** Attached by number. */
+  readonly pasids = new Set<number>();
 
   constructor(ctx: IommufdCtx, id: number, mock: MockDevice, device: Device) {
     super(ctx, id, OBJ_SELFTEST);
@@ -24,6 +26,8 @@ export class Stdev extends IommufdObject {
   }
 
   override destroy(): void {
+    // Linux's leaves these to the program, and loses what they hold.
+    for (const pasid of this.pasids) this.device.detach(pasid);
     this.device.detach();
     this.device.unbind();
     this.mock.iommu.destroyDevice(this.mock);
