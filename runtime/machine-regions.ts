@@ -11,6 +11,7 @@ import { createSmmuv3Regions } from '../hw/smmuv3/regions.js';
 import { ClockLayout } from '../hw/smmuv3/trace-layout.js';
 import { ThreadTableLayout } from '../hw/sync/thread.js';
 import { cmdqvBytes, createCmdqvRegions } from '../hw/tegra241-cmdqv/config.js';
+import { ObjectsLayout } from './core/objects-layout.js';
 import {
   CLOCK_KEY,
   cmdqvConfigOf,
@@ -25,6 +26,8 @@ import { UserMemory } from './user-memory.js';
 /** Control memory besides what the regions of IOMMUs and devices take: objects, user memory, workers, a program's own. */
 const CONTROL_BASE_BYTES = 40 * 2 ** 20;
 const CONTROL_PER_IOMMU = 8 * 2 ** 20;
+/** Object tables that CONTROL_BASE_BYTES has room for. */
+const BASE_FDS = 16;
 /** The frame allocator's and the pins' share of a byte of RAM, and a checker's. */
 const CONTROL_PER_RAM_BYTE = 1 / 64;
 
@@ -37,6 +40,7 @@ export function controlBytes(config: CheckedConfig): number {
       return sum + (cmdqv === null ? 0 : cmdqvBytes(cmdqv));
     }, 0) +
     Math.ceil(config.memory * CONTROL_PER_RAM_BYTE) +
+    Math.max(0, config.maxFds - BASE_FDS) * (ObjectsLayout.size + 4096) +
     config.instrumentBytes
   );
 }

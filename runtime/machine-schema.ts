@@ -114,6 +114,8 @@ export const machineSchema = keyed({
   s2Sharing: z.enum(['shared', 'per-psmmu']).default('shared'),
   /** Known defects of Linux 7.0 repeated, or corrected as later kernels have it. */
   compat: z.enum(['7.0', 'fixed']).default('fixed'),
+  /** Iommufds that can be open at once; each takes 256 KiB for its objects. */
+  maxFds: z.number().int().min(1).max(1024).default(16),
   /** Keep walk and command logs, for reports. */
   trace: z.boolean().default(false),
   /** Room for regions that an instrument of createMachine makes, bytes, besides what there is anyway. */

@@ -135,7 +135,7 @@ export class Machine {
       config.iommus.map((_, index) => index),
     );
     memory.allocRegion(pageTablesLayout(PAGE_TABLES), PAGE_TABLES_KEY);
-    IommufdCore.allocRegions(memory);
+    IommufdCore.allocRegions(memory, config.maxFds);
     this.memory = memory;
     this.kernel = kernel;
     const oasBits = Math.max(...config.iommus.map((iommu) => iommu.oasBits));

@@ -23,8 +23,12 @@ export interface ServeFlags {
   readonly json?: boolean;
 }
 
+/** Iommufds that clients can have open at once, all together. */
+const MAX_FDS = 128;
+
 /** Two SMMUs with four devices each, without ATS: vfio0 to vfio7. */
 const DEFAULT_MACHINE: MachineConfig = {
+  maxFds: MAX_FDS,
   iommus: [
     { name: 'smmu0', model: 'smmuv3' },
     { name: 'smmu1', model: 'smmuv3' },
@@ -135,13 +139,14 @@ function configOf({ config, topology, devices }: ServeFlags): MachineConfig {
     return config === undefined ? DEFAULT_MACHINE : readConfig(config);
   }
   if (config !== undefined) throw new OptionError('topology', 'not together with --config');
-  return machineConfigOf(loadTopology(topology), {
+  const machine = machineConfigOf(loadTopology(topology), {
     devices: devices === undefined ? DEVICES : wholeOption('devices', devices, 1, 1024),
     memoryBytes: MEMORY_BYTES,
     s2Sharing: 'shared',
     trace: false,
     ats: 'off',
   });
+  return { ...machine, maxFds: MAX_FDS };
 }
 
 function readConfig(file: string): MachineConfig {

@@ -37,6 +37,7 @@ const wrong: [string, unknown, string, RegExp][] = [
     'iommus[0].granules[0]',
     /./,
   ],
+  ['no room for an iommufd', { ...good, maxFds: 0 }, 'maxFds', /./],
   ['no IOMMU', { ...good, iommus: [], devices: [] }, 'iommus', /./],
   ['an unknown key', { ...good, iommu: [] }, 'iommu', /only memory, iommus, devices, /],
   [

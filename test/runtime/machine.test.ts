@@ -84,6 +84,17 @@ test('machine: terabytes past the RAM are translated and checked, without data',
   machine.close();
 });
 
+test('machine: as many iommufds as it is told, and none more; a closed one makes room', (t) => {
+  for (const maxFds of [1, 300]) {
+    const machine = createMachine({ iommus: [{ name: 'smmu0', model: 'smmuv3' }], devices: [], maxFds });
+    const fds = Array.from({ length: maxFds }, () => machine.openIommufd());
+    t.throws(() => machine.openIommufd(), { code: 'EMFILE' });
+    fds[0]!.close();
+    t.notThrows(() => machine.openIommufd());
+    machine.close();
+  }
+});
+
 test('machine: a device that is attached to nothing is blocked', (t) => {
   const machine = twoSmmus();
   t.not(machine.dmaPort('0000:01:00.0').write(0x1000n, new Uint8Array(8)), 0);
