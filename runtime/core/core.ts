@@ -3,7 +3,7 @@
  * device's DMA, and takes the events that host drivers raise to the vIOMMUs they are meant for.
  */
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
-import { EMFILE, EPERM } from '../../uapi/abi/errno.js';
+import { EMFILE, ENOMEM, EPERM } from '../../uapi/abi/errno.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 import type { DriverViommu, HostDevice, ViommuEvent } from '../drivers/contract.js';
 import { ACCOUNT_MM } from '../iova/accounting.js';
@@ -89,10 +89,11 @@ export class IommufdCore {
     return this.#current.failNth.shouldFail(site);
   }
 
-  /** open("/dev/iommu") by the program that the machine lives in. @throws IommufdError EMFILE */
+  /** open("/dev/iommu") by the program that the machine lives in. @throws IommufdError EMFILE | ENOMEM */
   open(): IommufdFd {
     const file = this.openFile();
-    if (typeof file === 'number') throw new IommufdError(-file, 'open', { detail: 'too many open iommufds' });
+    if (file === -EMFILE) throw new IommufdError(EMFILE, 'open', { detail: 'too many open iommufds' });
+    if (typeof file === 'number') throw new IommufdError(-file, 'open');
     return new IommufdFd(file.ctx, this.own.files.install(file));
   }
 
@@ -124,7 +125,7 @@ export class IommufdCore {
     return { fd: this.own.files.install(openDmaBuf(dmabuf)), dmabuf, revoke };
   }
 
-  /** open("/dev/vfio/vfio") by that program. @throws IommufdError EMFILE */
+  /** open("/dev/vfio/vfio") by that program. @throws IommufdError EMFILE | ENOMEM */
   openContainer(): VfioContainer {
     const fd = this.open();
     fd.ctx.accountMode = ACCOUNT_MM;
@@ -134,9 +135,10 @@ export class IommufdCore {
   /**
    * open("/dev/iommu") without a descriptor.
    * @param container  open("/dev/vfio/vfio"): the same, but pinned pages are charged as VFIO charges
-   * @returns the file | -EMFILE
+   * @returns the file | -EMFILE | -ENOMEM
    */
   openFile(container = false): IommufdFile | number {
+    if (this.allocFails('iommufd_ctx')) return -ENOMEM;
     const index = this.#freeIndexes.shift();
     if (index === undefined) return -EMFILE;
     const ctx = new IommufdCtx(this, index, () => {

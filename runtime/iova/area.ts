@@ -50,6 +50,13 @@ export const pageOf = (address: bigint): number => Number(address >> 12n);
 export const offsetOf = (address: bigint): number => Number(address & 0xfffn);
 export const addressOf = (page: number, offset: number): bigint => (BigInt(page) << 12n) | BigInt(offset);
 
+/**
+ * How many pages a range touches that begins `offset` bytes into one. In 64 bits, as in Linux: what ends in the last
+ * page that there can be has none, and cannot be mapped.
+ */
+export const pagesIn = (offset: number, length: bigint): number =>
+  pageOf(BigInt.asUintN(64, length + BigInt(offset) + BigInt(PAGE_SIZE - 1)));
+
 export const unitsPerPage = (unitLg2: number): number => 1 << (PAGE_LG2 - unitLg2);
 
 /** Where an area begins, in units of 2^unitLg2 bytes. */

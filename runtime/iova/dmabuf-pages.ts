@@ -75,7 +75,7 @@ export class DmabufPages extends IoptPages implements DmaBufImporter {
   }
 
   override acquire(_first: number, _last: number): number {
-    return this.host.core.allocFails('dmabuf_track') ? -ENOMEM : 0;
+    return !this.revoked && this.host.core.allocFails('pfn_batch') ? -ENOMEM : 0;
   }
 
   override release(_first: number, _last: number): void {

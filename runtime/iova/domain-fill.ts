@@ -12,7 +12,7 @@
  *
  * @source drivers/iommu/iommufd/pages.c
  */
-import { EINVAL } from '../../uapi/abi/errno.js';
+import { EINVAL, ENOMEM } from '../../uapi/abi/errno.js';
 import type { Gather, IoasObserver, PagingDomain, RuntimeBugs } from '../drivers/contract.js';
 import { firstUnitOf, type IoptArea, PAGE_LG2, PAGE_SIZE, unitsOf, unitsPerPage } from './area.js';
 import type { IoptPages } from './pages.js';
@@ -50,6 +50,8 @@ export function fillDomains(
   domains: readonly PagingDomain[],
 ): number {
   if (domains.length === 0) return 0;
+  const tracked = trackFails(context, pages, domains.length);
+  if (tracked < 0) return tracked;
   const status = pages.acquire(area.pagesFirst, area.pagesLast);
   if (status < 0) return status;
   announce(context, area, pages);
@@ -60,6 +62,13 @@ export function fillDomains(
       return mapped;
     }
   }
+  return 0;
+}
+
+/** Linux notes each domain that an area of a dma-buf is in. @returns 0 | -ENOMEM. @source iopt_dmabuf_track_domain */
+export function trackFails(context: FillContext, pages: IoptPages, domains: number): number {
+  if (pages.type !== 'dmabuf') return 0;
+  for (let i = 0; i < domains; i++) if (context.allocFails('dmabuf_track')) return -ENOMEM;
   return 0;
 }
 

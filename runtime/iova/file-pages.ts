@@ -8,7 +8,7 @@
  */
 import { EBADF, EINVAL, ENOMEM, EOVERFLOW } from '../../uapi/abi/errno.js';
 import type { DmaBufDescription } from '../core/dmabuf.js';
-import { offsetOf, PAGE_SIZE, pageOf, U64_MAX } from './area.js';
+import { offsetOf, PAGE_SIZE, pageOf, pagesIn, U64_MAX } from './area.js';
 import { DmabufPages } from './dmabuf-pages.js';
 import { IoptPages, type PagesHost, type PinnableMemory } from './pages.js';
 
@@ -33,7 +33,7 @@ export function filePages(
   const { core } = host;
   const task = core.current;
   const startPage = pageOf(start);
-  const npages = pageOf(length + BigInt(offsetOf(start)) + BigInt(PAGE_SIZE - 1));
+  const npages = pagesIn(offsetOf(start), length);
   const open = task.files.get(fd);
   if (open?.kind === 'dmabuf') {
     const { dmabuf } = open as DmaBufDescription;

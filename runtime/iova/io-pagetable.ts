@@ -37,6 +37,7 @@ import {
   PAGE_SIZE,
   type PagesSlice,
   pageOf,
+  pagesIn,
   sliceAt,
   U64_MAX,
 } from './area.js';
@@ -50,6 +51,7 @@ import {
   mapArea,
   newGather,
   syncDomain,
+  trackFails,
   unfillDomains,
   unmapArea,
 } from './domain-fill.js';
@@ -93,9 +95,8 @@ export class IoPagetable implements AreaOwner {
     if (userVa + length > U64_MAX) return BigInt(-EOVERFLOW);
     if (length === 0n || length > MAX_LENGTH) return BigInt(-EINVAL);
     const startOffset = offsetOf(userVa);
-    const npages = pageOf(length + BigInt(startOffset) + BigInt(PAGE_SIZE - 1));
-    const pages = this.#userPages(pageOf(userVa), npages, prot);
-    if (pages === null) return BigInt(-ENOMEM);
+    if (this.#context.allocFails('iopt_pages')) return BigInt(-ENOMEM);
+    const pages = this.#userPages(pageOf(userVa), pagesIn(startOffset, length), prot);
     const where = this.mapPages([{ pages, startPage: 0, startOffset, length }], length, iova, prot);
     pages.put();
     return where;
@@ -108,11 +109,10 @@ export class IoPagetable implements AreaOwner {
    */
   mapWholePages(vaPage: number, count: number, iovaPage: number, prot: number): number {
     const lastPage = iovaPage + count - 1;
-    if (this.#context.allocFails('iopt_area')) return -ENOMEM;
+    if (this.#context.allocFails('iopt_pages') || this.#context.allocFails('iopt_area')) return -ENOMEM;
     const free = this.space.checkPages(iovaPage, lastPage);
     if (free < 0) return free;
     const pages = this.#userPages(vaPage, count, prot);
-    if (pages === null) return -ENOMEM;
     const area: IoptArea = {
       firstPage: iovaPage,
       firstOffset: 0,
@@ -353,10 +353,9 @@ export class IoPagetable implements AreaOwner {
     return 0;
   }
 
-  #userPages(vaPage: number, npages: number, prot: number): IoptPages | null {
-    const { core } = this.#host;
-    if (core.allocFails('iopt_pages')) return null;
-    return new IoptPages(this.#host, core.current.mm, vaPage, npages, (prot & IOMMU_WRITE) !== 0);
+  #userPages(vaPage: number, npages: number, prot: number): IoptPages {
+    const { mm } = this.#host.core.current;
+    return new IoptPages(this.#host, mm, vaPage, npages, (prot & IOMMU_WRITE) !== 0);
   }
 
   /** @source iopt_unmap_iova_range */
@@ -402,12 +401,14 @@ export class IoPagetable implements AreaOwner {
     pages.put();
   }
 
-  /** Areas without pages, so that the IOVA is taken. @returns 0 | -EPERM | -EINVAL with some inserted */
+  /** Areas without pages, so that the IOVA is taken. @returns 0 | -EPERM | -EINVAL | -EOVERFLOW, with some inserted */
   #insertAreas(slices: readonly PagesSlice[], iova: bigint, prot: number, areas: IoptArea[]): number {
     let at = iova;
     for (const { pages, startPage, startOffset, length } of slices) {
       if ((prot & IOMMU_WRITE) !== 0 && !pages.writable) return -EPERM;
       if ((startOffset & (this.space.alignment - 1)) !== 0) return -EINVAL;
+      const pagesLast = startPage + pageOf(BigInt(startOffset) + length - 1n);
+      if (pagesLast >= pages.npages) return -EOVERFLOW;
       const last = at + length - 1n;
       const area: IoptArea = {
         firstPage: pageOf(at),
@@ -416,7 +417,7 @@ export class IoPagetable implements AreaOwner {
         lastOffset: offsetOf(last),
         pageOffset: startOffset,
         pagesFirst: startPage,
-        pagesLast: startPage + pageOf(BigInt(startOffset) + length - 1n),
+        pagesLast,
         prot,
         pages: null,
         numAccesses: 0,
@@ -436,9 +437,9 @@ export class IoPagetable implements AreaOwner {
     for (const area of this.space.areas) {
       const { pages } = area;
       if (pages === null) continue;
-      let status = 0;
-      if (first) status = pages.acquire(area.pagesFirst, area.pagesLast);
-      else if (this.#context.allocFails('pfn_batch')) status = -ENOMEM;
+      let status = trackFails(this.#context, pages, 1);
+      if (status === 0 && first) status = pages.acquire(area.pagesFirst, area.pagesLast);
+      else if (status === 0 && !pages.revoked && this.#context.allocFails('pfn_batch')) status = -ENOMEM;
       if (status === 0) {
         if (first) announce(this.#context, area, pages);
         status = mapArea(this.#context, area, pages, domain);

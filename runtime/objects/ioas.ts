@@ -105,14 +105,19 @@ export function ioasMapDirect(ctx: IommufdCtx, bytes: Uint8Array): number {
   return status;
 }
 
-/** ioasUnmap() of what one ioasMapDirect() mapped. @returns 0 | -ENOENT no IOAS | NOT_DIRECT */
+/** ioasUnmap() of whole pages, mostly what one ioasMapDirect() mapped. @returns as ioasUnmap(), or NOT_DIRECT */
 export function ioasUnmapDirect(ctx: IommufdCtx, bytes: Uint8Array): number {
   const iovaPage = pageAt(bytes, UNMAP_AT.iova);
   const count = pageAt(bytes, UNMAP_AT.length);
   if (iovaPage < 0 || count <= 0 || iovaPage + count >= PAGES_END) return NOT_DIRECT;
   const ioas = ctx.get<Ioas>(u32At(bytes, UNMAP_AT.ioasId), OBJ_IOAS);
   if (ioas === undefined) return -ENOENT;
-  const status = ioas.iopt.unmapWholePages(iovaPage, count);
+  let status = ioas.iopt.unmapWholePages(iovaPage, count);
+  if (status > 0) {
+    const result = unmapFrom(ioas.iopt, BigInt(iovaPage) << 12n, BigInt(count) << 12n);
+    if (result.status === 0) IoasUnmap.put(bytes, 'length', result.bytes);
+    status = result.status;
+  }
   ctx.put(ioas);
   return status;
 }

@@ -69,6 +69,15 @@ test('a number that is neither of iommufd nor of a VFIO container is ENOTTY, wha
     t.is(fd.ioctl(cmdOf(nr), new Uint8Array(0)), -ENOTTY);
 });
 
+test('with the test ioctl, the numbers up to it are looked up: an unreadable struct is EFAULT before ENOTTY', (t) => {
+  const { fd } = new CoreBench({ testIoctl: true });
+  for (const nr of [0x95, 0x9f]) {
+    t.is(fd.ioctl(cmdOf(nr), new Uint8Array(3)), -EFAULT);
+    t.is(fd.ioctl(cmdOf(nr), sized(0, 4)), -ENOTTY);
+  }
+  for (const nr of [0x7f, 0xa1]) t.is(fd.ioctl(cmdOf(nr), new Uint8Array(0)), -ENOTTY);
+});
+
 test('an older, shorter struct gets only what it holds written back', (t) => {
   const { bind, fd } = benchWithDevice();
   const { devId } = bind;

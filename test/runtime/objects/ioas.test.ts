@@ -50,6 +50,18 @@ test('map: flags, address and length are checked in the order of Linux', (t) => 
   t.is(errno({ iova: 0xf000n }), 0, 'right before it');
 });
 
+test('map: a length whose pages cannot be counted in 64 bits is EOVERFLOW, at the IOVA or before', (t) => {
+  const { fd, ioasId } = software();
+  const errno = (userVa: bigint, length: bigint) =>
+    fd.ioctl(MAP, map({ ioasId, userVa, length, flags: FIXED | READ, iova: 0n }));
+  const longest = U64_MAX - 0x1000n;
+  t.is(errno(0n, longest + 1n), -EINVAL);
+  t.is(errno(0xfffn, longest), -EOVERFLOW, 'with the bytes before it in its first page: no page at all');
+  t.is(errno(2n, longest), -EOVERFLOW);
+  t.is(errno(1n, longest), 0);
+  t.is(errno(1n, longest), -EEXIST);
+});
+
 test('map: without a device any byte may be mapped, and nothing is pinned or even looked at', (t) => {
   const { fd, ioasId, bench } = software();
   const before = bench.frameRefs();
