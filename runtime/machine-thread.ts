@@ -44,6 +44,7 @@ export class MachineThread extends HardwareThread {
         this.user,
         fdIndex,
         new Map([[DRIVER_NAME, invalidator]]),
+        this.config.compat,
       );
       this.#shared.set(fdIndex, shared);
     }

@@ -48,12 +48,11 @@ export class IommufdCtx {
     this.objects = new ObjectTable(memory, env, index);
     const current = { copyIn: (va: bigint, into: Uint8Array) => core.current.mm.copyIn(va, into) };
     const { invalidators } = core.context;
-    this.invalidations = new Invalidations(
-      this.objects,
-      current,
-      invalidators ?? new Map(),
-      (id) => this.#byId.get(id)?.invalidator ?? null,
-    );
+    this.invalidations = new Invalidations(this.objects, current, invalidators ?? new Map(), {
+      compat: core.compat,
+      allocFails: (site) => core.allocFails(site),
+      onCore: (id) => this.#byId.get(id)?.invalidator ?? null,
+    });
     this.#released = released;
   }
 

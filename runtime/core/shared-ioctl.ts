@@ -7,6 +7,7 @@ import type { SyncEnv } from '../../hw/sync/thread.js';
 import { EFAULT } from '../../uapi/abi/errno.js';
 import { HwptInvalidate } from '../../uapi/iommufd/hwpt-invalidate.js';
 import type { SharedInvalidator } from '../drivers/contract.js';
+import type { Compat } from './context.js';
 import { Invalidations, type ReadableUser } from './invalidations.js';
 import { SharedObjects } from './object-table.js';
 import { copyStructIn, structSize } from './struct-copy.js';
@@ -18,6 +19,7 @@ export class SharedIommufd {
    * @param env           this thread's
    * @param fdIndex       `IommufdFd.index`
    * @param invalidators  by driver name, this thread's own
+   * @param compat        the machine's; default 'fixed'
    */
   constructor(
     env: SyncEnv,
@@ -25,11 +27,13 @@ export class SharedIommufd {
     user: ReadableUser,
     fdIndex: number,
     invalidators: ReadonlyMap<string, SharedInvalidator>,
+    compat?: Compat,
   ) {
     this.#invalidations = new Invalidations(
       new SharedObjects(memory, env.words, fdIndex),
       user,
       invalidators,
+      { compat },
     );
   }
 

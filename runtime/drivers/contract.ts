@@ -261,8 +261,13 @@ export interface IommuInstance {
    * @returns a domain | -EOPNOTSUPP | -EINVAL | -EFAULT | -ENOMEM
    */
   allocPaging(device: HostDevice, flags: number, data?: UserData | null): PagingDomain | number;
-  /** @returns a nested domain straight on a nest parent (no vIOMMU) | -EOPNOTSUPP | -EINVAL | -EFAULT */
-  allocNested(device: HostDevice, parent: PagingDomain, data: UserData, flags: number): NestedDomain | number;
+  /** @returns a nested domain straight on a nest parent (no vIOMMU) | -EOPNOTSUPP | -EINVAL | -EFAULT | -ENOMEM */
+  allocNested?(
+    device: HostDevice,
+    parent: PagingDomain,
+    data: UserData,
+    flags: number,
+  ): NestedDomain | number;
   /**
    * Point a device at a domain (null: blocked), replacing what it had without a gap where the hardware can.
    * @returns 0 | -EINVAL incompatible, the core may try another domain | -EBUSY | -ENOENT no vDEVICE | -ENOMEM
@@ -309,8 +314,10 @@ export interface IommuInstance {
  * @source struct iommufd_viommu_ops.cache_invalidate
  */
 export interface SharedInvalidator {
-  /** @returns bytes of one entry of this data type, or -EINVAL for an unknown type */
-  entryBytes(dataType: number): number;
+  /** The one IOMMU_*_INVALIDATE_DATA_* that it takes. */
+  readonly dataType: number;
+  /** Of one entry. */
+  readonly entryBytes: number;
   /**
    * @param entries  `count` commands in the user's format, `stride` bytes apart
    * @param handled  handled[0] := how many were really issued, always written

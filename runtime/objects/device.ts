@@ -210,6 +210,7 @@ export function getHwInfo(ucmd: UcmdOf<typeof HwInfo>): number {
   const info = hwInfoOf(device, asked);
   ctx.put(device);
   if (info === null) return -EOPNOTSUPP;
+  if (ctx.core.allocFails('hw_info')) return -ENOMEM;
 
   const { mm: user } = ctx.core.current;
   const copied = Math.min(cmd.dataLen, info.data.byteLength);

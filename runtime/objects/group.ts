@@ -69,7 +69,7 @@ export class IommufdGroup {
    */
   attach(device: Device, hwpt: Hwpt, pasid: number): number {
     const attachment = this.#attachments.get(pasid);
-    if (attachment === undefined && this.#fails('attach')) return -ENOMEM;
+    if (attachment === undefined && (this.#fails('pasid_attach') || this.#fails('attach'))) return -ENOMEM;
     if (attachment?.devices.has(device)) return -EBUSY;
     if (this.#fails('attach_device')) return -ENOMEM;
     if (attachment !== undefined && attachment.handle.hwpt !== hwpt) return -EINVAL;

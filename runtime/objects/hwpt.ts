@@ -232,11 +232,16 @@ function nestedOnParent(
   parent: HwptPaging,
 ): HwptNested | number {
   const { cmd } = ucmd;
+  const { iommu, host } = device;
   if ((cmd.flags & ~NESTED_FLAGS) !== 0 || cmd.dataLen === 0) return -EOPNOTSUPP;
-  if (parent.auto || !parent.nestParent || parent.domain.driver !== device.iommu.driver) return -EINVAL;
+  if (iommu.allocNested === undefined) return -EOPNOTSUPP;
+  if (parent.auto || !parent.nestParent || parent.domain.driver !== iommu.driver) return -EINVAL;
   const flags = cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID;
-  return makeNested(ucmd, parent, null, (data) =>
-    device.iommu.allocNested(device.host, parent.domain, data, flags),
+  return makeNested(
+    ucmd,
+    parent,
+    null,
+    (data) => iommu.allocNested?.(host, parent.domain, data, flags) ?? -EOPNOTSUPP,
   );
 }
 

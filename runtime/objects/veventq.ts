@@ -85,7 +85,12 @@ export class Veventq extends IommufdObject {
       done += HEADER_BYTES + event.data.byteLength;
       this.#drop();
     }
-    if (this.#lost >= 0 && done + HEADER_BYTES <= maxBytes) {
+    // Linux copies the header before it looks at the room.
+    if (
+      this.#lost >= 0 &&
+      !this.ctx.core.allocFails('lost_events_header') &&
+      done + HEADER_BYTES <= maxBytes
+    ) {
       records.push(VeventHeader.toBytes({ flags: IOMMU_VEVENTQ_FLAG_LOST_EVENTS, sequence: this.#lost }));
       done += HEADER_BYTES;
       this.#lost = -1;
@@ -156,7 +161,7 @@ function allocOn(ucmd: UcmdOf<typeof VeventqAlloc>, viommu: Viommu): number {
   ucmd.newObject = queue;
   if (ctx.core.allocFails('event file')) return -ENOMEM;
   const file = queue.open();
-  const fd = ctx.core.current.files.install(file);
+  const fd = ctx.core.allocFails('event fd') ? -ENOMEM : ctx.core.current.files.install(file);
   if (fd < 0) {
     file.release();
     return fd;

@@ -450,11 +450,9 @@ export function fakeDevice(index: number, iommu: FakeIommu, groupId = index): Ho
 
 /** 16-byte entries of type 1; one that starts with 0xff is illegal (-EIO). Remembers what it was given. */
 export class FakeInvalidator implements SharedInvalidator {
+  readonly dataType = 1;
+  readonly entryBytes = 16;
   readonly calls: { viommuBase: number; entries: Uint8Array; count: number }[] = [];
-
-  entryBytes(dataType: number): number {
-    return dataType === 1 ? 16 : -EINVAL;
-  }
 
   cacheInvalidate(
     viommuBase: number,

@@ -46,6 +46,8 @@ const PER_TRIP = BATCH_ENTRIES - 1;
 const PER_SYNC = 4 * PER_TRIP;
 
 export class Smmuv3Invalidator implements SharedInvalidator {
+  readonly dataType = IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3;
+  readonly entryBytes = COMMAND_BYTES;
   readonly #memory: MachineMemory;
   readonly #env: SyncEnv;
   readonly #log: Log;
@@ -68,10 +70,6 @@ export class Smmuv3Invalidator implements SharedInvalidator {
     this.#log = options.log ?? (() => undefined);
     this.#options = options;
     this.#atcBlind = options.skipAtcInvOn ?? -1;
-  }
-
-  entryBytes(dataType: number): number {
-    return dataType === IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3 ? COMMAND_BYTES : -EINVAL;
   }
 
   cacheInvalidate(

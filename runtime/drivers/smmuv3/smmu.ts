@@ -33,7 +33,6 @@ import {
   type DriverViommu,
   type HostDevice,
   type IommuInstance,
-  type NestedDomain,
   PAGE_RESP_INVALID,
   type PageFaults,
   type PagingDomain,
@@ -126,6 +125,7 @@ export class Smmuv3Instance implements IommuInstance {
       frames: options.frames,
       smmu: parts.smmu,
       streamTable: parts.streamTable,
+      allocFails: options.allocFails,
       faults: () => this.faults,
       serveEvents: () => this.#serveEvents(),
       timeout: (doing) => this.#report({ kind: 'timeout', doing }),
@@ -279,18 +279,13 @@ export class Smmuv3Instance implements IommuInstance {
     return this.features.httuDirty && this.features.coherent;
   }
 
-  /** SMMUv3 nests through a vIOMMU only. */
-  allocNested(): NestedDomain | number {
-    return -EOPNOTSUPP;
-  }
-
   otherHwInfo(device: HostDevice, type: number): Uint8Array | null {
     return this.#impl?.hwInfo(device, type) ?? null;
   }
 
   supportsViommu(_device: HostDevice, type: number): boolean {
-    // Without S2FWB a guest could make its accesses non-coherent.
-    if (!canNest(this.features) || !this.features.s2fwb) return false;
+    // Without either a guest could make its accesses non-coherent.
+    if (!canNest(this.features) || !(this.features.s2fwb || this.enforcesCacheCoherency())) return false;
     return type === IOMMU_VIOMMU_TYPE_ARM_SMMUV3 || (this.#impl?.supportsViommu(type) ?? false);
   }
 
@@ -309,6 +304,7 @@ export class Smmuv3Instance implements IommuInstance {
       parent,
       env: this.#options.env,
       records: this.#options.records,
+      allocFails: this.#options.allocFails,
       forget: (viommu, gone) => {
         const master = this.#streams.find(gone.streamId);
         if (master?.guest?.viommu === viommu) master.guest = null;

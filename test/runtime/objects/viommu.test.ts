@@ -239,6 +239,56 @@ test('hwpt invalidate: errnos, and entry_num is written whatever happens', (t) =
   t.deepEqual(call({}), [-EIO, 2], 'two were handled before the bad one');
 });
 
+test('hwpt invalidate: an array too long to hold is ENOMEM, before its type is looked at; 7.0 calls all handled', (t) => {
+  for (const compat of ['fixed', '7.0'] as const) {
+    const { bench, fd, viommuId } = nesting({ compat });
+    const dataUptr = bench.user.alloc(0x1000);
+    const call = (fields: object) => {
+      const base = { size: 32, hwptId: viommuId, dataUptr, dataType: 1, entryLen: 16, entryNum: 3 };
+      const bytes = HwptInvalidate.toBytes({ ...base, ...fields });
+      return [fd.ioctl(INVALIDATE, bytes), HwptInvalidate.getField(bytes, 'entryNum')];
+    };
+    const told = (given: number) => (compat === '7.0' ? given : 0);
+    // KMALLOC_MAX_SIZE is 4 MiB, 2^18 commands.
+    const many = 2 ** 18 + 1;
+    t.deepEqual(call({ entryNum: many }), [-ENOMEM, told(many)]);
+    t.deepEqual(call({ entryNum: many, dataType: 7 }), [-ENOMEM, told(many)]);
+    t.deepEqual(call({ entryNum: many - 1, dataType: 7 }), [-EINVAL, 0]);
+    bench.core.own.failNth.arm(2);
+    t.deepEqual(call({}), [0, 3], 'an object looked up through shared memory cannot fail');
+    bench.core.own.failNth.arm(1);
+    t.deepEqual(call({ dataType: 7 }), [-ENOMEM, told(3)]);
+    bench.core.own.failNth.arm(1);
+    t.deepEqual(call({ entryNum: 0 }), [-EINVAL, 0], 'no entries need no memory');
+    bench.core.own.failNth.arm(0);
+  }
+});
+
+test('hwpt invalidate: of a longer entry the tail is looked at first, up to where it is not zero', (t) => {
+  const { bench, fd, viommuId } = nesting();
+  const va = bench.user.alloc(0x1000);
+  const call = (dataUptr: bigint) =>
+    fd.ioctl(
+      INVALIDATE,
+      HwptInvalidate.toBytes({
+        size: 32,
+        hwptId: viommuId,
+        dataUptr,
+        dataType: 1,
+        entryLen: 64,
+        entryNum: 1,
+      }),
+    );
+  bench.user.copyOut(va, Uint8Array.of(1));
+  t.is(call(va - 16n), -E2BIG, 'the head is nowhere');
+  bench.user.copyOut(va, Uint8Array.of(0));
+  t.is(call(va - 16n), -EFAULT);
+  t.is(call(va + 0xfd0n), -EFAULT, 'the tail ends in nothing');
+  bench.user.copyOut(va + 0xff0n, Uint8Array.of(1));
+  t.is(call(va + 0xfd0n), -E2BIG, 'after a byte that is not zero');
+  t.is(bench.invalidator.calls.length, 0);
+});
+
 test('hwpt invalidate: longer entries need a zero tail, shorter ones are extended', (t) => {
   const { bench, fd, viommuId } = nesting();
   const entries = (entryLen: number, bytes: Uint8Array) =>
@@ -336,6 +386,8 @@ test('veventq: a record that does not fit stays, down to a lone LOST_EVENTS head
   t.deepEqual(records(queue.read(47), 32), [[0, 0, 0]]);
   t.is(queue.read(7).byteLength, 0);
   t.true(queue.poll());
+  bench.core.own.failNth.arm(1);
+  t.is(queue.read(8).byteLength, 0, 'no memory for a copy of the header: it stays');
   t.deepEqual(records(queue.read(8), 32), [[1, 1, null]]);
   t.false(queue.poll());
 });
