@@ -427,6 +427,7 @@ export class Machine {
         bugs: config.bugs,
         bugOnIommu: config.bugs.iommu,
         tick: () => env.words.add(clock, 1) >>> 0,
+        allocFails: (site) => this.core.allocFails(site),
         onAllocate: onAllocateTag,
         onHostEvent: onHostEvent && ((event) => onHostEvent(index, event)),
         impl: this.#cmdqvProbe(index, log),

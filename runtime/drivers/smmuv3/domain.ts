@@ -46,6 +46,8 @@ export interface DomainResources {
   readonly frames: FrameAllocator;
   readonly slots: PageTableSlots;
   readonly sharing: S2Sharing;
+  /** Whether an allocation on behalf of a program is to fail (IommufdCore.allocFails). Default: none. */
+  readonly allocFails?: ((site: string) => boolean) | undefined;
   tick(): number;
 }
 
@@ -115,7 +117,7 @@ export class Smmuv3PagingDomain implements PagingDomain {
       startLevel: geometry.startLevel,
       root: parts.root * FRAME_BYTES,
       frames: {
-        alloc: () => frames.alloc(geometry.granuleLg2),
+        alloc: () => (fails(resources, 'io_pgtable table') ? -ENOMEM : frames.alloc(geometry.granuleLg2)),
         free: (pfn) => this.#freeTable(pfn),
       },
     });
@@ -127,6 +129,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
   static create(resources: DomainResources, home: SmmuDevice, kind: DomainKind): Smmuv3PagingDomain | number {
     const { stage } = kind;
     const { frames, slots, sharing } = resources;
+    const sites = ['smmu_domain', 'io_pgtable', 'io_pgtable pgd', stage === 1 ? 'asid' : 'vmid'];
+    if (sites.some((site) => fails(resources, site))) return -ENOMEM;
     const bytes = geometryOf(home, stage).rootBytes;
     const slot = slots.alloc();
     if (slot < 0) return slot;
@@ -313,6 +317,8 @@ export class Smmuv3PagingDomain implements PagingDomain {
     return { smmu, type, id: this.tagOn(smmu) } as const;
   }
 }
+
+const fails = ({ allocFails }: DomainResources, site: string): boolean => allocFails?.(site) === true;
 
 /** Linux takes the two from allocators that name exhaustion differently. @returns ID | -EBUSY | -ENOSPC */
 function allocateTag(smmu: SmmuDevice, stage: 1 | 2): number {

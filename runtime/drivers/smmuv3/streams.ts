@@ -18,7 +18,7 @@
 import type { FrameAllocator } from '../../../hw/memory/frame-allocator.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { CONFIG_S1_TRANS, S1DSS_SSID0, S1DSS_TERMINATE } from '../../../hw/smmuv3/ste.js';
-import { EBUSY, EINVAL } from '../../../uapi/abi/errno.js';
+import { EBUSY, EINVAL, ENOMEM } from '../../../uapi/abi/errno.js';
 import type { Domain, HostDevice, PageFaults } from '../contract.js';
 import { ANY_SSID } from './atc.js';
 import { cdWriter, clearCd, stage1Cd } from './cd.js';
@@ -73,6 +73,8 @@ export interface StreamsParts {
   readonly frames: FrameAllocator;
   readonly smmu: SmmuDevice;
   readonly streamTable: StreamTable;
+  /** As DomainResources.allocFails. */
+  readonly allocFails?: ((site: string) => boolean) | undefined;
   /** The core's, when there is one. */
   faults(): PageFaults | null;
   /** What stalled under a domain that a device has left is to be answered now, not when somebody polls. */
@@ -117,7 +119,7 @@ export class Streams {
     if (pasids && domain !== null && !isStage1(domain)) return -EBUSY;
     const guest = domain instanceof Smmuv3NestedDomain ? guestOf(device, domain) : null;
     if (typeof guest === 'number') return guest;
-    const next = this.#prepare(master, RID, domain);
+    const next = this.#prepare(master, RID, domain, guest);
     if (typeof next === 'number') return next;
 
     // From here on nothing fails.
@@ -141,7 +143,7 @@ export class Streams {
     }
     const rid = master.attached.get(RID)?.domain ?? null;
     if ((rid !== null && !isStage1(rid)) || ssid >= 2 ** master.ssidBits) return -EINVAL;
-    const next = this.#prepare(master, ssid, domain);
+    const next = this.#prepare(master, ssid, domain, null);
     if (typeof next === 'number') return next;
 
     const ats = this.canAts(device);
@@ -175,9 +177,16 @@ export class Streams {
   }
 
   /** All that may fail. @returns what `attached` will say | null blocked | -errno, nothing is changed */
-  #prepare(master: Master, ssid: number, domain: Domain | null): Attached | null | number {
+  #prepare(
+    master: Master,
+    ssid: number,
+    domain: Domain | null,
+    guest: Guest | null,
+  ): Attached | null | number {
     if (domain === null) return null;
-    const { smmu } = this.#parts;
+    const { smmu, allocFails } = this.#parts;
+    const sites = ['invs', ...(guest === null ? [] : ['vmaster']), 'master_domain'];
+    if (allocFails !== undefined && sites.some((site) => allocFails(site))) return -ENOMEM;
     const paging = domain instanceof Smmuv3PagingDomain ? domain : null;
     const tag = paging?.holdTag(smmu) ?? 0;
     if (tag < 0) return tag;
@@ -244,7 +253,8 @@ export class Streams {
       this.#writeSte(master, domain.image(smmu.features, traits));
     else if (pasidsOf(master) > 0) this.#writeBlockedOrCdTable(master, null, traits.ats);
     else this.#writeSte(master, abortSte());
-    if (master.cdTable !== null) this.#writeCd(master, RID, clearCd());
+    // Without a leaf for it there is nothing to clear: PASIDs of other leaves, or a leaf that could not be made.
+    if (master.cdTable !== null && master.cdTable.at(RID) >= 0) this.#writeCd(master, RID, clearCd());
   }
 
   /** An STE that leads to the CD table, whose CD 0 counts or not. */
@@ -300,12 +310,14 @@ export class Streams {
 
   /** @returns linear offset of the CD | -ENOMEM */
   #ensureCd(master: Master, ssid: number): number {
-    const { smmu, timeout } = this.#parts;
+    const { smmu, timeout, allocFails } = this.#parts;
     if (master.cdTable === null) {
+      if (allocFails?.('cd_table')) return -ENOMEM;
       const made = CdTable.create(this.#parts, master.ssidBits);
       if (typeof made === 'number') return made;
       master.cdTable = made;
     }
+    if (master.cdTable.at(ssid) < 0 && allocFails?.('cd_table leaf')) return -ENOMEM;
     return master.cdTable.ensure(ssid, () => {
       if (smmu.invalidateCd(master.device.streamId, ssid, false) < 0) timeout('a CD table update');
     });

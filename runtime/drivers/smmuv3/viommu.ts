@@ -9,7 +9,7 @@
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3-iommufd.c arm_vsmmu_init
  */
 import type { SyncEnv } from '../../../hw/sync/thread.js';
-import { EINVAL, ENOENT, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
+import { EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
 import { HwptArmSmmuv3 } from '../../../uapi/drivers/smmuv3.js';
 import { IOMMU_HWPT_DATA_ARM_SMMUV3 } from '../../../uapi/iommufd/hwpt.js';
 import type { DriverHwQueues, DriverViommu, HostDevice, IommuInstance, NestedDomain } from '../contract.js';
@@ -27,6 +27,8 @@ export interface ViommuParts {
   readonly parent: Smmuv3PagingDomain;
   readonly env: SyncEnv;
   readonly records: ViommuRecords;
+  /** As DomainResources.allocFails. */
+  readonly allocFails?: ((site: string) => boolean) | undefined;
   /** A vDEVICE is gone: no event may carry its virtual ID any more. */
   forget(viommu: Smmuv3Viommu, device: HostDevice): void;
 }
@@ -91,6 +93,7 @@ export class Smmuv3Viommu implements DriverViommu {
     if (typeof asked === 'number') return asked;
     const vste = validateVste(asked.ste[0]!, asked.ste[1]!);
     if (typeof vste === 'number') return vste;
+    if (this.#parts.allocFails?.('nested_domain')) return -ENOMEM;
     const nested = new Smmuv3NestedDomain(this, vste);
     this.#nested.add(nested);
     return nested;
