@@ -21,6 +21,9 @@
 #define IOMMU_TEST_OP_CREATE_ACCESS 5u
 #define IOMMU_TEST_OP_DMABUF_GET 22u
 
+/* sizeof(struct iommu_hwpt_pgfault). */
+#define FAULT_RECORD_BYTES 40u
+
 int file_open(int kind, uint64_t index, int flags)
 {
 	struct call call = {
@@ -127,9 +130,19 @@ static void drain(int fd)
 	(void)!recv(fd, &byte, 1, MSG_DONTWAIT);
 }
 
+/* Fault records are read by whole numbers of them, so less room than was asked for has to be as many records less. */
+static size_t room_for(size_t bytes)
+{
+	size_t records = WIRE_MAX_PAYLOAD / FAULT_RECORD_BYTES;
+
+	if (bytes <= WIRE_MAX_PAYLOAD)
+		return bytes;
+	return (records - 1) * FAULT_RECORD_BYTES + bytes % FAULT_RECORD_BYTES;
+}
+
 ssize_t file_read(int fd, uint64_t ino, uint64_t to, size_t bytes, bool positioned, off_t offset)
 {
-	size_t room = bytes > WIRE_MAX_PAYLOAD ? WIRE_MAX_PAYLOAD : bytes;
+	size_t room = room_for(bytes);
 	uint8_t small[WIRE_MAX_STRUCT];
 	uint8_t *answer = room <= sizeof(small) ? small : malloc(room);
 	struct call call = {
