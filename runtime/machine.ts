@@ -412,6 +412,7 @@ export class Machine {
     return config.iommus.map(({ name, cmdqLog2, evtqLog2, priqLog2 }, index) => {
       const { onHostEvent, onAllocateTag } = instruments;
       const instance = Smmuv3Instance.probe({
+        compat: config.compat,
         memory,
         kernel,
         frames,

@@ -116,6 +116,8 @@ export interface Gather {
 
 /** Which pages devices have written to, as the hardware marks it in a table: struct iommu_dirty_ops. */
 export interface DirtyTracking {
+  /** Reading an area that is not in the table, because its dma-buf was revoked, is -EINVAL: Linux 7.0's ARM tables. */
+  readonly holesFail?: boolean;
   /** @returns 0 | -errno, tracking is as it was */
   setTracking(enable: boolean): number;
   /**

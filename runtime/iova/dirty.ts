@@ -67,7 +67,8 @@ function clearAll(
   for (const area of space.areas) {
     if (area.pages === null) continue;
     const first = firstUnitOf(area, unitLg2);
-    status = dirty.readAndClear(first, unitsOf(area, unitLg2), true, toldToNobody, gather);
+    if (dirty.holesFail && area.pages.revoked) status = -EINVAL;
+    else status = dirty.readAndClear(first, unitsOf(area, unitLg2), true, toldToNobody, gather);
     if (status < 0) break;
   }
   syncDomain(context, domain, gather);
@@ -99,7 +100,8 @@ export function readAndClearDirty(
   const report = (unit: number, units: number): void =>
     bitmap.set(BigInt(unit) << shift, (BigInt(unit + units) << shift) - 1n);
   const gather = newGather(false);
-  for (const [first, end] of contiguous(space, iova, last)) {
+  for (const [first, end, revoked] of contiguous(space, iova, last)) {
+    if (revoked && dirty.holesFail) break;
     const unit = Number(first >> shift);
     if (dirty.readAndClear(unit, Number((end + 1n) >> shift) - unit, clear, report, gather) < 0) break;
   }
@@ -116,13 +118,17 @@ function checkRange({ iova, length, pageSize }: DirtyRequest, alignment: bigint)
   return unaligned(alignment) || pageSize === 0n || unaligned(pageSize) ? -EINVAL : 0;
 }
 
-/** The parts of [iova, last] that areas cover, up to the first hole. */
-function* contiguous(space: IovaSpace, iova: bigint, last: bigint): Generator<readonly [bigint, bigint]> {
+/** The parts of [iova, last] that areas cover, up to the first hole: first and last byte, whether revoked. */
+function* contiguous(
+  space: IovaSpace,
+  iova: bigint,
+  last: bigint,
+): Generator<readonly [bigint, bigint, boolean]> {
   let at = iova;
   let area: IoptArea | undefined = space.areas.firstIn(pageOf(at), offsetOf(at), pageOf(at), offsetOf(at));
   while (area?.pages && firstIova(area) <= at) {
     const end = lastIova(area);
-    yield [at, end < last ? end : last];
+    yield [at, end < last ? end : last, area.pages.revoked];
     if (end >= last) return;
     at = end + 1n;
     area = space.areas.next(area);

@@ -1,14 +1,16 @@
 /** What a VMM does while it copies a guest's memory away: track, read, clear, and find what was written since. */
 import test from 'ava';
 import { createMachine } from '../../runtime/machine.js';
+import { errnoOf } from '../kit/core-bench.js';
 
 const BDF = '0000:01:00.0';
 const TRACK = 2;
 const IOVA = 0x4000_0000n;
 const PAGES = 64;
 
-function scene(pages = PAGES) {
+function scene(pages = PAGES, compat?: '7.0' | 'fixed') {
   const machine = createMachine({
+    compat,
     memory: '64MiB',
     iommus: [{ name: 'smmu', model: 'smmuv3' }],
     devices: [{ bdf: BDF, iommu: 'smmu' }],
@@ -84,3 +86,31 @@ test('dirty tracking: a new mapping counts as written, as Linux maps it', (t) =>
   t.deepEqual([...fd.hwptGetDirtyBitmap({ hwptId, iova: 0x1000n, length: 0x1000n })], [0]);
   machine.close();
 });
+
+for (const [compat, errno] of [
+  ['7.0', 22],
+  ['fixed', 0],
+] as const)
+  test(`dirty tracking over a dma-buf that was taken back, compat ${compat}`, (t) => {
+    const { machine, fd, ioasId, hwptId, write, dirty } = scene(16, compat);
+    const { fd: buffer, revoke } = machine.core.dmabuf(0x1000);
+    // Before the pages that are written to, right behind them, and what comes after.
+    const at = IOVA + 0x10000n;
+    fd.ioasMapFile({ ioasId, fd: buffer, length: 0x1000, iova: at });
+    const userVa = machine.user.alloc(0x1000);
+    fd.ioasMap({ ioasId, userVa, length: 0x1000, iova: at + 0x1000n });
+    fd.hwptSetDirtyTracking(hwptId, true);
+    revoke(true);
+    write(1);
+    write(17);
+    const all = [...fd.hwptGetDirtyBitmap({ hwptId, iova: IOVA, length: 0x12000n })];
+    t.deepEqual(all, errno === 0 ? [2, 0, 2] : [2, 0, 0], 'Linux 7.0 reads up to it');
+    t.deepEqual(dirty(), []);
+    write(2);
+    t.is(
+      errnoOf(() => fd.hwptSetDirtyTracking(hwptId, true)),
+      errno,
+    );
+    t.deepEqual(dirty(), [], 'what lies before it is clean either way');
+    machine.close();
+  });

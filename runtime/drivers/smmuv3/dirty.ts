@@ -10,11 +10,13 @@ import type { DirtyTracking, Gather } from '../contract.js';
 const CHUNK_PAGES = 2 ** 20;
 
 export class TableDirtyTracking implements DirtyTracking {
+  readonly holesFail: boolean;
   readonly #table: PageTable;
   #bitmap = new Uint8Array(0);
 
-  constructor(table: PageTable) {
+  constructor(table: PageTable, holesFail: boolean) {
     this.#table = table;
+    this.holesFail = holesFail;
   }
 
   setTracking(_enable: boolean): number {

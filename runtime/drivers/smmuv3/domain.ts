@@ -9,6 +9,7 @@
  *
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_domain_finalise
  */
+
 import type { Kernel } from '../../../hw/kernel/kernel.js';
 import { bug } from '../../../hw/memory/bug.js';
 import type { FrameAllocator } from '../../../hw/memory/frame-allocator.js';
@@ -23,6 +24,7 @@ import {
   stage2StartLevel,
 } from '../../../hw/pagetable/geometry.js';
 import { EBUSY, EEXIST, EINVAL, ENOMEM } from '../../../uapi/abi/errno.js';
+import type { Compat } from '../../core/context.js';
 import { type DirtyTracking, type Gather, IOMMU_READ, IOMMU_WRITE, type PagingDomain } from '../contract.js';
 import type { Stage1Config } from './cd.js';
 import { TableDirtyTracking } from './dirty.js';
@@ -46,6 +48,8 @@ export interface DomainResources {
   readonly frames: FrameAllocator;
   readonly slots: PageTableSlots;
   readonly sharing: S2Sharing;
+  /** Default 'fixed'. */
+  readonly compat?: Compat;
   /** Whether an allocation on behalf of a program is to fail (IommufdCore.allocFails). Default: none. */
   readonly allocFails?: ((site: string) => boolean) | undefined;
   tick(): number;
@@ -121,7 +125,7 @@ export class Smmuv3PagingDomain implements PagingDomain {
         free: (pfn) => this.#freeTable(pfn),
       },
     });
-    this.dirty = dirty ? new TableDirtyTracking(this.#table) : undefined;
+    this.dirty = dirty ? new TableDirtyTracking(this.#table, resources.compat === '7.0') : undefined;
     this.#writable = dirty ? PROT_WRITE | PROT_DBM | PROT_DIRTY : PROT_WRITE;
   }
 
