@@ -19,7 +19,8 @@ import type { VirtualSmmu } from '../../runtime/vmm/virtual-smmu.js';
 import { Vm } from '../../runtime/vmm/vm.js';
 import { HwptInvalidate, IOMMU_HWPT_INVALIDATE } from '../../uapi/iommufd/hwpt-invalidate.js';
 import type { Random } from '../stress/random.js';
-import { plausibleWord, type Target } from './target.js';
+import { pickKind, plausibleWord } from './target.js';
+import { type FuzzWorld, WorldTarget } from './world-target.js';
 
 const KINDS = [
   'guest command',
@@ -69,28 +70,16 @@ const FOREIGN_SID = 0x5000;
 /** An object ID of the hostile fd is below this. */
 const LIKELY_IDS = 16;
 
-export class GuestTarget implements Target {
+export class GuestTarget extends WorldTarget<World> {
   readonly name = 'guest';
   readonly kinds = KINDS;
-  readonly episodeOps = 16_384;
-  #world: World | null = null;
 
-  /** For the test of the checks: the machine of this episode, and the other VM's frames. */
-  get world(): { readonly machine: Machine; readonly victimRun: { readonly pfn: number } } {
-    return this.#world!;
-  }
-
-  /** Linux keeps what a fd holds in many objects; the one way to have them as they were is to make them anew. */
-  reset(): void {
-    this.close();
-    this.#world = new World();
+  constructor() {
+    super(() => new World());
   }
 
   fresh(random: Random, ops: Uint32Array, at: number): void {
-    let dice = random.below(32);
-    let kind = 0;
-    while (dice >= WEIGHTS[kind]!) dice -= WEIGHTS[kind++]!;
-    ops[at] = kind;
+    ops[at] = pickKind(random, WEIGHTS);
     ops[at + 1] = random.below(0x1_0000);
     for (let i = 2; i < 6; i++) ops[at + i] = plausibleWord(random);
     if (random.chance(75)) {
@@ -99,23 +88,10 @@ export class GuestTarget implements Target {
       ops[at + 5] = random.chance(90) ? 0 : random.below(0x10_0000);
     }
   }
-
-  apply(ops: Uint32Array, at: number): number {
-    return this.#world!.apply(ops, at);
-  }
-
-  check(): string | null {
-    return this.#world!.check();
-  }
-
-  close(): void {
-    this.#world?.close();
-    this.#world = null;
-  }
 }
 
 /** One machine with both VMs on it. */
-class World {
+class World implements FuzzWorld {
   readonly machine: Machine;
   readonly #hostile: { readonly fd: IommufdFd; readonly ram: GuestRam; readonly vm: Vm };
   readonly #smmu: VirtualSmmu;

@@ -28,7 +28,8 @@ import {
   plausibleStruct,
   type Surroundings,
 } from './ioctl-struct.js';
-import { plausibleWord, type Target } from './target.js';
+import { pickKind, plausibleWord } from './target.js';
+import { type FuzzWorld, WorldTarget } from './world-target.js';
 
 const KINDS = [
   'iommufd ioctl',
@@ -46,7 +47,6 @@ const WEIGHTS = [96, 6, 10, 26, 22, 20, 6, 12] as const;
 const CLOSE_ALL = 8;
 /** One operation in so many. */
 const CLOSE_ALL_EVERY = 700;
-const WEIGHT = WEIGHTS.reduce<number>((a, b) => a + b, 0);
 
 const LABELS = ['0000:01:00.0', '0000:02:00.0', 'plat', '0001:01:00.0'];
 const POOL_BYTES = 2 ** 20;
@@ -141,46 +141,22 @@ const OUTPUTS: Readonly<Record<string, LiveKind>> = {
   ptId: 'hwpt',
 };
 
-export class IoctlTarget implements Target {
+export class IoctlTarget extends WorldTarget<World> {
   readonly name = 'ioctl';
   readonly kinds = KINDS;
-  readonly episodeOps = 16_384;
-  #world: World | null = null;
 
-  /** For the tests of the checks. */
-  get machine(): Machine {
-    return this.#world!.machine;
-  }
-
-  reset(): void {
-    this.close();
-    this.#world = new World();
+  constructor() {
+    super(() => new World());
   }
 
   fresh(random: Random, ops: Uint32Array, at: number): void {
-    let dice = random.below(WEIGHT);
-    let kind = 0;
-    while (dice >= WEIGHTS[kind]!) dice -= WEIGHTS[kind++]!;
-    ops[at] = random.below(CLOSE_ALL_EVERY) === 0 ? CLOSE_ALL : kind;
+    ops[at] = random.below(CLOSE_ALL_EVERY) === 0 ? CLOSE_ALL : pickKind(random, WEIGHTS);
     for (let i = 1; i < 6; i++) ops[at + i] = random.next();
     if (random.chance(30)) ops[at + 4] = plausibleWord(random);
   }
-
-  apply(ops: Uint32Array, at: number): number {
-    return this.#world!.apply(ops, at);
-  }
-
-  check(): string | null {
-    return this.#world!.check();
-  }
-
-  close(): void {
-    this.#world?.close();
-    this.#world = null;
-  }
 }
 
-class World {
+class World implements FuzzWorld {
   readonly machine: Machine;
   /** Of each iommufd. */
   readonly #lives = new WeakMap<OpenFile, LiveNumbers>();

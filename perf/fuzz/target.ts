@@ -43,3 +43,11 @@ export function plausibleWord(random: Random): number {
       return random.next();
   }
 }
+
+/** A kind of operation, each as likely as its weight says. */
+export function pickKind(random: Random, weights: readonly number[]): number {
+  let dice = random.below(weights.reduce((sum, weight) => sum + weight, 0));
+  let kind = 0;
+  while (dice >= weights[kind]!) dice -= weights[kind++]!;
+  return kind;
+}

@@ -18,7 +18,7 @@ import { ResetLine } from '../../hw/smmuv3/reset.js';
 import { Smmuv3Layout } from '../../hw/smmuv3/smmuv3-layout.js';
 import { type SyncEnv, ThreadTable, ThreadTableLayout } from '../../hw/sync/thread.js';
 import type { Random } from '../stress/random.js';
-import { plausibleWord, type Target } from './target.js';
+import { pickKind, plausibleWord, type Target } from './target.js';
 
 const KINDS = [
   'command',
@@ -143,9 +143,7 @@ export class UnitTarget implements Target {
   }
 
   fresh(random: Random, ops: Uint32Array, at: number): void {
-    let dice = random.below(32);
-    let kind = 0;
-    while (dice >= WEIGHTS[kind]!) dice -= WEIGHTS[kind++]!;
+    const kind = pickKind(random, WEIGHTS);
     ops[at] = kind;
     ops[at + 1] = kind === COMMAND ? OPCODES[random.below(OPCODES.length)]! : random.below(4096);
     for (let i = 2; i < 6; i++) ops[at + i] = plausibleWord(random);

@@ -26,7 +26,8 @@ import * as cdev from '../../uapi/vfio/cdev.js';
 import { Random } from '../stress/random.js';
 import { damaged, type LiveKind, LiveNumbers, plausibleStruct } from './ioctl-struct.js';
 import { PAGE, PassiveProcess } from './passive-process.js';
-import { plausibleWord, type Target } from './target.js';
+import { pickKind, plausibleWord } from './target.js';
+import { type FuzzWorld, WorldTarget } from './world-target.js';
 
 const KINDS = [
   'ioctl',
@@ -40,7 +41,6 @@ const KINDS = [
   'everything closed',
 ] as const;
 const WEIGHTS = [60, 12, 12, 2, 5, 10, 3, 4] as const;
-const WEIGHT = WEIGHTS.reduce<number>((a, b) => a + b, 0);
 const CLOSE_ALL = 8;
 const CLOSE_ALL_EVERY = 400;
 const MAX_CONNECTIONS = 24;
@@ -125,45 +125,21 @@ function encode({ op, payload = new Uint8Array(0), ...rest }: Message): Buffer {
   return bytes;
 }
 
-export class WireTarget implements Target {
+export class WireTarget extends WorldTarget<World> {
   readonly name = 'wire';
   readonly kinds = KINDS;
-  readonly episodeOps = 16_384;
-  #world: World | null = null;
 
-  /** For the tests of the checks. */
-  get machine(): Machine {
-    return this.#world!.machine;
-  }
-
-  reset(): void {
-    this.close();
-    this.#world = new World();
+  constructor() {
+    super(() => new World());
   }
 
   fresh(random: Random, ops: Uint32Array, at: number): void {
-    let dice = random.below(WEIGHT);
-    let kind = 0;
-    while (dice >= WEIGHTS[kind]!) dice -= WEIGHTS[kind++]!;
-    ops[at] = random.below(CLOSE_ALL_EVERY) === 0 ? CLOSE_ALL : kind;
+    ops[at] = random.below(CLOSE_ALL_EVERY) === 0 ? CLOSE_ALL : pickKind(random, WEIGHTS);
     for (let i = 1; i < 6; i++) ops[at + i] = random.next();
-  }
-
-  apply(ops: Uint32Array, at: number): number {
-    return this.#world!.apply(ops, at);
-  }
-
-  check(): string | null {
-    return this.#world!.check();
-  }
-
-  close(): void {
-    this.#world?.close();
-    this.#world = null;
   }
 }
 
-class World {
+class World implements FuzzWorld {
   readonly machine: Machine;
   readonly #server: Server;
   readonly #folder: string;

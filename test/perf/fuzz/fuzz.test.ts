@@ -68,7 +68,7 @@ test("fuzz: a client that is hurt is found: its device's DMA, its connection", (
   const target = new WireTarget();
   target.reset();
   t.is(target.check(), null);
-  const { machine } = target;
+  const { machine } = target.world;
   const [device] = [...machine.core.openDevices];
   t.is(device, 0);
   // Its IOMMU forgets what the driver told it.
@@ -84,17 +84,17 @@ test('fuzz: a page that stays pinned, an object that stays, is found at the next
   target.reset();
   target.apply(closeAll, 0);
   t.is(target.check(), null);
-  const { machine } = target;
+  const { machine } = target.world;
   machine.user.pin(machine.memory.ram.basePa / 4096, 1);
   target.apply(closeAll, 0);
   t.regex(target.check() ?? 'nothing', /left after the last close: 1 pins and mappings of frames/);
   machine.user.unpin(machine.memory.ram.basePa / 4096, 1);
   target.reset();
   // Nobody has a descriptor of it: it cannot be closed.
-  const lost = target.machine.core.openFile();
-  const held = target.machine.core.openVfio(target.machine.device('0001:01:00.0'));
+  const lost = target.world.machine.core.openFile();
+  const held = target.world.machine.core.openVfio(target.world.machine.device('0001:01:00.0'));
   if (typeof lost === 'number') return t.fail();
-  const fd = target.machine.core.own.files.install(lost);
+  const fd = target.world.machine.core.own.files.install(lost);
   held.ioctl(0x3b76, new Uint8Array(Uint32Array.of(16, 0, fd, 0).buffer));
   target.apply(closeAll, 0);
   t.regex(target.check() ?? 'nothing', /1 devices taken/);
