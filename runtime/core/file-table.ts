@@ -16,6 +16,9 @@ export interface Mapping {
   unmap(): void;
 }
 
+/** Where read() puts bytes, which may end before them. @param offset  from the first byte read. @returns 0 | -EFAULT */
+export type PutBytes = (offset: number, bytes: Uint8Array) => number;
+
 /** An open file. What it does not define it does not support: -ENOTTY, -EINVAL, -ENODEV. */
 export interface OpenFile {
   readonly kind: 'iommufd' | 'event' | 'fault' | 'vfio' | 'vfio-container' | 'access' | 'dmabuf' | 'memfd';
@@ -23,6 +26,8 @@ export interface OpenFile {
   ioctl?(cmd: number, bytes: Uint8Array): number;
   /** @returns the bytes read, none when there is nothing | -errno */
   read?(maxBytes: number): Uint8Array | number;
+  /** As read, and what `put` does not take stays to be read. @returns bytes put | -errno */
+  readTo?(maxBytes: number, put: PutBytes): number;
   /** @returns bytes taken | -errno */
   write?(bytes: Uint8Array): number;
   /** POLL* bits. */

@@ -20,7 +20,7 @@ import {
   IOMMUFD_PAGE_RESP_SUCCESS,
 } from '../../uapi/iommufd/fault.js';
 import type { IommufdCtx } from '../core/ctx.js';
-import { type OpenFile, POLLIN, POLLOUT } from '../core/file-table.js';
+import { type OpenFile, POLLIN, POLLOUT, type PutBytes } from '../core/file-table.js';
 import { IommufdObject } from '../core/iommufd-object.js';
 import { OBJ_FAULT } from '../core/objects-layout.js';
 import type { FaultGroup } from '../core/page-faults.js';
@@ -30,9 +30,6 @@ import type { AttachHandle } from './group.js';
 
 const RECORD_BYTES = 40;
 const RESPONSE_BYTES = 8;
-
-/** Where read() puts its records. @returns 0 | -EFAULT */
-type Put = (offset: number, record: Uint8Array) => number;
 
 export class Fault extends IommufdObject {
   /** Nobody has read these. */
@@ -71,7 +68,7 @@ export class Fault extends IommufdObject {
    * @returns bytes put, 0 when nothing waits | -ESPIPE `count` is not whole records | -EINVAL the first group does not
    *   fit (7.0: 0) | -EFAULT | -ENOMEM
    */
-  readTo(count: number, put: Put): number {
+  readTo(count: number, put: PutBytes): number {
     if (count % RECORD_BYTES !== 0) return -ESPIPE;
     const asLinux70 = this.ctx.core.compat === '7.0';
     let done = 0;
@@ -139,6 +136,7 @@ export class Fault extends IommufdObject {
     const file: OpenFile = {
       kind: 'fault',
       read: (maxBytes) => this.read(maxBytes),
+      readTo: (maxBytes, put) => this.readTo(maxBytes, put),
       write: (bytes) => this.write(bytes),
       poll: () => POLLOUT | (this.readable ? POLLIN : 0),
       onReadable: null,
@@ -164,7 +162,7 @@ export class Fault extends IommufdObject {
   }
 
   /** @returns bytes put: less than all when the caller's memory ends */
-  #putGroup(group: FaultGroup, at: number, put: Put): number {
+  #putGroup(group: FaultGroup, at: number, put: PutBytes): number {
     const devId = group.handle.device.id;
     for (const [i, { pasid, grpid, perm, addr, last }] of group.faults.entries()) {
       const flags =

@@ -11,14 +11,14 @@
  * @source drivers/iommu/iommufd/eventq.c, iommufd_private.h iommufd_vevent_handler,
  *   driver.c iommufd_viommu_report_event
  */
-import { EEXIST, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import { EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import {
   IOMMU_VEVENTQ_FLAG_LOST_EVENTS,
   IOMMU_VEVENTQ_TYPE_DEFAULT,
   VeventHeader,
   type VeventqAlloc,
 } from '../../uapi/iommufd/veventq.js';
-import { type EventFile, POLLIN } from '../core/file-table.js';
+import { type EventFile, POLLIN, type PutBytes } from '../core/file-table.js';
 import { IommufdObject } from '../core/iommufd-object.js';
 import { OBJ_VEVENTQ, OBJ_VIOMMU } from '../core/objects-layout.js';
 import type { UcmdOf } from '../core/ucmd.js';
@@ -74,28 +74,41 @@ export class Veventq extends IommufdObject {
     return this.#head < this.#events.length || this.#lost >= 0;
   }
 
-  /** Whole records only; a record that does not fit stays for the next read. */
-  read(maxBytes: number): Uint8Array {
-    const records: Uint8Array[] = [];
+  /**
+   * Whole records only; a record that does not fit stays for the next read.
+   * @returns bytes put, 0 when nothing waits or fits | -EFAULT
+   */
+  readTo(maxBytes: number, put: PutBytes): number {
     let done = 0;
     while (this.#head < this.#events.length) {
-      const event = this.#events[this.#head]!;
-      if (done + HEADER_BYTES + event.data.byteLength > maxBytes) return concat(records, done);
-      records.push(VeventHeader.toBytes({ flags: 0, sequence: event.sequence }), event.data);
-      done += HEADER_BYTES + event.data.byteLength;
+      const { sequence, data } = this.#events[this.#head]!;
+      if (HEADER_BYTES + data.byteLength > maxBytes - done) return done;
+      if (put(done, VeventHeader.toBytes({ flags: 0, sequence })) < 0) return done === 0 ? -EFAULT : done;
+      if (put(done + HEADER_BYTES, data) < 0) {
+        // 7.0 counts the header of a record that stays.
+        if (this.ctx.core.compat === '7.0') done += HEADER_BYTES;
+        return done === 0 ? -EFAULT : done;
+      }
+      done += HEADER_BYTES + data.byteLength;
       this.#drop();
     }
     // Linux copies the header before it looks at the room.
-    if (
-      this.#lost >= 0 &&
-      !this.ctx.core.allocFails('lost_events_header') &&
-      done + HEADER_BYTES <= maxBytes
-    ) {
-      records.push(VeventHeader.toBytes({ flags: IOMMU_VEVENTQ_FLAG_LOST_EVENTS, sequence: this.#lost }));
-      done += HEADER_BYTES;
-      this.#lost = -1;
-    }
-    return concat(records, done);
+    if (this.#lost < 0 || this.ctx.core.allocFails('lost_events_header')) return done;
+    if (HEADER_BYTES > maxBytes - done) return done;
+    const header = VeventHeader.toBytes({ flags: IOMMU_VEVENTQ_FLAG_LOST_EVENTS, sequence: this.#lost });
+    if (put(done, header) < 0) return done === 0 ? -EFAULT : done;
+    this.#lost = -1;
+    return done + HEADER_BYTES;
+  }
+
+  /** As readTo(), into memory of its own. */
+  read(maxBytes: number): Uint8Array {
+    const parts: Uint8Array[] = [];
+    const done = this.readTo(maxBytes, (_offset, bytes) => {
+      parts.push(bytes);
+      return 0;
+    });
+    return concat(parts, done);
   }
 
   override destroy(): void {
@@ -110,6 +123,7 @@ export class Veventq extends IommufdObject {
     this.#file = {
       kind: 'event',
       read: (maxBytes) => this.read(maxBytes),
+      readTo: (maxBytes, put) => this.readTo(maxBytes, put),
       poll: () => (this.readable ? POLLIN : 0),
       onReadable: null,
       release: () => {

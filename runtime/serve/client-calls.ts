@@ -2,7 +2,7 @@
  * What a client asks of an open file: ioctl, read, write. Each is a call of the core on behalf of the client's Task;
  * whoever watches is told of it afterwards, with what the struct's pointers led to.
  */
-import { ENODEV, ENOTTY } from '../../uapi/abi/errno.js';
+import { EINVAL, ENODEV, ENOTTY } from '../../uapi/abi/errno.js';
 import { u32At } from '../../uapi/abi/struct.js';
 import type { IommufdCore } from '../core/core.js';
 import type { IoctlCall } from '../trace/call.js';
@@ -99,6 +99,8 @@ export function transfer(
   if (served === undefined) return { result: -ENODEV };
   const { fd, payload } = request;
   const reads = request.op === OP_READ;
+  if (reads && (request.flags & WIRE_POSITIONED) === 0 && served.file?.readTo !== undefined)
+    return readInPlace(core, served, client, request, { onTransfer });
   const offset = (request.flags & WIRE_POSITIONED) !== 0 ? request.index : undefined;
   const asked = reads ? Math.min(Number(request.arg), WIRE_MAX_PAYLOAD) : payload.byteLength;
   const done = onBehalfOf(core, client, () =>
@@ -114,6 +116,40 @@ export function transfer(
   return { result, flags, payload: got };
 }
 
+/** read of a file that keeps what the client's memory does not take: the bytes go there at once. */
+function readInPlace(
+  core: IommufdCore,
+  served: ServedFile,
+  client: Client,
+  request: Request,
+  { onTransfer }: Watcher,
+): Answer {
+  const { file, path } = served;
+  const { mm } = client.task;
+  const address = BigInt(request.index);
+  const asked = Math.min(Number(request.arg), MAX_RW_COUNT);
+  const parts: { offset: number; bytes: Uint8Array }[] = [];
+  const result = onBehalfOf(
+    core,
+    client,
+    () =>
+      file?.readTo?.(asked, (offset, bytes) => {
+        const status = mm.copyOut(address + BigInt(offset), bytes);
+        if (status === 0 && onTransfer !== undefined) parts.push({ offset, bytes });
+        return status;
+      }) ?? -EINVAL,
+  );
+  if (onTransfer !== undefined) {
+    const bytes = new Uint8Array(Math.max(result, 0));
+    for (const part of parts)
+      if (part.offset + part.bytes.byteLength <= result) bytes.set(part.bytes, part.offset);
+    onTransfer({ op: 'read', pid: client.pid, fd: request.fd, path, bytes, asked, result });
+  }
+  return { result, flags: served.drained() };
+}
+
+/** What a read of more is cut to. */
+const MAX_RW_COUNT = 0x7fff_f000;
 const NO_BYTES = new Uint8Array(0);
 
 /** Bytes of a struct as its first word has it: of VFIO's more are read, before anything is known. */

@@ -21,9 +21,6 @@
 #define IOMMU_TEST_OP_CREATE_ACCESS 5u
 #define IOMMU_TEST_OP_DMABUF_GET 22u
 
-/* sizeof(struct iommu_hwpt_pgfault). */
-#define FAULT_RECORD_BYTES 40u
-
 int file_open(int kind, uint64_t index, int flags)
 {
 	struct call call = {
@@ -130,19 +127,9 @@ static void drain(int fd)
 	(void)!recv(fd, &byte, 1, MSG_DONTWAIT);
 }
 
-/* Fault records are read by whole numbers of them, so less room than was asked for has to be as many records less. */
-static size_t room_for(size_t bytes)
-{
-	size_t records = WIRE_MAX_PAYLOAD / FAULT_RECORD_BYTES;
-
-	if (bytes <= WIRE_MAX_PAYLOAD)
-		return bytes;
-	return (records - 1) * FAULT_RECORD_BYTES + bytes % FAULT_RECORD_BYTES;
-}
-
 ssize_t file_read(int fd, uint64_t ino, uint64_t to, size_t bytes, bool positioned, off_t offset)
 {
-	size_t room = room_for(bytes);
+	size_t room = bytes > WIRE_MAX_PAYLOAD ? WIRE_MAX_PAYLOAD : bytes;
 	uint8_t small[WIRE_MAX_STRUCT];
 	uint8_t *answer = room <= sizeof(small) ? small : malloc(room);
 	struct call call = {
@@ -151,8 +138,9 @@ ssize_t file_read(int fd, uint64_t ino, uint64_t to, size_t bytes, bool position
 			.flags = positioned ? WIRE_POSITIONED : 0,
 			.file = ino,
 			.fd = fd,
-			.arg = room,
-			.index = (uint64_t)offset,
+			.arg = bytes,
+			/* The server writes an event file's records itself: one that has no room there stays. */
+			.index = positioned ? (uint64_t)offset : to,
 		},
 		.answer = answer,
 		.answer_room = room,
@@ -167,7 +155,7 @@ ssize_t file_read(int fd, uint64_t ino, uint64_t to, size_t bytes, bool position
 		if (call.reply.result < 0)
 			errno = -call.reply.result;
 		else if (copy_out(to, answer, call.reply.bytes) == 0)
-			result = call.reply.bytes;
+			result = call.reply.result;
 	}
 	if (answer != small)
 		free(answer);

@@ -31,7 +31,7 @@ enum wire_op {
 	OP_FILE, /* cmd: WIRE_FILE_*, arg: open flags, index: N of vfioN, file: inode, payload: secret */
 	OP_MAP, /* file, arg: offset, index: bytes, cmd: WIRE_MAP_*, payload: secret; reply: the path to map */
 	OP_IOCTL, /* file, cmd, arg, payload: the struct, or 8 bytes of a scalar argument */
-	OP_READ, /* file, arg: most bytes, index: offset if WIRE_POSITIONED; reply: what was read */
+	OP_READ, /* file, arg: most bytes, index: offset if WIRE_POSITIONED, else where to; reply: what is not there yet */
 	OP_WRITE, /* file, index: offset if WIRE_POSITIONED, payload */
 	OP_IDENTIFY, /* file; result: WIRE_FILE_* or -ENOENT */
 	OP_BARRIER, /* answered when every close before it has taken effect */

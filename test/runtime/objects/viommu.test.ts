@@ -392,6 +392,31 @@ test('veventq: a record that does not fit stays, down to a lone LOST_EVENTS head
   t.false(queue.poll());
 });
 
+test('veventq: a read into memory that ends loses nothing; 7.0 counts a header whose record stays', (t) => {
+  for (const compat of ['fixed', '7.0'] as const) {
+    const { bench, fd, viommuId, fake } = nesting({ compat });
+    const queue = fd.veventqAlloc({ viommuId, type: 1, depth: 2 });
+    const file = bench.core.own.files.get(queue.fd)!;
+    for (let byte = 0; byte < 3; byte++)
+      bench.iommus[0]!.onEvent!({ viommu: fake, type: 1, data: new Uint8Array(32).fill(byte) });
+    const memory = new Uint8Array(256);
+    const upTo = (end: number) => (offset: number, bytes: Uint8Array) => {
+      if (offset + bytes.byteLength > end) return -EFAULT;
+      memory.set(bytes, offset);
+      return 0;
+    };
+    t.is(file.readTo!(256, upTo(7)), -EFAULT, 'no header');
+    t.is(file.readTo!(256, upTo(39)), compat === '7.0' ? 8 : -EFAULT, 'no data');
+    t.is(file.readTo!(256, upTo(79)), compat === '7.0' ? 48 : 40, 'the second of them');
+    t.is(file.readTo!(256, upTo(40)), 40, 'no room for the header of those that were lost');
+    t.is(file.readTo!(256, upTo(7)), -EFAULT);
+    t.true(queue.poll());
+    t.is(file.readTo!(256, upTo(256)), 8);
+    t.deepEqual(records(memory.subarray(0, 8), 32), [[1, 2, null]]);
+    t.false(queue.poll());
+  }
+});
+
 test('events after the vIOMMU is gone go nowhere', (t) => {
   const { bench, fd, viommuId, fake } = nesting();
   fd.destroy(viommuId);

@@ -1,9 +1,10 @@
 import test from 'ava';
 import type { IommufdCore, IommufdFile } from '../../../runtime/core/core.js';
-import type { OpenFile } from '../../../runtime/core/file-table.js';
+import type { OpenFile, PutBytes } from '../../../runtime/core/file-table.js';
 import { CClients, canCompile, finished } from '../../kit/c-client.js';
 
 const POLLIN = 1;
+const EFAULT = 14;
 
 /** An event file that the test fills: each record has 4 bytes. */
 class Events implements OpenFile {
@@ -32,6 +33,22 @@ class Events implements OpenFile {
 
   release(): void {
     this.released = true;
+  }
+}
+
+/** As a FAULT queue: what its reader has no room for in memory stays. */
+class Kept extends Events {
+  readonly asked: number[] = [];
+
+  readTo(maxBytes: number, put: PutBytes): number {
+    this.asked.push(maxBytes);
+    let done = 0;
+    for (; this.queue.length > 0 && done + 4 <= maxBytes; done += 4) {
+      if (put(done, new Uint8Array(Uint32Array.of(this.queue[0]!).buffer)) < 0)
+        return done === 0 ? -EFAULT : done;
+      this.queue.shift();
+    }
+    return done;
   }
 }
 
@@ -76,6 +93,33 @@ test('events: a descriptor polls as readable exactly while there is something to
     POLL,
   );
   t.is(stdout, `${'0 0 12 1 8 10 20 1 4 30 0\n'.repeat(3)}OK EFAULT EFAULT ESPIPE\n`);
+});
+
+test('events: a read into memory that ends loses nothing, and is asked for as much as the program did', async (t) => {
+  if (!canCompile(t)) return;
+  const clients = await CClients.start(t);
+  const file = new Kept();
+  becomes(clients.machine.core, file);
+  const { stdout } = await clients.run(
+    String.raw`
+    uint32_t out[5] = { 10, 20, 30, 40, 50 };
+    int fd = dev_iommu();
+    char *two = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint32_t *end = (uint32_t *)(two + 4096);
+    munmap(end, 4096);
+    write(fd, out, sizeof(out));
+    printf("%s", err(read(fd, NULL, 80000)));
+    printf(" %s", err(read(fd, "constant", 8)));
+    printf(" %zd", read(fd, end - 2, 80000));
+    printf(" %u %u %d", end[-2], end[-1], ready(fd, 0));
+    printf(" %zd", read(fd, two, 80000));
+    printf(" %u %u %d", ((uint32_t *)two)[0], ((uint32_t *)two)[2], ready(fd, 0));
+    printf(" %zd\n", read(fd, two, 0xffffffffffff));
+    `,
+    POLL,
+  );
+  t.is(stdout, 'EFAULT EFAULT 8 10 20 1 12 30 50 0 0\n');
+  t.deepEqual(file.asked, [80000, 8, 80000, 80000, 0x7fff_f000]);
 });
 
 test('events: what is raised while nobody asks wakes a poller', async (t) => {
