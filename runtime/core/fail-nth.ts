@@ -33,6 +33,18 @@ export class FailNth {
     return this.#asked;
   }
 
+  /** Calls `call` without failing or counting anything in it. */
+  aside<T>(call: () => T): T {
+    const [left, asked] = [this.#left, this.#asked];
+    this.#left = 0;
+    try {
+      return call();
+    } finally {
+      this.#left = left;
+      this.#asked = asked;
+    }
+  }
+
   shouldFail(site: string): boolean {
     this.#asked++;
     if (this.#left === 0 || --this.#left > 0) return false;

@@ -148,7 +148,9 @@ export abstract class IoasCalls extends IoctlCaller {
   /** What addresses in an IOAS must be multiples of, in bytes; or -errno. */
   #alignment(ioasId: number): number {
     const bytes = IoasIovaRanges.toBytes({ size: IoasIovaRanges.size, ioasId });
-    const ret = this.ioctl(IOMMU_IOAS_IOVA_RANGES, bytes);
+    // Asked to explain an error: that is no place for another.
+    const { failNth } = this.ctx.core.current;
+    const ret = failNth.aside(() => this.ioctl(IOMMU_IOAS_IOVA_RANGES, bytes));
     // No room for the ranges themselves: the rest is filled in all the same.
     if (ret < 0 && ret !== -EMSGSIZE) return ret;
     return Number(IoasIovaRanges.getField(bytes, 'outIovaAlignment'));

@@ -121,3 +121,15 @@ test('nothing is left of a map of a dma-buf that failed anywhere', (t) => {
   bench.core.own.files.close(buf);
   t.is(bench.frames.freePages(), free);
 });
+
+test('a typed call that explains its error neither fails nor counts doing so', (t) => {
+  const { fd, core, user } = new CoreBench();
+  const { ioasId } = fd.ioasAlloc();
+  const userVa = user.alloc(0x1000);
+  core.own.failNth.arm(2);
+  t.throws(() => fd.ioasUnmap({ ioasId, iova: 0x1000n, length: 0x1000n }), { code: 'ENOENT' });
+  t.is(core.own.failNth.left, 1);
+  t.is(core.own.failNth.asked, 1);
+  t.throws(() => fd.ioasMap({ ioasId, userVa, length: 0x1000n }), { code: 'ENOENT' });
+  t.is(core.own.failNth.failedAt, 'get_object');
+});
