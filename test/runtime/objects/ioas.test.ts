@@ -1,5 +1,5 @@
 import test from 'ava';
-import { IoasIovaRanges, IoasMap, IoasUnmap } from '../../../uapi/iommufd/ioas.js';
+import { IoasAllowIovas, IoasIovaRanges, IoasMap, IoasUnmap } from '../../../uapi/iommufd/ioas.js';
 import { CoreBench, errnoOf } from '../../kit/core-bench.js';
 import type { FakeDomain } from '../../kit/fake-driver.js';
 
@@ -326,6 +326,43 @@ test('iova ranges: a short array is EMSGSIZE with the true count, a bad one EFAU
   t.like(ask({ numIovas: 2, allowedIovas: 0n }), { ret: -EFAULT, numIovas: 2, outIovaAlignment: 0n });
   t.like(ask({ reserved: 1 }), { ret: -EOPNOTSUPP });
   t.like(ask({ ioasId: 50 }), { ret: -ENOENT });
+});
+
+test('iova ranges: an array that ends half way has what fits, and the struct is as it was', (t) => {
+  const { fd, ioasId, user } = attached({ iommus: [{ reserved: [{ firstPage: 2, lastPage: 12 }] }] });
+  const all = fd.ioasIovaRanges(ioasId).ranges;
+  t.true(all.length > 1);
+  const page = user.alloc(0x1000);
+  const at = page + 0x1000n - 16n;
+  const bytes = IoasIovaRanges.toBytes({ size: 32, ioasId, numIovas: all.length, allowedIovas: at });
+  const before = [...bytes];
+  t.is(fd.ioctl(RANGES, bytes), -EFAULT);
+  t.deepEqual([...bytes], before);
+  const first = new Uint8Array(16);
+  user.copyIn(at, first);
+  const view = new DataView(first.buffer);
+  t.deepEqual({ start: view.getBigUint64(0, true), last: view.getBigUint64(8, true) }, all[0]);
+});
+
+test('allow iovas: ranges are judged one by one as they are read, and none at all is a list too', (t) => {
+  const { fd, ioasId, user } = software();
+  const page = user.alloc(0x1000);
+  const allow = (numIovas: number, at: bigint) =>
+    fd.ioctl(0x3b82, IoasAllowIovas.toBytes({ size: 24, ioasId, numIovas, allowedIovas: at }));
+  const put = (at: bigint, start: bigint, last: bigint) =>
+    user.copyOut(at, new Uint8Array(BigUint64Array.of(start, last).buffer));
+  const end = page + 0x1000n - 16n;
+  put(end, 0x2000n, 0x2000n);
+  t.is(allow(2, end), -EINVAL, 'the first is wrong before the second cannot be read');
+  put(end, 0x2000n, 0x2001n);
+  t.is(allow(2, end), -EFAULT);
+  put(end - 16n, 0n, 0x2000n);
+  t.is(allow(3, end - 16n), -EINVAL, 'they overlap by a byte');
+  put(end - 16n, 0n, 0x1fffn);
+  t.is(allow(2, end - 16n), 0, 'neighbours');
+  t.is(fd.ioasMap({ ioasId, userVa: page, length: 0x1000n }).iova, 0x1000n);
+  t.is(allow(0, 0n), 0, 'an empty list is not read, and allows everything again');
+  t.is(fd.ioasMap({ ioasId, userVa: page, length: 0x1000n }).iova, 0x2000n);
 });
 
 test('allow iovas: bad lists change nothing; what is allowed cannot become reserved', (t) => {
