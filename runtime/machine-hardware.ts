@@ -29,9 +29,11 @@ export function cmdqvConfigOf(iommu: ResolvedConfig['iommus'][number], index: nu
   return cmdqvConfig({ ...Object.fromEntries(keys), index });
 }
 
-/** Which of the machine's SMMUs gets no ATC_INV of a guest's: Smmuv3Invalidator's option. */
-export const atcBlindOf = ({ bugs }: CheckedConfig): { skipAtcInvOn?: number } =>
-  bugs.skipAtcInv ? { skipAtcInvOn: bugs.iommu } : {};
+/** Smmuv3Invalidator's options: Linux's version, and which of the machine's SMMUs gets no ATC_INV of a guest's. */
+export const invalidatorOptionsOf = ({ bugs, compat }: CheckedConfig) => ({
+  compat,
+  ...(bugs.skipAtcInv ? { skipAtcInvOn: bugs.iommu } : {}),
+});
 
 const GRANULES: Readonly<Record<string, GranuleLg2>> = { '4KiB': 12, '16KiB': 14, '64KiB': 16 };
 

@@ -7,7 +7,7 @@ import { SharedIommufd } from './core/shared-ioctl.js';
 import { DRIVER_NAME } from './drivers/smmuv3/driver-layout.js';
 import { Smmuv3Invalidator } from './drivers/smmuv3/invalidate.js';
 import { type AttachOptions, HardwareThread, type MachineHandle } from './hardware-thread.js';
-import { atcBlindOf, portKey } from './machine-hardware.js';
+import { invalidatorOptionsOf, portKey } from './machine-hardware.js';
 import { UserMemory } from './user-memory.js';
 
 export type { AttachOptions, MachineHandle };
@@ -37,7 +37,7 @@ export class MachineThread extends HardwareThread {
   shared(fdIndex: number): SharedIommufd {
     let shared = this.#shared.get(fdIndex);
     if (shared === undefined) {
-      const invalidator = new Smmuv3Invalidator(this.memory, this.env, atcBlindOf(this.config));
+      const invalidator = new Smmuv3Invalidator(this.memory, this.env, invalidatorOptionsOf(this.config));
       shared = new SharedIommufd(
         this.env,
         this.memory,

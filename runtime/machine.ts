@@ -46,10 +46,10 @@ import { inputOf } from './image/opened-machine.js';
 import { InlineModels } from './inline-models.js';
 import { ConfigError, checkConfig } from './machine-config.js';
 import {
-  atcBlindOf,
   CLOCK_KEY,
   cmdqvConfigOf,
   FRAMES_KEY,
+  invalidatorOptionsOf,
   portKey,
   smmuConfigOf,
 } from './machine-hardware.js';
@@ -170,7 +170,9 @@ export class Machine {
       physical: new MachineFrames(new RamFrames(memory), this.foreign),
       iommus: mock === undefined ? instances : [...instances, mock],
       mock,
-      invalidators: new Map([[DRIVER_NAME, new Smmuv3Invalidator(memory, this.env, atcBlindOf(config))]]),
+      invalidators: new Map([
+        [DRIVER_NAME, new Smmuv3Invalidator(memory, this.env, invalidatorOptionsOf(config))],
+      ]),
       observer: instruments.observer,
       bugs,
       compat: config.compat,

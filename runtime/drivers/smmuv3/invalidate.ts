@@ -9,8 +9,9 @@
  *   anything else                -EIO
  *
  * When a command is refused, those before it are issued first, as hardware would have; `handled` counts what
- * completed, no more. (Linux 7.0 can count commands of the last batch that it never issued, and puts a SYNC behind
- * every batch; here one in four has one, and the last.)
+ * completed, no more. One batch in four has a SYNC, and the last. Linux 7.0 has one behind each, and counts wrongly
+ * (`compat`): with a refused command those of its batch that came before, which it does not issue; of a batch that did
+ * not complete all but one.
  *
  * A deliberate defect leaves ATC_INV out on one SMMU: the guest is told that it was done.
  *
@@ -34,6 +35,7 @@ import type { Log } from '../../../hw/smmuv3/mmio.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { EINVAL, EIO } from '../../../uapi/abi/errno.js';
 import { IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3 } from '../../../uapi/iommufd/hwpt-invalidate.js';
+import type { Compat } from '../../core/context.js';
 import type { SharedInvalidator } from '../contract.js';
 import { BATCH_ENTRIES } from './batch.js';
 import { CommandQueue, type CommandQueueOptions } from './cmdq.js';
@@ -53,6 +55,7 @@ export class Smmuv3Invalidator implements SharedInvalidator {
   readonly #log: Log;
   readonly #options: CommandQueueOptions;
   readonly #atcBlind: number;
+  readonly #asLinux70: boolean;
   readonly #queues = new Map<number, CommandQueue>();
   readonly #cmds = new Uint32Array(PER_TRIP * COMMAND_WORDS);
 
@@ -63,6 +66,8 @@ export class Smmuv3Invalidator implements SharedInvalidator {
       readonly log?: Log;
       /** The SMMU (its index) whose devices' ATCs are not invalidated: RuntimeBugs.skipAtcInv. */
       readonly skipAtcInvOn?: number;
+      /** Default 'fixed'. */
+      readonly compat?: Compat;
     } = {},
   ) {
     this.#memory = memory;
@@ -70,6 +75,7 @@ export class Smmuv3Invalidator implements SharedInvalidator {
     this.#log = options.log ?? (() => undefined);
     this.#options = options;
     this.#atcBlind = options.skipAtcInvOn ?? -1;
+    this.#asLinux70 = options.compat === '7.0';
   }
 
   cacheInvalidate(
@@ -101,14 +107,21 @@ export class Smmuv3Invalidator implements SharedInvalidator {
         next++;
         if (!(atcBlind && (this.#cmds[n * COMMAND_WORDS]! & 0xff) === CMD_ATC_INV)) n++;
       }
-      const last = next === count || status < 0;
+      if (status < 0 && this.#asLinux70) {
+        table.leave();
+        handled[0] = next;
+        return status;
+      }
+      const last = next === count || status < 0 || this.#asLinux70;
       const sync = last || next - handled[0]! >= PER_SYNC;
       const ticket = next > handled[0]! ? queue.submit(this.#cmds, n, sync) : 0;
       table.leave();
-      if (ticket < 0) return ticket;
+      const done = ticket >= 0 && sync && next > handled[0]! ? queue.wait(ticket) : Math.min(ticket, 0);
+      if (done < 0) {
+        if (this.#asLinux70) handled[0] = next - 1;
+        return done;
+      }
       if (!sync) continue;
-      const done = next > handled[0]! ? queue.wait(ticket) : 0;
-      if (done < 0) return done;
       handled[0] = next;
       if (status < 0) return status;
     }

@@ -306,6 +306,8 @@ export class Smmuv3Instance implements IommuInstance {
       records: this.#options.records,
       allocFails: this.#options.allocFails,
       forget: (viommu, gone) => {
+        // 7.0 forgets it at the next attach.
+        if (this.#options.compat === '7.0') return;
         const master = this.#streams.find(gone.streamId);
         if (master?.guest?.viommu === viommu) master.guest = null;
       },

@@ -19,6 +19,7 @@ const EEXIST = 17;
 const EINVAL = 22;
 const ENOSPC = 28;
 const EOPNOTSUPP = 95;
+const ETIMEDOUT = 110;
 
 const RW = 3;
 const NEST_PARENT = 1;
@@ -372,6 +373,32 @@ test('guest invalidation: a bad command ends it; those before are issued and cou
   t.deepEqual(invalidate(f, viommus[0]!), { status: 0, handled: 0 });
 });
 
+test('guest invalidation: as 7.0, a bad command is counted with those of its batch, none of them issued', (t) => {
+  const f = new DriverFixture();
+  const [viommu] = nestedSetup(f).viommus;
+  const invalidator = new Smmuv3Invalidator(f.memory, f.env, { compat: '7.0', deadlineNs: 2e6 });
+  const handled = new Uint32Array(1);
+  /** `good` commands, then one that is none of a guest's. */
+  const issued = (good: number) => {
+    const from = f.commandCount(0);
+    const words = new Uint32Array((good + 1) * 4);
+    for (let i = 0; i < good; i++) words[i * 4] = TLBI_NH_ALL;
+    words[good * 4] = CMD_SYNC;
+    const entries = new Uint8Array(words.buffer);
+    t.is(invalidator.cacheInvalidate(viommu!.sharedBase, entries, 16, good + 1, handled), -EIO);
+    return f.commands(0, from).map((c) => c.opcode);
+  };
+  t.deepEqual([issued(2), handled[0]], [[], 2]);
+  // A batch is 63 commands and its SYNC.
+  const batch = [...new Array(63).fill(TLBI_NH_ALL), CMD_SYNC];
+  t.deepEqual([issued(63), handled[0]], [batch, 63]);
+  t.deepEqual([issued(130), handled[0]], [[...batch, ...batch], 130]);
+  f.alive.delete(0);
+  const nhAll = new Uint8Array(new Uint32Array(12).map((_, i) => (i % 4 === 0 ? TLBI_NH_ALL : 0)).buffer);
+  t.is(invalidator.cacheInvalidate(viommu!.sharedBase, nhAll, 16, 3, handled), -ETIMEDOUT);
+  t.is(handled[0], 2, 'all but one of what the SMMU did not complete');
+});
+
 test('guest invalidation: a SYNC behind the last command, and behind every 252', (t) => {
   const f = new DriverFixture();
   const { viommus } = nestedSetup(f);
@@ -503,6 +530,22 @@ test('events: none carries a vSID after its vDEVICE is gone or its device detach
   f.smmus[0]!.poll();
   t.deepEqual(f.events, []);
   t.is(f.hostEvents.length, 1);
+});
+
+test('events: as 7.0, under the vSID of a vDEVICE that is gone until the device is attached anew', (t) => {
+  const f = new DriverFixture({ driver: { compat: '7.0' } });
+  const { guest, viommus, domains } = nestedSetup(f);
+  guest.mapPage(-1);
+  viommus[0]!.vdeviceDestroy(f.devices[0]!, 0x10n);
+  f.write(0, VA);
+  f.smmus[0]!.poll();
+  t.is(f.events.length, 1);
+  t.is(new DataView(f.events[0]!.data.buffer).getUint32(4, true), 0x10);
+  t.is(f.smmus[0]!.attach(f.devices[0]!, null), 0);
+  t.is(f.smmus[0]!.attach(f.devices[0]!, domains[0]!), -ENOENT);
+  f.write(0, VA);
+  f.smmus[0]!.poll();
+  t.is(f.events.length, 1);
 });
 
 test('vIOMMUs of two guests on one SMMU do not reach each other', (t) => {
