@@ -38,6 +38,8 @@ export class ClientAccounts {
 export class ClientTask implements Task {
   readonly pid: number;
   readonly uid: number;
+  /** Its process: the same number, unless it is a thread's. */
+  readonly tgid: number;
   readonly mm: ClientMemory;
   readonly files: Descriptors;
   readonly user: UserAccount;
@@ -54,6 +56,7 @@ export class ClientTask implements Task {
     this.#statusFile = new ProcFile(`/proc/${pid}/status`);
     this.#limitsFile = new ProcFile(`/proc/${pid}/limits`);
     this.uid = Number(this.#status('Uid')?.split(/\s+/)[0] ?? -1);
+    this.tgid = Number(this.#status('Tgid') ?? -1);
     this.user = accounts.of(this.uid);
     this.files = {
       install: (file) => descriptors.install(file),

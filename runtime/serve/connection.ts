@@ -23,6 +23,8 @@ export interface ConnectionEvents {
   request(connection: Connection, request: Request): void;
   /** The other end is closed everywhere, or broken. */
   ended(connection: Connection): void;
+  /** Something came where nothing is listened to any more. Called once. */
+  ignored(connection: Connection): void;
   /** The other end does what no client does. */
   misbehaved(connection: Connection, what: string): void;
 }
@@ -34,6 +36,7 @@ export class Connection {
   #part: Buffer | null = null;
   #waiting = 0;
   #open = true;
+  #deaf: 'no' | 'yes' | 'told' = 'no';
 
   constructor(socket: Socket, events: ConnectionEvents) {
     this.#socket = socket;
@@ -61,6 +64,12 @@ export class Connection {
     if (this.#open) this.#socket.write(ONE_BYTE);
   }
 
+  /** From now on what comes is dropped: `ignored` is called for the first of it. */
+  deafen(): void {
+    this.#deaf = 'yes';
+    if (this.#part !== null) this.#drop();
+  }
+
   /** Ends it from here; `ended` is not called. */
   close(): void {
     this.#open = false;
@@ -73,7 +82,17 @@ export class Connection {
     this.#events.ended(this);
   }
 
+  #drop(): void {
+    this.#part = null;
+    if (this.#deaf === 'yes') this.#events.ignored(this);
+    this.#deaf = 'told';
+  }
+
   #take(bytes: Buffer): void {
+    if (this.#deaf !== 'no') {
+      this.#drop();
+      return;
+    }
     let all = bytes;
     if (this.#part !== null) {
       all = Buffer.concat([this.#part, bytes]);

@@ -3,7 +3,19 @@
  * preload library (uapi/preload). The machine stays this program's: it calls `dmaPort` for the devices it emulates
  * while clients map memory for them.
  */
-import { chmodSync, lstatSync, mkdirSync, mkdtempSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, createServer, type Server as NetServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -51,6 +63,8 @@ export interface Served {
 
 /** Longest path of a Unix socket, bytes. */
 const MAX_SOCKET_PATH = 107;
+/** include/uapi/asm-generic/fcntl.h: the name itself, without opening what it is of. Node does not list it. */
+const O_PATH = 0x20_0000;
 /** What Linux's fault injection has in debugfs, as far as programs look. */
 const FAULT_ATTRIBUTES = [
   'ignore-gfp-wait',
@@ -111,7 +125,13 @@ async function listen(net: NetServer, path: string): Promise<void> {
   });
   process.umask(before);
   await listening;
-  chmodSync(path, 0o600);
+  // A folder's default access list goes before the umask. What is at the path is not trusted to be still the socket.
+  const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
+  try {
+    if (fstatSync(fd).isSocket()) chmodSync(`/proc/self/fd/${fd}`, 0o600);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** A socket whose server died is in the way. @throws Error a server answers there */

@@ -153,6 +153,15 @@ export class Server implements ConnectionEvents {
     if (peer !== undefined) this.#gone(connection, peer);
   }
 
+  ignored(connection: Connection): void {
+    const peer = this.#peers.get(connection);
+    const client = peer && clientOf(peer);
+    if (client === undefined) return;
+    this.#options.log(
+      `serve: process ${client.pid}, or a child of its, writes to a descriptor past the library: dropped`,
+    );
+  }
+
   misbehaved(connection: Connection, what: string): void {
     const peer = this.#peers.get(connection);
     if (peer === undefined) return;
@@ -234,6 +243,11 @@ export class Server implements ConnectionEvents {
       };
       const task = new ClientTask(pid, this.#clientFiles, this.#accounts, descriptors);
       const client = new Client(pid, task, randomBytes(SECRET_BYTES));
+      // A thread's number would be a second client of one memory, and ours holds every nonce there is.
+      if (task.tgid !== pid || pid === process.pid) {
+        task.release();
+        return pid === process.pid ? 'it says it is the server' : 'it is a thread of another';
+      }
       if (!holds(task, proofVa, nonce)) {
         task.release();
         return 'it is not who it says it is (is it in another PID namespace?)';
@@ -289,6 +303,8 @@ export class Server implements ConnectionEvents {
     this.#files.set(inode, file);
     client.files.add(file);
     file.begin();
+    // The program's own descriptor: what it stores there by stdio or a bare system call is not meant for us.
+    connection.deafen();
   }
 
   /** @returns 0 | -errno */
@@ -344,13 +360,14 @@ export class Server implements ConnectionEvents {
     if (this.#windows.size === 1) this.#options.onMapped?.(true);
     this.#peers.set(connection, { is: 'map', file: served, window });
     connection.reply(0, 0, Buffer.from(window.path));
+    connection.deafen();
   }
 
   /** @returns null when no file can be made: the disk is full, too many are open */
   #show(mapping: Mapping): SharedWindow | null {
     const path = join(this.#options.folder, `map-${++this.#windowCount}`);
     try {
-      return new SharedWindow(path, this.#machine.memory, mapping);
+      return new SharedWindow(path, this.#machine.memory, mapping, this.#options.log);
     } catch (error) {
       this.#options.log(`serve: ${(error as Error).message}`);
       mapping.unmap();

@@ -15,10 +15,17 @@ export class SharedWindow {
   readonly #agreed: Int32Array;
   readonly #client: Int32Array;
   readonly #mapping: Mapping;
+  readonly #log: (line: string) => void;
+  #failed = false;
 
-  /** @param path  of the file to make, readable by nobody else @throws an error of fs */
-  constructor(path: string, memory: MachineMemory, mapping: Mapping) {
+  /**
+   * @param path  of the file to make, readable by nobody else
+   * @param log  told when the file can no longer be read or written, once: the client may do to it what it likes
+   * @throws an error of fs
+   */
+  constructor(path: string, memory: MachineMemory, mapping: Mapping, log: (line: string) => void) {
     this.path = path;
+    this.#log = log;
     this.#mapping = mapping;
     const { linear, bytes } = mapping;
     this.#machine = memory.i32.subarray(linear >> 2, (linear + bytes) >> 2);
@@ -36,6 +43,14 @@ export class SharedWindow {
   }
 
   sync(): void {
+    try {
+      this.#carryOver();
+    } catch (error) {
+      this.#fail(error as Error);
+    }
+  }
+
+  #carryOver(): void {
     const client = this.#client;
     const agreed = this.#agreed;
     const machine = this.#machine;
@@ -53,7 +68,17 @@ export class SharedWindow {
   release(): void {
     this.sync();
     closeSync(this.#fd);
-    rmSync(this.path, { force: true });
+    try {
+      rmSync(this.path, { force: true });
+    } catch (error) {
+      // It is a folder by now, say: that goes with ours.
+      this.#fail(error as Error);
+    }
     this.#mapping.unmap();
+  }
+
+  #fail(error: Error): void {
+    if (!this.#failed) this.#log(`serve: memory that a client has mapped: ${error.message}`);
+    this.#failed = true;
   }
 }

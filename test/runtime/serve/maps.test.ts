@@ -186,3 +186,28 @@ test('maps: a mapping holds the file after its descriptor is closed', async (t) 
   child.stdin?.end();
   await end;
 });
+
+test('maps: a client that puts a folder where its file was harms nobody', async (t) => {
+  if (!canCompile(t)) return;
+  const { clients, shown } = await start(t);
+  const { stdout } = await clients.run(
+    String.raw`
+    char line[512], path[512];
+    int fd = dev_iommu();
+    map(fd, 8192, RW, MAP_SHARED, 0x3000);
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (fgets(line, sizeof(line), maps) != NULL)
+      if (sscanf(line, "%*s %*s %*s %*s %*s %511s", path) == 1 && strstr(path, "/map-") != NULL) break;
+    printf("%d", truncate(path, 0));
+    printf(" %d", unlink(path));
+    printf(" %d", mkdir(path, 0700));
+    printf(" %d", count(fd));
+    `,
+    MAP,
+  );
+  t.is(stdout, '0 0 0 1');
+  await until(() => shown.released);
+  t.is(shown.mapped, 0);
+  t.is(clients.log.length, 1);
+  t.is((await clients.run('printf("%s", err(dev_iommu()));')).stdout, 'OK');
+});

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -166,6 +166,35 @@ test('wire: a process that is not there, or another user of the kernel, is refus
   }
 });
 
+test('wire: a thread is not a process, and nobody is the server', async (t) => {
+  if (!canCompile(t)) return;
+  const clients = await CClients.start(t);
+  const child = clients.start(
+    clients.compile(
+      'pthread_t other; pthread_create(&other, NULL, wait_for_ever, NULL); pause();',
+      'static void *wait_for_ever(void *unused) { printf("%d\\n", gettid()); fflush(stdout); pause(); return unused; }\n',
+    ),
+  );
+  const tid = await new Promise<number>((told) => child.stdout?.once('data', (text) => told(Number(text))));
+  const ourThread = Number(readdirSync('/proc/self/task').find((task) => Number(task) !== process.pid));
+  for (const pid of [tid, process.pid, ourThread]) {
+    const liar = stranger(t, clients.served.socket);
+    liar.socket.write(hello(pid, 0n));
+    await until(() => liar.said().byteLength === 56);
+    liar.socket.write(message(PROOF));
+    await until(() => liar.said().byteLength === 72);
+    t.is(liar.said().readInt32LE(56 + 4), -13);
+  }
+  t.deepEqual(
+    clients.log.map((line) => line.replace(/\d+/, 'N')),
+    ['it is a thread of another', 'it says it is the server', 'it is a thread of another'].map(
+      (why) => `serve: process N is refused: ${why}`,
+    ),
+  );
+  child.kill('SIGKILL');
+  await finished(child);
+});
+
 test('wire: a client that sends rubbish ends as if it had died, another goes on', async (t) => {
   if (!canCompile(t)) return;
   const clients = await CClients.start(t);
@@ -176,8 +205,11 @@ test('wire: a client that sends rubbish ends as if it had died, another goes on'
     uint32_t id, devid;
     int fd = dev_iommu(), vfio = open("/dev/vfio/devices/vfio0", O_RDWR);
     printf("%s", err(bind_to(vfio, fd, &devid)));
-    /* Through the descriptor itself, past the library. */
-    syscall(SYS_write, fd, "rubbish that is longer than a request is, so that it is looked at", 64);
+    /* On the library's own connection, which is the only other socket. */
+    struct stat st;
+    for (int own = 3; own < 4096; own++)
+      if (own != fd && own != vfio && fstat(own, &st) == 0 && S_ISSOCK(st.st_mode))
+        syscall(SYS_write, own, "rubbish that is longer than a request is, so that it is looked at", 64);
     usleep(50000);
     printf(" %s", err(ioas(fd, &id)));
     printf(" %s", err(ioctl(vfio, IOC(120), &id)));
