@@ -7,12 +7,16 @@
  * on connections of its own. A child that shares our memory instead (vfork) must not touch the page: it gets a
  * connection for one call.
  *
+ * A call is not left in the middle: signals wait for its end, as they do for that of most ioctls, and none of the
+ * functions used is a cancellation point. A handler that jumps away would keep the connection busy for good.
+ *
  * Who we are is proven: the server sends a nonce, we lay it where it can find it in our memory.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +25,8 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -149,6 +155,51 @@ int control_hide(int fd)
 	return hidden;
 }
 
+/* The thread's mask from before the call, which holds again when the server takes its time. */
+static __thread const sigset_t *outside;
+
+/* Has signals wait, but for those that come of what the thread itself does. */
+static void begin_call(sigset_t *before)
+{
+	static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT };
+	sigset_t all;
+
+	sigfillset(&all);
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		sigdelset(&all, own[i]);
+	pthread_sigmask(SIG_BLOCK, &all, before);
+	outside = before;
+}
+
+static void end_call(const sigset_t *before)
+{
+	int saved = errno;
+
+	outside = NULL;
+	pthread_sigmask(SIG_SETMASK, before, NULL);
+	errno = saved;
+}
+
+/* A server that does not answer within this must not make a program immune to Ctrl-C, s. */
+#define PATIENCE 1
+
+/* Seconds, or 0 for ever. */
+static void set_patience(int fd, time_t seconds)
+{
+	const struct timeval patience = { .tv_sec = seconds };
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+}
+
+/* After a system call on a connection has failed: whether it is to be tried again. */
+static bool again(void)
+{
+	if (errno == EAGAIN && outside != NULL)
+		pthread_sigmask(SIG_SETMASK, outside, NULL);
+	return errno == EAGAIN || errno == EINTR;
+}
+
 static int connect_server(bool cloexec)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | (cloexec ? SOCK_CLOEXEC : 0), 0);
@@ -156,8 +207,9 @@ static int connect_server(bool cloexec)
 
 	if (fd < 0)
 		return -1;
-	while (connect(fd, (struct sockaddr *)&server, sizeof(server)) < 0) {
-		if (errno == EINTR)
+	set_patience(fd, PATIENCE);
+	while (syscall(SYS_connect, fd, &server, sizeof(server)) < 0) {
+		if (again())
 			continue;
 		saved = errno;
 		raw_close(fd);
@@ -173,9 +225,9 @@ static int send_all(int fd, struct iovec *parts, int count)
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = (size_t)count };
 
 	while (message.msg_iovlen > 0) {
-		ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL);
+		ssize_t n = syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL);
 
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && again())
 			continue;
 		if (n < 0)
 			return -1;
@@ -197,9 +249,9 @@ static int receive_all(int fd, void *to, size_t bytes)
 	size_t done = 0;
 
 	while (done < bytes) {
-		ssize_t n = recv(fd, (char *)to + done, bytes - done, MSG_WAITALL);
+		ssize_t n = syscall(SYS_recvfrom, fd, (char *)to + done, bytes - done, MSG_WAITALL, NULL, NULL);
 
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && again())
 			continue;
 		if (n <= 0)
 			return -1;
@@ -278,6 +330,14 @@ static bool usable(const struct link *link)
 	return link->fd >= 0 && socket_inode(link->fd) == link->ino;
 }
 
+/* Unless the program has put something else at its number. */
+static void drop_link(struct link *link)
+{
+	if (usable(link))
+		raw_close(link->fd);
+	link->fd = -1;
+}
+
 /* A slot of this thread's own, connected; NULL when there is none, or with errno set when nobody answers. */
 static struct slot *take_slot(void)
 {
@@ -317,24 +377,26 @@ static int with_link(int (*use)(struct link *link, void *argument), void *argume
 	struct wire_welcome welcome;
 	struct link own = { .fd = -1 };
 	struct slot *slot = NULL;
-	int result;
+	sigset_t before;
+	int result = -1;
 
 	if (!control_configured()) {
 		errno = ENODEV;
 		return -1;
 	}
-	if (is_mine()) {
+	begin_call(&before);
+	errno = EAGAIN;
+	if (is_mine())
 		slot = take_slot();
-		if (slot == NULL && errno != EAGAIN)
-			return -1;
-	}
-	if (slot == NULL && introduce(&own, &welcome) < 0)
-		return -1;
-	result = use(slot != NULL ? &slot->link : &own, argument);
-	if (slot != NULL)
+	if (slot != NULL) {
+		result = use(&slot->link, argument);
 		give_slot(slot);
-	else if (own.fd >= 0)
-		raw_close(own.fd);
+	} else if (errno == EAGAIN && introduce(&own, &welcome) == 0) {
+		result = use(&own, argument);
+		if (own.fd >= 0)
+			raw_close(own.fd);
+	}
+	end_call(&before);
 	return result;
 }
 
@@ -345,16 +407,14 @@ static int call_on(struct link *link, void *argument)
 
 	if (status == NOT_SENT) {
 		/* The server ended this client, or is another by now: it may begin anew. */
-		raw_close(link->fd);
-		link->fd = -1;
+		drop_link(link);
 		if (introduce(link, &welcome) < 0)
 			return -1;
 		status = exchange(link->fd, argument);
 	}
 	if (status == 0)
 		return 0;
-	raw_close(link->fd);
-	link->fd = -1;
+	drop_link(link);
 	errno = EIO;
 	return -1;
 }
@@ -370,27 +430,47 @@ static int copy_secret(struct link *link, void *secret)
 	return 0;
 }
 
-int control_open(struct call *call, bool cloexec)
+/* Connects and sends a request with our secret. Returns the descriptor, or -1 with errno. */
+static int open_once(struct call *call, bool cloexec)
 {
 	uint8_t secret[16];
+	sigset_t before;
 	int fd;
 
 	if (with_link(copy_secret, secret) < 0)
 		return -1;
+	begin_call(&before);
 	fd = connect_server(cloexec);
+	if (fd >= 0) {
+		if (call->request.op == OP_FILE) {
+			call->request.file = socket_inode(fd);
+			call->request.fd = fd;
+		}
+		call->payload = secret;
+		call->request.bytes = sizeof(secret);
+		if (exchange(fd, call) < 0) {
+			raw_close(fd);
+			fd = -1;
+			errno = EIO;
+		} else {
+			set_patience(fd, 0);
+		}
+	}
+	end_call(&before);
+	return fd;
+}
+
+int control_open(struct call *call, bool cloexec)
+{
+	int fd = open_once(call, cloexec);
+
+	if (fd < 0 && errno == EIO) {
+		/* The server has ended this client, or is another: a request makes us known to it, with a new secret. */
+		control_barrier(false);
+		fd = open_once(call, cloexec);
+	}
 	if (fd < 0)
 		return -1;
-	if (call->request.op == OP_FILE) {
-		call->request.file = socket_inode(fd);
-		call->request.fd = fd;
-	}
-	call->payload = secret;
-	call->request.bytes = sizeof(secret);
-	if (exchange(fd, call) < 0) {
-		raw_close(fd);
-		errno = EIO;
-		return -1;
-	}
 	if (call->reply.result < 0) {
 		raw_close(fd);
 		errno = -call->reply.result;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "preload.h"
@@ -68,6 +69,12 @@ static size_t least_bytes(unsigned long cmd)
 	return (cmd & 0xff) < 0x80 ? 40 : 4;
 }
 
+/* Another thread may have closed the descriptor before the server came to the call. */
+static int gone_or(int error, int fd, uint64_t ino)
+{
+	return error == ENODEV && socket_inode(fd) != ino ? EBADF : error;
+}
+
 int file_ioctl(int fd, uint64_t ino, unsigned long cmd, uint64_t arg)
 {
 	uint8_t bytes[WIRE_MAX_STRUCT], answer[WIRE_MAX_STRUCT];
@@ -113,7 +120,7 @@ int file_ioctl(int fd, uint64_t ino, unsigned long cmd, uint64_t arg)
 	if (call.reply.bytes > 0 && copy_out(arg + call.reply.at, answer, call.reply.bytes) < 0)
 		return -1;
 	if (call.reply.result < 0) {
-		errno = -call.reply.result;
+		errno = gone_or(-call.reply.result, fd, ino);
 		return -1;
 	}
 	return call.reply.result;
@@ -124,7 +131,7 @@ static void drain(int fd)
 {
 	uint8_t byte;
 
-	(void)!recv(fd, &byte, 1, MSG_DONTWAIT);
+	(void)!syscall(SYS_recvfrom, fd, &byte, 1, MSG_DONTWAIT, NULL, NULL);
 }
 
 ssize_t file_read(int fd, uint64_t ino, uint64_t to, size_t bytes, bool positioned, off_t offset)
@@ -153,7 +160,7 @@ ssize_t file_read(int fd, uint64_t ino, uint64_t to, size_t bytes, bool position
 		if (call.reply.flags & WIRE_DRAIN)
 			drain(fd);
 		if (call.reply.result < 0)
-			errno = -call.reply.result;
+			errno = gone_or(-call.reply.result, fd, ino);
 		else if (copy_out(to, answer, call.reply.bytes) == 0)
 			result = call.reply.result;
 	}
@@ -186,7 +193,7 @@ ssize_t file_write(int fd, uint64_t ino, uint64_t from, size_t bytes, bool posit
 		if (call.reply.flags & WIRE_DRAIN)
 			drain(fd);
 		if (call.reply.result < 0)
-			errno = -call.reply.result;
+			errno = gone_or(-call.reply.result, fd, ino);
 		else
 			result = call.reply.result;
 	}

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "preload.h"
@@ -49,31 +50,100 @@ static bool is_fail_nth(const char *rest)
 	return rest != NULL && strcmp(rest, "/fail-nth") == 0;
 }
 
-void match_path(const char *path, struct path_match *match)
+/* Longest name of a device file as it is spelt here: the directory's, and the program's below it. */
+#define SPELT 4096
+
+/* The directory that a relative path begins at. Returns whether it is known. */
+static bool directory(int dir, char *name)
 {
-	char debugfs[104];
+	char link[32];
+	ssize_t n;
+
+	if (dir == AT_FDCWD) {
+		/* "(unreachable)" where it has no name. */
+		n = syscall(SYS_getcwd, name, SPELT);
+		return n > 0 && name[0] == '/';
+	}
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
+	n = readlink(link, name, SPELT - 1);
+	name[n > 0 ? n : 0] = '\0';
+	return name[0] == '/';
+}
+
+/*
+ * A device file's name in one spelling: absolute, without "//", "." and "..". Only what ends as one of ours does is
+ * looked at any further. Returns false when it is not that.
+ */
+static bool device_name(int dir, const char *path, char *name)
+{
+	const char *last = strrchr(path, '/');
+	const char *part = path;
+	size_t length = 0;
+
+	last = last == NULL ? path : last + 1;
+	if (strcmp(last, "iommu") != 0 && strncmp(last, "vfio", 4) != 0)
+		return false;
+	name[0] = '\0';
+	if (*path != '/' && !directory(dir, name))
+		return false;
+	length = strlen(name);
+	while (*part != '\0') {
+		size_t bytes = strcspn(part, "/");
+
+		if (bytes == 2 && part[0] == '.' && part[1] == '.') {
+			while (length > 0 && name[--length] != '/')
+				;
+		} else if (bytes > 0 && !(bytes == 1 && part[0] == '.')) {
+			if (length + bytes + 2 > SPELT)
+				return false;
+			/* The root's own name ends with the slash. */
+			if (length == 0 || name[length - 1] != '/')
+				name[length++] = '/';
+			memcpy(name + length, part, bytes);
+			length += bytes;
+		}
+		part += bytes;
+		part += strspn(part, "/");
+	}
+	name[length] = '\0';
+	return true;
+}
+
+static bool is_device(const char *name, struct path_match *match)
+{
+	const char *rest;
+
+	if (strcmp(name, "/dev/iommu") == 0) {
+		match->file = WIRE_FILE_IOMMUFD;
+		return true;
+	}
+	if (strcmp(name, "/dev/vfio/vfio") == 0) {
+		match->file = WIRE_FILE_VFIO_CONTAINER;
+		return true;
+	}
+	if (strncmp(name, "/dev/vfio/devices/vfio", 22) != 0)
+		return false;
+	match->file = WIRE_FILE_VFIO_DEVICE;
+	rest = number(name + 22, &match->index);
+	return rest != NULL && *rest == '\0';
+}
+
+void match_path(int dir, const char *path, struct path_match *match)
+{
+	char debugfs[104], name[SPELT];
 	const char *rest;
 
 	match->kind = PATH_OTHER;
-	if (path == NULL || path[0] != '/' || !control_configured())
-		return;
 	match->index = 0;
-	if (strncmp(path, "/dev/", 5) == 0) {
-		match->kind = PATH_FILE;
-		if (strcmp(path, "/dev/iommu") == 0) {
-			match->file = WIRE_FILE_IOMMUFD;
-		} else if (strcmp(path, "/dev/vfio/vfio") == 0) {
-			match->file = WIRE_FILE_VFIO_CONTAINER;
-		} else if (strncmp(path, "/dev/vfio/devices/vfio", 22) == 0) {
-			rest = number(path + 22, &match->index);
-			match->file = WIRE_FILE_VFIO_DEVICE;
-			if (rest == NULL || *rest != '\0')
-				match->kind = PATH_OTHER;
-		} else {
-			match->kind = PATH_OTHER;
-		}
+	if (path == NULL || !control_configured())
+		return;
+	if (device_name(dir, path, name)) {
+		if (is_device(name, match))
+			match->kind = PATH_FILE;
 		return;
 	}
+	if (path[0] != '/')
+		return;
 	rest = after_process(path, &match->index);
 	if (rest != NULL && strcmp(rest, "/status") == 0) {
 		match->kind = PATH_STATUS;

@@ -95,7 +95,8 @@ struct path_match {
 	char instead[256]; /* the path to use in its place */
 };
 
-void match_path(const char *path, struct path_match *match);
+/* dir: of openat, or AT_FDCWD. */
+void match_path(int dir, const char *path, struct path_match *match);
 /* /proc/PID/status as a file of its own, with the server's figures. Returns a descriptor, or -1: take the real one. */
 int open_status(const char *path, uint64_t pid, bool cloexec);
 
