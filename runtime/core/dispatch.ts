@@ -146,7 +146,8 @@ export function dispatch(ctx: IommufdCtx, cmd: number, bytes: Uint8Array): numbe
   if (entry === undefined) return -ENOTTY;
   if (entry.cmd !== cmd) return -ENOTTY;
   const userSize = structSize(bytes);
-  if (entry.direct !== undefined && userSize === entry.struct.size && bytes.byteLength >= userSize) {
+  const whole = userSize === entry.struct.size && bytes.byteLength >= userSize;
+  if (entry.direct !== undefined && whole && !ctx.core.current.structReadOnly) {
     const status = entry.direct(ctx, bytes);
     if (status !== NOT_DIRECT) return status;
   }

@@ -59,6 +59,8 @@ export interface Task {
   readonly files: Descriptors;
   readonly user: UserAccount;
   readonly failNth: FailNth;
+  /** The struct of the call under way can be read and not written: an answer is -EFAULT. */
+  readonly structReadOnly?: boolean;
   /** @param cap  CAP_* */
   capable(cap: number): boolean;
   /** RLIMIT_MEMLOCK in bytes, or Infinity. */

@@ -1,4 +1,5 @@
 /** One ioctl in flight: the caller's bytes, and the object it is creating. struct iommufd_ucmd. */
+import { EFAULT } from '../../uapi/abi/errno.js';
 import type { Fields, Struct, StructInput, StructValue } from '../../uapi/abi/struct.js';
 import type { IommufdCtx } from './ctx.js';
 import type { IommufdObject } from './iommufd-object.js';
@@ -20,9 +21,10 @@ export class Ucmd<F extends Fields = Fields> {
     this.#userSize = userSize;
   }
 
-  /** Copies `cmd` back, as much of it as the caller's struct holds (iommufd_ucmd_respond). @returns 0 */
-  respond(): 0 {
+  /** Copies `cmd` back, as much of it as the caller's struct holds (iommufd_ucmd_respond). @returns 0 | -EFAULT */
+  respond(): number {
     const { struct } = this;
+    if (this.ctx.core.current.structReadOnly) return -EFAULT;
     if (this.#userSize >= struct.size) {
       struct.encode(this.cmd as StructInput<F>, this.#bytes);
       return 0;

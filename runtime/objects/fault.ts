@@ -200,5 +200,7 @@ export function faultAlloc(ucmd: UcmdOf<typeof FaultAlloc>): number {
   }
   cmd.outFaultId = fault.id;
   cmd.outFaultFd = fd;
-  return ucmd.respond();
+  const status = ucmd.respond();
+  if (status < 0) core.current.files.close(fd);
+  return status;
 }

@@ -7,7 +7,7 @@
  *
  * @source drivers/iommu/iommufd/hw_pagetable.c
  */
-import { EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
+import { EFAULT, EINVAL, ENOENT, EOPNOTSUPP } from '../../uapi/abi/errno.js';
 import { IOMMU_HW_CAP_DIRTY_TRACKING } from '../../uapi/iommufd/hw-info.js';
 import {
   type HwptAlloc,
@@ -281,8 +281,7 @@ function dataOf({ ctx, cmd }: UcmdOf<typeof HwptAlloc>): UserData | null {
 /** The core's own invalidations go the way that any thread's go. */
 export function hwptInvalidate(ucmd: UcmdOf<typeof HwptInvalidate>): number {
   const status = ucmd.ctx.invalidations.execute(ucmd.cmd);
-  ucmd.respond();
-  return status;
+  return ucmd.respond() < 0 ? -EFAULT : status;
 }
 
 function canTrackDirty(device: Device): boolean {

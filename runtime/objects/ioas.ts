@@ -213,7 +213,8 @@ export function ioasIovaRanges(ucmd: UcmdOf<typeof IoasIovaRanges>): number {
   ctx.put(ioas);
   if (status < 0) return -EFAULT;
   cmd.numIovas = found;
-  ucmd.respond();
+  const told = ucmd.respond();
+  if (told < 0) return told;
   return found > room ? -EMSGSIZE : 0;
 }
 

@@ -182,5 +182,7 @@ function allocOn(ucmd: UcmdOf<typeof VeventqAlloc>, viommu: Viommu): number {
   }
   cmd.outVeventqId = id;
   cmd.outVeventqFd = fd;
-  return ucmd.respond();
+  const status = ucmd.respond();
+  if (status < 0) ctx.core.current.files.close(fd);
+  return status;
 }

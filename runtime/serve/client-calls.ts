@@ -16,6 +16,7 @@ import {
   WIRE_FILE_SPARE,
   WIRE_MAX_PAYLOAD,
   WIRE_POSITIONED,
+  WIRE_READ_ONLY,
   WIRE_SPARE_USED,
 } from './wire.js';
 
@@ -66,7 +67,9 @@ export function ioctl(
   client.spare = spare?.owner === client && spare.kind === WIRE_FILE_SPARE ? spare : null;
   client.spareFd = request.spareFd;
   client.spareUsed = false;
+  client.task.structReadOnly = (request.flags & WIRE_READ_ONLY) !== 0;
   const result = onBehalfOf(core, client, () => file.ioctl?.(cmd, bytes) ?? -ENOTTY);
+  client.task.structReadOnly = false;
   if (result < 0) client.removeSpare(client.spareFd);
   const flags = client.spareUsed ? WIRE_SPARE_USED : 0;
   client.spare = null;

@@ -44,6 +44,7 @@ export class ClientTask implements Task {
   readonly files: Descriptors;
   readonly user: UserAccount;
   readonly failNth = new FailNth();
+  structReadOnly = false;
   readonly #files: ClientFiles;
   readonly #statusFile: ProcFile;
   readonly #limitsFile: ProcFile;

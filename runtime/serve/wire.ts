@@ -34,6 +34,8 @@ export const WIRE_MAP_SHARED = 1 << 2;
 
 /** Of a request: pread and pwrite rather than read and write. */
 export const WIRE_POSITIONED = 1 << 0;
+/** Of an ioctl: its struct can be read and not written. */
+export const WIRE_READ_ONLY = 1 << 1;
 
 /** Of a reply: the spare is an open file now. */
 export const WIRE_SPARE_USED = 1 << 0;

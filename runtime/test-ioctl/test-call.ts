@@ -35,8 +35,8 @@ export class TestCall {
     return struct.decode(this.#payload);
   }
 
-  /** Gives the struct back with some fields changed. @returns 0 */
-  respond<F extends Fields>(struct: Struct<F>, outputs: Partial<StructInput<F>>): 0 {
+  /** Gives the struct back with some fields changed. @returns 0 | -EFAULT */
+  respond<F extends Fields>(struct: Struct<F>, outputs: Partial<StructInput<F>>): number {
     for (const [field, value] of Object.entries(outputs))
       struct.put(this.#payload, field, value as StructInput<F>[string]);
     this.#ucmd.cmd.payload = [...this.#payload];

@@ -99,6 +99,10 @@ int file_ioctl(int fd, uint64_t ino, unsigned long cmd, uint64_t arg)
 		call.request.bytes = sizeof(arg);
 	} else {
 		call.request.bytes = (uint32_t)copy_struct_in(bytes, arg, least_bytes(cmd));
+		/* Known before anything is made that could not be told. What is that long has another size by now. */
+		if ((cmd & 0xff) >= 0x80 && call.request.bytes >= 4 && call.request.bytes < WIRE_MAX_STRUCT &&
+		    copy_out(arg, bytes, 4) < 0)
+			call.request.flags |= WIRE_READ_ONLY;
 	}
 	if (makes_file(cmd, bytes, call.request.bytes)) {
 		/* Linux makes these close on exec. Without one the server answers EMFILE, in its place. */

@@ -54,6 +54,8 @@ enum wire_file {
 
 /* Of a request's flags: pread and pwrite rather than read and write. */
 #define WIRE_POSITIONED (1u << 0)
+/* Of an ioctl: its struct can be read and not written, so that Linux could not answer. */
+#define WIRE_READ_ONLY (1u << 1)
 
 struct wire_request {
 	uint32_t bytes; /* of the payload */

@@ -47,9 +47,24 @@ test('serve: a bad pointer is EFAULT', async (t) => {
     *alloc = (struct ioas_alloc){ .size = sizeof(*alloc) };
     mprotect(pages, 4096, PROT_READ);
     printf(" %s", err(ioctl(fd, IOC(0x81), alloc)));
+    /* What it made is gone, so its ID is free; what needs no answer gets none. */
+    uint32_t id;
+    printf(" %s", err(ioas(fd, &id)));
+    printf(" %u", id);
+    mprotect(pages, 4096, PROT_READ | PROT_WRITE);
+    cmd = (void *)pages;
+    *cmd = (struct destroy){ sizeof(*cmd), id };
+    uint32_t fault[4] = { sizeof(fault) };
+    memcpy(pages + 64, fault, sizeof(fault));
+    mprotect(pages, 4096, PROT_READ);
+    printf(" %s", err(ioctl(fd, IOC(0x80), cmd)));
+    printf(" %s", err(ioctl(fd, IOC(0x80), cmd)));
+    printf(" %s", err(ioctl(fd, IOC(0x8e), pages + 64)));
+    printf(" %s", err(ioas(fd, &id)));
+    printf(" %u", id);
     printf(" %s\n", err(ioctl(fd, IOC(0x7f), NULL)));
   `);
-  t.is(stdout, 'EFAULT EFAULT ENOENT EFAULT EFAULT EFAULT ENOTTY\n');
+  t.is(stdout, 'EFAULT EFAULT ENOENT EFAULT EFAULT EFAULT OK 1 OK ENOENT EFAULT OK 1 ENOTTY\n');
 });
 
 test('serve: a struct longer than what travels is judged by its tail', async (t) => {
