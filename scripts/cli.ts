@@ -42,7 +42,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
       writeOut: (text) => surroundings.stdout.write(text),
       writeErr: (text) => surroundings.stderr.write(text),
     })
-    .showHelpAfterError('(iommufd --help, iommufd stress --help)')
+    .showHelpAfterError('(iommufd --help)')
     .addHelpText('after', '\nExit codes: 0 clean, 1 a violation or a dead worker, 2 wrong usage.');
   addStress(program, surroundings, done);
   addTopology(program, surroundings, done);
@@ -65,6 +65,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
         surroundings.stderr.write(`iommufd ${name}: not there yet\n`);
         done(EXIT_USAGE);
       });
+  for (const command of program.commands) command.showHelpAfterError(`(iommufd ${command.name()} --help)`);
   try {
     await program.parseAsync(args, { from: 'user' });
   } catch (error) {

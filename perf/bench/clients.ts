@@ -2,13 +2,13 @@
  * What calls of a C program take that has a server's machine for its /dev/iommu: both on one processor, so that
  * nothing is hidden by a second one.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { buildPreload, compiler, hasCompiler } from '../../runtime/serve/preload-library.js';
+import { buildPreload, compile, hasCompiler } from '../../runtime/serve/preload-library.js';
 import { canPin, processNs } from './affinity.js';
 import { NO_CC } from './baseline.js';
 import type { FigureName } from './figures.js';
@@ -56,7 +56,7 @@ export async function clients(scale: Scale): Promise<Group> {
   }
   const folder = mkdtempSync(join(tmpdir(), 'iommufd-clients-'));
   const program = join(folder, 'client');
-  const { status, stderr } = spawnSync(compiler(), ['-O2', '-o', program, SOURCE], { encoding: 'utf8' });
+  const { status, stderr } = compile(['-O2', '-o', program, SOURCE]);
   must(status === 0, `clients: ${stderr}`);
   const server = start(process.execPath, [SERVER]);
   const socket = await server.line();

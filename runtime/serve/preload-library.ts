@@ -28,11 +28,17 @@ export class PreloadError extends Error {
 }
 
 /** What compiles C here: $CC, or cc. */
-export const compiler = (): string => process.env.CC ?? 'cc';
+export const compiler = (): string => process.env.CC?.trim() || 'cc';
 
 /** Whether there is a C compiler. */
 export function hasCompiler(): boolean {
-  return spawnSync(compiler(), ['--version'], { stdio: 'ignore' }).status === 0;
+  return compile(['--version']).status === 0;
+}
+
+/** $CC may have options, as make takes it: `ccache gcc`, `gcc -m64`. */
+export function compile(args: readonly string[]) {
+  const [file, ...options] = compiler().split(/\s+/);
+  return spawnSync(file!, [...options, ...args], { encoding: 'utf8' });
 }
 
 /**
@@ -52,9 +58,7 @@ export function buildPreload(): string {
   if (existsSync(library)) return library;
   const made = `${library}.${process.pid}`;
   const sources = names.filter((name) => name.endsWith('.c')).map((name) => join(SOURCES, name));
-  const { status, stderr, error } = spawnSync(compiler(), [...FLAGS, '-o', made, ...sources, '-ldl'], {
-    encoding: 'utf8',
-  });
+  const { status, stderr, error } = compile([...FLAGS, '-o', made, ...sources, '-ldl']);
   if (error !== undefined)
     throw new PreloadError(
       `a C compiler is needed for the preload library, and '${compiler()}' cannot be run (${error.message}); ` +

@@ -4,9 +4,10 @@
  */
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
+import { getSystemErrorMap } from 'node:util';
 import type { Command } from 'commander';
-import { buildPreload } from '../../runtime/serve/preload-library.js';
 import type { Surroundings } from '../surroundings.js';
+import { findProgram, isStatic } from './program-file.js';
 import { serveError } from './serve.js';
 import { addServeOptions, type ServeFlags, startServing } from './serve-options.js';
 
@@ -24,12 +25,28 @@ export function addRun(program: Command, around: Surroundings, done: (code: numb
     .argument('<program>')
     .argument('[args...]')
     .passThroughOptions()
+    .addHelpText(
+      'after',
+      '\nIts exit code becomes ours: 128 and the signal that ended it, 126 and 127 where it cannot be run, as shells' +
+        '\nhave it. Else 1 where the machine cannot be served, 2 wrong usage. `--trace -- program`: with --, program is' +
+        '\nnot taken for the name of a file. The devices do no DMA of their own: for that, serve a machine from a program' +
+        '\nwith `iommufd/serve`.',
+    )
     .action(async (file: string, args: readonly string[], flags: ServeFlags) => {
       try {
-        const library = buildPreload();
+        const path = findProgram(file);
+        if (path === undefined) {
+          around.stderr.write(`iommufd run: ${file}: there is no such program${swallowed(flags)}\n`);
+          done(EXIT_NOT_FOUND);
+          return;
+        }
         const serving = await startServing(flags, around.stderr);
+        if (isStatic(path))
+          around.stderr.write(
+            `iommufd run: ${file} is statically linked: the preload library does not reach it, and what it opens is the host's\n`,
+          );
         try {
-          done(await runProgram(file, args, library, serving.served.socket, around));
+          done(await runProgram(file, args, serving.library, serving.served.socket, around));
         } finally {
           await serving.close();
         }
@@ -39,6 +56,17 @@ export function addRun(program: Command, around: Surroundings, done: (code: numb
         done(code);
       }
     });
+}
+
+/** `--trace program` names a file. */
+function swallowed({ trace }: ServeFlags): string {
+  return typeof trace === 'string' ? ` ('${trace}' is the file of --trace; without one: --trace -- ...)` : '';
+}
+
+/** Not node's, which is about its own function. */
+function reason(error: NodeJS.ErrnoException): string {
+  const known = error.errno === undefined ? undefined : getSystemErrorMap().get(error.errno);
+  return known === undefined ? error.message : `${known[1]} (${known[0]})`;
 }
 
 function runProgram(
@@ -61,7 +89,7 @@ function runProgram(
   });
   return new Promise<number>((done) => {
     child.on('error', (error: NodeJS.ErrnoException) => {
-      around.stderr.write(`iommufd run: ${file}: ${error.message}\n`);
+      around.stderr.write(`iommufd run: ${file}: ${reason(error)}\n`);
       done(error.code === 'ENOENT' ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
     });
     child.on('exit', (code, signal) => {

@@ -7,9 +7,11 @@ import { machineConfigOf } from '../../perf/stress/topology.js';
 import type { Machine } from '../../runtime/machine.js';
 import type { MachineConfig } from '../../runtime/machine-schema.js';
 import type { Served, ServeOptions } from '../../runtime/serve/index.js';
+import { buildPreload } from '../../runtime/serve/preload-library.js';
 import { formatCall, formatJson } from '../../runtime/trace/format.js';
 import { formatTransfer, formatTransferJson } from '../../runtime/trace/transfer.js';
 import type { Output } from '../surroundings.js';
+import { isExecutable } from './program-file.js';
 import { wholeOption } from './usage.js';
 
 export interface ServeFlags {
@@ -55,7 +57,10 @@ export function addServeOptions(command: Command): Command {
     .option('--topology <file|preset>', 'the machine, as `iommufd topology` takes it')
     .option('--devices <n>', `with --topology: how many, vfio0 and so on (default: ${DEVICES})`)
     .option('--socket <path>', 'where to listen (default: in a folder of its own)')
-    .option('--trace [file]', 'every call, a line each that `iommufd decode` takes back (default: on stderr)')
+    .option(
+      '--trace [file]',
+      'every ioctl, read and write, a line each that `iommufd decode` takes back (default: on stderr)',
+    )
     .option('--json', 'with --trace: one JSON object a line')
     .option('--enable-test-ioctl', 'serve the kernel self-test ioctl and fault injection too');
 }
@@ -63,20 +68,23 @@ export function addServeOptions(command: Command): Command {
 export interface Serving {
   readonly machine: Machine;
   readonly served: Served;
+  /** The preload library. */
+  readonly library: string;
   close(): Promise<void>;
 }
 
-/** @throws OptionError | ConfigError | an error of serve() */
+/** @throws OptionError | ConfigError | PreloadError | an error of serve() */
 export async function startServing(flags: ServeFlags, stderr: Output): Promise<Serving> {
   const log = (line: string) => stderr.write(`iommufd: ${line}\n`);
   const config = configOf(flags);
+  const trace = openTrace(flags, stderr);
+  const library = buildPreload();
   // Late: what is wrong usage is told without it.
   const { createMachine } = await import('../../runtime/machine.js');
   const { serve } = await import('../../runtime/serve/index.js');
   const testIoctl = flags.enableTestIoctl ?? false;
   const machine = createMachine(config, { log, testIoctl });
   let timer: NodeJS.Timeout | undefined;
-  const trace = openTrace(flags, stderr);
   const served = await serve(machine, {
     log,
     faultInjection: testIoctl,
@@ -90,6 +98,7 @@ export async function startServing(flags: ServeFlags, stderr: Output): Promise<S
   return {
     machine,
     served,
+    library,
     close: async () => {
       clearInterval(timer);
       await served.close();
@@ -111,6 +120,8 @@ function openTrace({ trace, json = false }: ServeFlags, stderr: Output): Trace |
     return null;
   }
   let file = -1;
+  if (trace !== true && isExecutable(trace))
+    throw new OptionError('trace', `'${trace}' is a program; if it is to be run: --trace -- ${trace} ...`);
   try {
     if (trace !== true) file = openSync(trace, 'w');
   } catch (error) {

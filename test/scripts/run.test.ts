@@ -1,8 +1,9 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { compile, compiler } from '../../runtime/serve/preload-library.js';
 import { canCompile, finished, until } from '../kit/c-client.js';
 
 const IOMMUFD = join(import.meta.dirname, '../../scripts/iommufd.js');
@@ -77,9 +78,50 @@ test('run: what cannot be run is told as shells tell it', async (t) => {
   if (!canCompile(t)) return;
   const gone = await finished(start(['run', '--', '/no/such/program'], place(t)));
   t.is(gone.code, 127);
-  t.regex(gone.stderr, /iommufd run: \/no\/such\/program: .*ENOENT/);
+  t.is(gone.stderr, 'iommufd run: /no/such/program: there is no such program\n');
   const folder = await finished(start(['run', '--', '/tmp'], place(t)));
   t.is(folder.code, 126);
+  t.is(folder.stderr, 'iommufd run: /tmp: permission denied (EACCES)\n');
+});
+
+test('run: --trace does not write over the program that is to be run', async (t) => {
+  if (!canCompile(t)) return;
+  const folder = place(t);
+  const program = join(folder, 'program');
+  writeFileSync(program, '#!/bin/sh\nexit 5\n', { mode: 0o755 });
+  const { code, stderr } = await finished(start(['run', '--trace', program, 'echo'], folder));
+  t.is(code, 2);
+  t.regex(stderr, /^iommufd run: --trace: '.*program' is a program; if it is to be run: --trace -- /);
+  t.is(readFileSync(program, 'utf8'), '#!/bin/sh\nexit 5\n');
+  const gone = await finished(start(['run', '--trace', 'echo', 'no-such-program'], folder));
+  t.is(gone.code, 127);
+  t.regex(gone.stderr, /no-such-program: there is no such program \('echo' is the file of --trace/);
+  t.false(existsSync('echo'));
+});
+
+test('run: a program that the library cannot reach is told', async (t) => {
+  if (!canCompile(t)) return;
+  const folder = place(t);
+  const program = join(folder, 'program');
+  writeFileSync(`${program}.c`, 'int main(void) { return 4; }\n');
+  if (compile(['-static', '-o', program, `${program}.c`]).status !== 0) {
+    t.log('skipped: no static C library');
+    t.pass();
+    return;
+  }
+  const { code, stderr } = await finished(start(['run', '--', program], folder));
+  t.is(code, 4);
+  t.regex(stderr, /program is statically linked: the preload library does not reach it/);
+});
+
+test('run: CC may have options', async (t) => {
+  if (!canCompile(t)) return;
+  const folder = place(t);
+  const wrapper = join(folder, 'wrapper');
+  writeFileSync(wrapper, '#!/bin/sh\nexec "$@"\n', { mode: 0o755 });
+  const CC = `${wrapper} ${compiler()}`;
+  const { code, stderr } = await finished(start(['run', '--', '/bin/true'], folder, { CC }));
+  t.is(code, 0, stderr);
 });
 
 test('run: without a compiler it says so', async (t) => {
