@@ -27,7 +27,7 @@ import { DEBUGFS_BYTES } from './wire.js';
 
 export type { IoctlCall } from '../trace/call.js';
 export { formatCall, formatJson } from '../trace/format.js';
-export type { Transfer } from '../trace/transfer.js';
+export { formatTransfer, formatTransferJson, type Transfer } from '../trace/transfer.js';
 
 /** Builds the library that client programs are to preload (LD_PRELOAD), and says where it is. */
 export { buildPreload, PreloadError } from './preload-library.js';

@@ -28,6 +28,7 @@ import {
   VeventArmSmmuv3,
   ViommuArmSmmuv3Invalidate,
 } from '../../uapi/drivers/smmuv3.js';
+import { TestCmd } from '../../uapi/iommufd/test.js';
 import {
   VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
   VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
@@ -37,6 +38,7 @@ import {
   VfioIommuType1InfoDmaAvail,
   VfioIovaRange,
 } from '../../uapi/vfio/container.js';
+import { aboutTest } from './about-test.js';
 import type { AnyStruct } from './ioctls.js';
 
 /** Ranges told of one capability, and capabilities of one chain. */
@@ -56,6 +58,8 @@ export function aboutStruct(struct: AnyStruct | null, bytes: Uint8Array): string
       return idRegisters(HwInfoArmSmmuv3.decode(bytes).idr);
     case VfioIommuType1Info.cName:
       return capabilities(bytes);
+    case TestCmd.cName:
+      return aboutTest(bytes);
     default:
       return undefined;
   }

@@ -1,9 +1,10 @@
 /** Which fields of the ABI's structs are flags or enumerators, and what their values are called in the headers. */
+import * as mock from '../../uapi/drivers/selftest.js';
 import * as abi from '../../uapi/index.js';
 import * as tests from '../../uapi/iommufd/test.js';
 
-type AbiName = keyof typeof abi | keyof typeof tests;
-const VALUES: Readonly<Record<string, unknown>> = { ...abi, ...tests };
+type AbiName = keyof typeof abi | keyof typeof tests | keyof typeof mock;
+const VALUES: Readonly<Record<string, unknown>> = { ...abi, ...tests, ...mock };
 
 /** A field whose values have names. */
 export interface NamedValues {
@@ -44,6 +45,7 @@ const NAMED: Readonly<Record<string, NamedValues>> = {
     'IOMMU_HWPT_DATA_VTD_S1',
     'IOMMU_HWPT_DATA_ARM_SMMUV3',
     'IOMMU_HWPT_DATA_AMD_GUEST',
+    'IOMMU_HWPT_DATA_SELFTEST',
   ),
   'iommu_hwpt_vtd_s1.flags': flags('IOMMU_VTD_S1_SRE', 'IOMMU_VTD_S1_EAFE', 'IOMMU_VTD_S1_WPE'),
   'iommu_hw_info.flags': flags('IOMMU_HW_INFO_FLAG_INPUT_TYPE'),
@@ -54,6 +56,7 @@ const NAMED: Readonly<Record<string, NamedValues>> = {
     'IOMMU_HW_INFO_TYPE_ARM_SMMUV3',
     'IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV',
     'IOMMU_HW_INFO_TYPE_AMD',
+    'IOMMU_HW_INFO_TYPE_SELFTEST',
   ),
   'iommu_hw_info.outCapabilities': flags(
     'IOMMU_HW_CAP_DIRTY_TRACKING',
@@ -67,6 +70,7 @@ const NAMED: Readonly<Record<string, NamedValues>> = {
   'iommu_hwpt_invalidate.dataType': one(
     'IOMMU_HWPT_INVALIDATE_DATA_VTD_S1',
     'IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3',
+    'IOMMU_HWPT_INVALIDATE_DATA_SELFTEST',
   ),
   'iommu_hwpt_vtd_s1_invalidate.flags': flags('IOMMU_VTD_INV_FLAGS_LEAF'),
   'iommu_hwpt_pgfault.flags': flags('IOMMU_PGFAULT_FLAGS_PASID_VALID', 'IOMMU_PGFAULT_FLAGS_LAST_PAGE'),
@@ -81,11 +85,13 @@ const NAMED: Readonly<Record<string, NamedValues>> = {
     'IOMMU_VIOMMU_TYPE_DEFAULT',
     'IOMMU_VIOMMU_TYPE_ARM_SMMUV3',
     'IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV',
+    'IOMMU_VIOMMU_TYPE_SELFTEST',
   ),
   'iommu_veventq_alloc.type': one(
     'IOMMU_VEVENTQ_TYPE_DEFAULT',
     'IOMMU_VEVENTQ_TYPE_ARM_SMMUV3',
     'IOMMU_VEVENTQ_TYPE_TEGRA241_CMDQV',
+    'IOMMU_VEVENTQ_TYPE_SELFTEST',
   ),
   'iommufd_vevent_header.flags': flags('IOMMU_VEVENTQ_FLAG_LOST_EVENTS'),
   'iommu_hw_queue_alloc.type': one('IOMMU_HW_QUEUE_TYPE_DEFAULT', 'IOMMU_HW_QUEUE_TYPE_TEGRA241_CMDQV'),

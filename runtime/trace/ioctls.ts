@@ -8,6 +8,17 @@
 import { _IO } from '../../uapi/abi/ioctl.js';
 import type { Fields, Struct } from '../../uapi/abi/struct.js';
 import { HwInfoAmd, HwptAmdGuest } from '../../uapi/drivers/amd.js';
+import {
+  HwInfoSelftest,
+  HwptInvalidateSelftest,
+  HwptSelftest,
+  IOMMU_HW_INFO_TYPE_SELFTEST,
+  IOMMU_HWPT_DATA_SELFTEST,
+  IOMMU_HWPT_INVALIDATE_DATA_SELFTEST,
+  IOMMU_VIOMMU_TYPE_SELFTEST,
+  ViommuInvalidateSelftest,
+  ViommuSelftest,
+} from '../../uapi/drivers/selftest.js';
 import { HwInfoArmSmmuv3, HwptArmSmmuv3, ViommuArmSmmuv3Invalidate } from '../../uapi/drivers/smmuv3.js';
 import { HwInfoTegra241Cmdqv, ViommuTegra241Cmdqv } from '../../uapi/drivers/tegra241.js';
 import { HwInfoVtd, HwptVtdS1, HwptVtdS1Invalidate } from '../../uapi/drivers/vtd.js';
@@ -151,18 +162,30 @@ const HWPT_DATA: ReadonlyMap<number, AnyStruct> = new Map([
   [IOMMU_HWPT_DATA_VTD_S1, any(HwptVtdS1)],
   [IOMMU_HWPT_DATA_ARM_SMMUV3, any(HwptArmSmmuv3)],
   [IOMMU_HWPT_DATA_AMD_GUEST, any(HwptAmdGuest)],
+  [IOMMU_HWPT_DATA_SELFTEST, any(HwptSelftest)],
 ]);
 const HW_INFO: ReadonlyMap<number, AnyStruct> = new Map([
   [IOMMU_HW_INFO_TYPE_INTEL_VTD, any(HwInfoVtd)],
   [IOMMU_HW_INFO_TYPE_ARM_SMMUV3, any(HwInfoArmSmmuv3)],
   [IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV, any(HwInfoTegra241Cmdqv)],
   [IOMMU_HW_INFO_TYPE_AMD, any(HwInfoAmd)],
+  [IOMMU_HW_INFO_TYPE_SELFTEST, any(HwInfoSelftest)],
 ]);
 const INVALIDATIONS: ReadonlyMap<number, AnyStruct> = new Map([
   [IOMMU_HWPT_INVALIDATE_DATA_VTD_S1, any(HwptVtdS1Invalidate)],
   [IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3, any(ViommuArmSmmuv3Invalidate)],
 ]);
+const VIOMMU_DATA: ReadonlyMap<number, AnyStruct> = new Map([
+  [IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV, any(ViommuTegra241Cmdqv)],
+  [IOMMU_VIOMMU_TYPE_SELFTEST, any(ViommuSelftest)],
+]);
 const UUID_BYTES = 16;
+
+/** The mock's two have one number: what tells them apart is how long they are. */
+function invalidation(dataType: number, entryLen: number): AnyStruct | null {
+  if (dataType !== IOMMU_HWPT_INVALIDATE_DATA_SELFTEST) return INVALIDATIONS.get(dataType) ?? null;
+  return any(entryLen < ViommuInvalidateSelftest.size ? HwptInvalidateSelftest : ViommuInvalidateSelftest);
+}
 
 /**
  * What a call reads through its struct.
@@ -176,7 +199,7 @@ export function dataOf(cmd: number, bytes: Uint8Array): PointedAt | null {
     }
     case IOMMU_HWPT_INVALIDATE: {
       const { dataUptr, entryLen, entryNum, dataType } = whole(HwptInvalidate, bytes);
-      return at(dataUptr, entryLen * entryNum, INVALIDATIONS.get(dataType) ?? null, entryLen);
+      return at(dataUptr, entryLen * entryNum, invalidation(dataType, entryLen), entryLen);
     }
     case IOMMU_IOAS_ALLOW_IOVAS: {
       const { allowedIovas, numIovas } = whole(IoasAllowIovas, bytes);
@@ -205,8 +228,7 @@ export function outDataOf(cmd: number, before: Uint8Array, after: Uint8Array): P
     }
     case IOMMU_VIOMMU_ALLOC: {
       const { type, dataUptr, dataLen } = whole(ViommuAlloc, before);
-      const struct = type === IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV ? any(ViommuTegra241Cmdqv) : null;
-      return at(dataUptr, dataLen, struct);
+      return at(dataUptr, dataLen, VIOMMU_DATA.get(type) ?? null);
     }
     case IOMMU_IOAS_IOVA_RANGES: {
       const { allowedIovas, numIovas: room } = whole(IoasIovaRanges, before);

@@ -21,7 +21,7 @@ import {
 } from './parse.js';
 import { Scanner } from './scan.js';
 import { FAULT_FILE, type Transfer, VEVENT_FILE } from './transfer.js';
-import { integer } from './tree.js';
+import { hexBytes, integer } from './tree.js';
 
 export type TraceItem =
   | { readonly kind: 'call'; readonly call: IoctlCall }
@@ -144,11 +144,16 @@ const CALLED = /(read|write)\(/y;
 const STRING = /"((?:[^"\\]|\\.)*)"(?:\.\.\.)?/y;
 const ESCAPES: Readonly<Record<string, number>> = { n: 10, t: 9, r: 13, v: 11, f: 12, '"': 34, '\\': 92 };
 
-/** What strace prints of a buffer, which may be its beginning, or its address: then nothing is known. */
+/**
+ * What strace prints of a buffer, which may be its beginning, or its address: then nothing is known. Records that
+ * formatTransfer() has no names for are bytes.
+ */
 function stringOf(scan: Scanner): Uint8Array {
   const quoted = scan.match(STRING);
   if (quoted === undefined) {
-    integer(scan.tree(), 'buffer');
+    const tree = scan.tree();
+    if (typeof tree === 'string' && tree.startsWith('hex:')) return hexBytes(tree, 'buffer');
+    integer(tree, 'buffer');
     return new Uint8Array(0);
   }
   const inside = quoted.slice(1, quoted.lastIndexOf('"'));

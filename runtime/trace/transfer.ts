@@ -6,6 +6,7 @@
  *
  * What a file carries is known by its name, which is the kernel's.
  */
+import { ViommuEventSelftest } from '../../uapi/drivers/selftest.js';
 import { VeventArmSmmuv3 } from '../../uapi/drivers/smmuv3.js';
 import { VeventTegra241Cmdqv } from '../../uapi/drivers/tegra241.js';
 import { HwptPageResponse, HwptPgfault } from '../../uapi/iommufd/fault.js';
@@ -79,7 +80,11 @@ function recordsOf({ op, path, bytes }: Transfer): Tree {
 
 /** The type of a queue is not in its name: its records are as long as one type's. */
 function vevents(bytes: Uint8Array): Tree {
-  for (const struct of [VeventArmSmmuv3, VeventTegra241Cmdqv] as unknown as AnyStruct[]) {
+  for (const struct of [
+    VeventArmSmmuv3,
+    VeventTegra241Cmdqv,
+    ViommuEventSelftest,
+  ] as unknown as AnyStruct[]) {
     const list = veventsOf(struct, bytes);
     if (list !== null) return list;
   }

@@ -15,6 +15,8 @@ import { EXIT_CLEAN, EXIT_FOUND, EXIT_USAGE, type Output, type Surroundings } fr
 const MAX_LINE = 2 ** 20;
 /** Written at once. */
 const WRITE_BYTES = 2 ** 16;
+/** As formatTransfer() has them. */
+const TRANSFER = /^(?:\[pid \d+\] )?(?:[\d.:]+ )?(?:read|write)\(\d+<anon_inode:\[iommufd-/;
 /** Problems told one by one. */
 const MAX_TOLD = 20;
 
@@ -27,7 +29,9 @@ interface Flags {
 export function addDecode(program: Command, around: Surroundings, done: (code: number) => void): void {
   program
     .command('decode')
-    .description('ioctls of an iommufd or VFIO file in words: from strace, from serve --trace, or from bytes')
+    .description(
+      'ioctls of an iommufd or VFIO file in words: from strace, from run or serve --trace, or from bytes',
+    )
     .argument('<file|->', 'a trace, hex text, JSON lines or binary records', (file: string) => {
       if (file === '') throw new InvalidArgumentError('a file, or - for standard input');
       return file;
@@ -37,8 +41,10 @@ export function addDecode(program: Command, around: Surroundings, done: (code: n
     .option('--binary', 'with --encode: binary records (cmd u32, length u32, bytes)')
     .addHelpText(
       'after',
-      '\nstrace shows where a struct lies and not what is in it; `iommufd serve --trace` shows both.' +
+      '\nstrace shows where a struct lies and not what is in it, and of a program under `iommufd run` only what the preload' +
+        '\nlibrary sends; --trace of `iommufd run` and `iommufd serve` shows both.' +
         '\nRecords of fault and event files are decoded from strace -y -e read=all -e write=all.' +
+        '\n--encode keeps ioctls that have a struct; reads, writes and ioctls that take a number are left out.' +
         '\nExit codes: 0 everything understood, 1 lines that are wrong (on stderr), 2 wrong usage.',
     )
     .action(async (file: string, flags: Flags) => {
@@ -149,6 +155,8 @@ class Sink {
   #problems = 0;
   #calls = 0;
   #addressesOnly = 0;
+  /** Of --encode: understood, and without a struct. */
+  #leftOut = 0;
 
   constructor(source: string, flags: Flags, { stdout, stderr }: Surroundings) {
     this.#source = source;
@@ -161,8 +169,11 @@ class Sink {
     const { json, encode } = this.#flags;
     if (item.kind === 'call') return await this.call(item.call);
     if (item.kind === 'problem') return this.problem(item.line, item.problem);
-    // Nothing else has bytes to be encoded.
-    if (encode === true) return;
+    // Nothing else is an ioctl's bytes.
+    if (encode === true) {
+      if (item.kind === 'transfer' || TRANSFER.test(item.text)) this.#leftOut++;
+      return;
+    }
     if (item.kind === 'transfer')
       return await this.#write((json === true ? formatTransferJson : formatTransfer)(item.transfer));
     if (json !== true || item.text.startsWith('{')) await this.#write(item.text);
@@ -174,7 +185,10 @@ class Sink {
     this.#calls++;
     if (call.in === undefined && call.arg !== undefined && call.arg > 0xffffn) this.#addressesOnly++;
     if (encode !== true) return await this.#write((json === true ? formatJson : formatCall)(call));
-    if (call.in === undefined) return;
+    if (call.in === undefined) {
+      this.#leftOut++;
+      return;
+    }
     if (binary === true) return await this.#write(encodeRecord(call));
     if (json === true) return await this.#write(formatJson(call, { raw: true }));
     const cmd = `0x${call.cmd.toString(16)}`;
@@ -195,7 +209,12 @@ class Sink {
     if (this.#addressesOnly > 0)
       this.#stderr.write(
         `${this.#source}: of ${this.#addressesOnly} of ${this.#calls} ioctls only the address of the struct is ` +
-          'in the trace, which is all that strace has: `iommufd serve --trace` has the bytes\n',
+          'in the trace, which is all that strace has: --trace of `iommufd run` and `serve` has the bytes\n',
+      );
+    const others = this.#leftOut - this.#addressesOnly;
+    if (others > 0)
+      this.#stderr.write(
+        `${this.#source}: ${others} calls that have no struct (reads, writes, ioctls that take a number) are left out\n`,
       );
     return this.#problems > 0 ? EXIT_FOUND : EXIT_CLEAN;
   }

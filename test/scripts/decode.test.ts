@@ -74,6 +74,17 @@ test('decode: strace alone has addresses, and that is said once', async (t) => {
   t.regex(stderr, /of 2 of 2 ioctls only the address of the struct is in the trace/);
 });
 
+test('decode: what --encode leaves out is counted', async (t) => {
+  const trace =
+    'ioctl(3, VFIO_GET_API_VERSION, 0x0) = 0\n' +
+    'read(5<anon_inode:[iommufd-pgfault]>, [], 40) = 0\n' +
+    'ioctl(3, IOMMU_DESTROY, {id=3}) = 0\nclose(3) = 0\n';
+  const { code, stdout, stderr } = await decode(t, trace, '--encode');
+  t.is(code, 0);
+  t.is(stdout, '0x3b80 0800000003000000\n');
+  t.regex(stderr, /: 2 calls that have no struct .* are left out\n$/);
+});
+
 test('decode: a line without end, and records that lie about their length, end cleanly', async (t) => {
   const long = await decode(t, `${'{'.repeat(3 * 2 ** 20)}\n${LINE}`);
   t.is(long.code, 1);

@@ -178,6 +178,38 @@ test('strace: events of a vIOMMU, lost ones too', (t) => {
   t.regex(line!, /\{flags=IOMMU_VEVENTQ_FLAG_LOST_EVENTS, sequence=9\}\], 4096\) = 48$/);
 });
 
+test('trace: events of the mock have names, and bytes without names come back', (t) => {
+  const file = '6<anon_inode:[iommufd-viommu-event]>';
+  const named = `read(${file}, [{flags=0, sequence=4}, {virt_id=136}], 12) = 12`;
+  t.deepEqual(shown(read(`read(${file}, hex:000000000400000088000000, 12) = 12`)), [named]);
+  t.deepEqual(shown(read(named)), [named]);
+  const unknown = `read(${file}, hex:00000000040000008800, 12) = 10`;
+  t.deepEqual(shown(read(unknown)), [unknown]);
+});
+
+test('trace: what the mock takes has names', (t) => {
+  const alloc =
+    'ioctl(4, IOMMU_HWPT_ALLOC, {size=48, flags=0, dev_id=3, pt_id=8, out_hwpt_id=0, data_type=IOMMU_HWPT_DATA_SELFTEST,' +
+    ' data_len=8, data_uptr=0x1000, fault_id=0}, data={iotlb=195935983, pagetable_type=0}) = -1 EINVAL';
+  t.deepEqual(shown(read(alloc)), [alloc]);
+  const invalidate = (entryLen: number, entry: string) =>
+    'ioctl(4, IOMMU_HWPT_INVALIDATE, {size=32, hwpt_id=8, data_uptr=0x1000, data_type=IOMMU_HWPT_INVALIDATE_DATA_SELFTEST,' +
+    ` entry_len=${entryLen}, entry_num=1}, data=[{${entry}}]) = 0`;
+  for (const line of [
+    invalidate(8, 'flags=0, iotlb_id=2'),
+    invalidate(12, 'flags=1, vdev_id=153, cache_id=3'),
+  ])
+    t.deepEqual(shown(read(line)), [line]);
+});
+
+test('trace: the payload of the test ioctl is told by its operation', (t) => {
+  const payload = 'f30f01000000000029000000000000008071d39ffc7f000001000000'.padEnd(96, '0');
+  const line =
+    `ioctl(4, IOMMU_TEST_CMD, {size=72, op=IOMMU_TEST_OP_ACCESS_RW, id=28, payload=hex:${payload}, last=0, padding=0}` +
+    ' /* iova=0x10ff3 length=0x29 uptr=0x7ffc9fd37180 flags=1 */) = 0';
+  t.deepEqual(shown(read(line)), [line]);
+});
+
 test('trace: hex text is a call, by number or by name', (t) => {
   t.deepEqual(
     shown(
