@@ -208,9 +208,11 @@ test('wire: a client that sends rubbish ends as if it had died, another goes on'
     /* On the library's own connection, which is the only other socket. */
     struct stat st;
     for (int own = 3; own < 4096; own++)
-      if (own != fd && own != vfio && fstat(own, &st) == 0 && S_ISSOCK(st.st_mode))
+      if (own != fd && own != vfio && fstat(own, &st) == 0 && S_ISSOCK(st.st_mode)) {
+        struct pollfd end = { .fd = own, .events = POLLRDHUP };
         syscall(SYS_write, own, "rubbish that is longer than a request is, so that it is looked at", 64);
-    usleep(50000);
+        poll(&end, 1, 20000);
+      }
     printf(" %s", err(ioas(fd, &id)));
     printf(" %s", err(ioctl(vfio, IOC(120), &id)));
     close(fd);
