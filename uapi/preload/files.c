@@ -75,6 +75,23 @@ static int gone_or(int error, int fd, uint64_t ino)
 	return error == ENODEV && socket_inode(fd) != ino ? EBADF : error;
 }
 
+/* Of iommufd's: the *_ALLOC. */
+static bool makes_object(unsigned long cmd)
+{
+	switch (cmd & 0xffff) {
+	case 0x3b81:
+	case 0x3b89:
+	case 0x3b8e:
+	case 0x3b90:
+	case 0x3b91:
+	case 0x3b93:
+	case 0x3b94:
+		return true;
+	default:
+		return false;
+	}
+}
+
 int file_ioctl(int fd, uint64_t ino, unsigned long cmd, uint64_t arg)
 {
 	uint8_t bytes[WIRE_MAX_STRUCT], answer[WIRE_MAX_STRUCT];
@@ -100,7 +117,7 @@ int file_ioctl(int fd, uint64_t ino, unsigned long cmd, uint64_t arg)
 	} else {
 		call.request.bytes = (uint32_t)copy_struct_in(bytes, arg, least_bytes(cmd));
 		/* Known before anything is made that could not be told. What is that long has another size by now. */
-		if ((cmd & 0xff) >= 0x80 && call.request.bytes >= 4 && call.request.bytes < WIRE_MAX_STRUCT &&
+		if (makes_object(cmd) && call.request.bytes >= 4 && call.request.bytes < WIRE_MAX_STRUCT &&
 		    copy_out(arg, bytes, 4) < 0)
 			call.request.flags |= WIRE_READ_ONLY;
 	}
