@@ -28,7 +28,7 @@ export class Client {
 
   /** Task.files.install. @returns the descriptor that the client has ready, or -1 */
   installSpare(file: OpenFile): number {
-    if (this.spare === null || this.spareUsed) return -1;
+    if (this.spare === null || this.spareUsed || this.spareFd < 0) return -1;
     this.spareUsed = true;
     this.spare.becomeMade(file);
     return this.spareFd;

@@ -229,8 +229,7 @@ export class Server implements ConnectionEvents {
 
   /** @returns the new client, or why it is refused */
   #meet(pid: number, proofVa: bigint, nonce: Buffer): Client | string {
-    for (const client of [...this.#clients.values()])
-      if (client.controls.size === 0 && !client.task.mm.alive) this.#forget(client);
+    for (const client of [...this.#clients.values()]) this.#forgetDead(client);
     try {
       if (statSync(`/proc/${pid}`).uid !== process.getuid?.()) return "it is another user's";
       const descriptors: ClientDescriptors = {
@@ -389,18 +388,24 @@ export class Server implements ConnectionEvents {
     if (peer.is === 'control') {
       const { client } = peer;
       client.controls.delete(connection);
-      // A process may lose its connections and live on: what it mapped is in its memory still.
-      if (client.controls.size === 0 && !client.task.mm.alive) this.#forget(client);
+      this.#forgetDead(client);
     } else if (peer.is === 'file') {
       this.#files.delete(peer.file.inode);
       peer.file.owner.files.delete(peer.file);
       peer.file.drop();
+      this.#forgetDead(peer.file.owner);
     } else if (peer.is === 'map') {
       this.#windows.delete(peer.window);
       peer.window.release();
       peer.file.drop();
       if (this.#windows.size === 0) this.#options.onMapped?.(false);
     }
+  }
+
+  /** A process may lose its connections and live on: what it mapped is in its memory still. */
+  #forgetDead(client: Client): void {
+    const known = this.#clients.has(client.secret.toString('latin1'));
+    if (known && client.controls.size === 0 && !client.task.mm.alive) this.#forget(client);
   }
 
   #forget(client: Client): void {

@@ -294,3 +294,24 @@ test('serve: a client that is killed is cleaned up', async (t) => {
   const vfio = clients.machine.openVfio('0001:01:00.0');
   t.notThrows(() => vfio.bindIommufd(clients.machine.openIommufd()));
 });
+
+test('serve: a client that dies after it has lost its connections is cleaned up', async (t) => {
+  if (!canCompile(t)) return;
+  const clients = await CClients.start(t);
+  const child = clients.start(
+    clients.compile(`
+      int fd = dev_iommu();
+      syscall(SYS_close_range, fd + 1, ~0u, 0);
+      puts("alone");
+      fflush(stdout);
+      pause();
+    `),
+  );
+  const end = finished(child);
+  await new Promise((said) => child.stdout?.once('data', said));
+  await until(() => clients.served.counts.clients === 1);
+  child.kill('SIGKILL');
+  await end;
+  await until(() => clients.served.counts.clients === 0);
+  t.deepEqual(clients.served.counts, { clients: 0, files: 0, mappings: 0 });
+});

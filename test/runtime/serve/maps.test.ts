@@ -191,7 +191,7 @@ test('maps: a client that puts a folder where its file was harms nobody', async 
   if (!canCompile(t)) return;
   const { clients, shown } = await start(t);
   const { stdout } = await clients.run(
-    String.raw`
+    `
     char line[512], path[512];
     int fd = dev_iommu();
     map(fd, 8192, RW, MAP_SHARED, 0x3000);

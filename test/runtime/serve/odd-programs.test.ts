@@ -116,7 +116,7 @@ test('threads: cancelled and jumping out of handlers, they leave nothing behind'
     /* One connection more is one that the cancelled threads used beside ours. */
     printf("%d %s\n", count() - before <= 2, err(destroy(fd, 99)));
     `,
-    String.raw`
+    `
     #include <setjmp.h>
     #include <sys/time.h>
     static int fd;
@@ -156,7 +156,7 @@ test('threads: a descriptor that another thread closes is EBADF at worst', async
     for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
     printf("%d\n", odd);
     `,
-    String.raw`
+    `
     static volatile int fd, stop, odd;
     static void *call(void *unused)
     {
