@@ -28,6 +28,8 @@ export interface ServeFlags {
 /** Iommufds that clients can have open at once, all together. */
 const MAX_FDS = 128;
 
+/** PASIDs of the devices below: what PCI allows. */
+const PASID_BITS = 20;
 /** Two SMMUs with four devices each, without ATS: vfio0 to vfio7. */
 const DEFAULT_MACHINE: MachineConfig = {
   maxFds: MAX_FDS,
@@ -36,7 +38,11 @@ const DEFAULT_MACHINE: MachineConfig = {
     { name: 'smmu1', model: 'smmuv3' },
   ],
   devices: [0, 1].flatMap((iommu) =>
-    [0, 1, 2, 3].map((slot) => ({ bdf: `000${iommu}:01:0${slot}.0`, iommu: `smmu${iommu}` })),
+    [0, 1, 2, 3].map((slot) => ({
+      bdf: `000${iommu}:01:0${slot}.0`,
+      iommu: `smmu${iommu}`,
+      pasidBits: PASID_BITS,
+    })),
   ),
 };
 
@@ -52,7 +58,7 @@ export function addServeOptions(command: Command): Command {
   return command
     .option(
       '--config <file>',
-      'the machine, as JSON that createMachine takes (default: two SMMUs, eight devices)',
+      'the machine, as JSON that createMachine takes (default: two SMMUs, eight devices with PASIDs)',
     )
     .option('--topology <file|preset>', 'the machine, as `iommufd topology` takes it')
     .option('--devices <n>', `with --topology: how many, vfio0 and so on (default: ${DEVICES})`)
