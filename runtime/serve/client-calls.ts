@@ -48,22 +48,21 @@ export function onBehalfOf<T>(core: IommufdCore, client: Client, call: () => T):
   }
 }
 
-/** @param files  by inode */
+/** @param spare  what the request names as that */
 export function ioctl(
   core: IommufdCore,
-  files: ReadonlyMap<number, ServedFile>,
+  served: ServedFile | undefined,
+  spare: ServedFile | undefined,
   client: Client,
   request: Request,
   { onCall }: Watcher,
 ): Answer {
   const { cmd, payload } = request;
-  const served = files.get(request.file);
   const file = served?.file;
   if (served === undefined || file === null || file === undefined) return { result: -ENODEV };
   const before = Uint8Array.prototype.slice.call(payload);
   const bytes = new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength);
   const data = onCall && shown(client, dataOf(cmd, before));
-  const spare = files.get(request.spare);
   client.spare = spare?.owner === client && spare.kind === WIRE_FILE_SPARE ? spare : null;
   client.spareFd = request.spareFd;
   client.spareUsed = false;

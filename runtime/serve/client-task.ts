@@ -2,7 +2,7 @@
  * A client process as the core knows it: Linux's task_struct, read from /proc when somebody asks. A process of one
  * user shares what that user is charged for with all others of the same user.
  */
-import { closeSync, openSync, readlinkSync, readSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
 import { EINVAL } from '../../uapi/abi/errno.js';
 import { FailNth } from '../core/fail-nth.js';
 import type { Descriptors, OpenFile } from '../core/file-table.js';
@@ -97,11 +97,24 @@ export class ClientTask implements Task {
     return inode === undefined ? ClientFileView.of(this.#files, this.pid, fd) : -EINVAL;
   }
 
+  /** Whether a descriptor is the socket with that inode number, in any of its threads. */
+  hasSocket(fd: number, inode: number): boolean {
+    if (this.#socketOf(fd) === String(inode)) return true;
+    // The first thread may have ended, and others may have descriptors of their own (CLONE_FILES).
+    try {
+      return readdirSync(`/proc/${this.pid}/task`).some(
+        (tid) => this.#socketOf(fd, `task/${tid}/fd`) === String(inode),
+      );
+    } catch {
+      return false;
+    }
+  }
+
   /** Inode number of the socket that a descriptor of the process is; undefined when it is none. */
-  #socketOf(fd: number): string | undefined {
+  #socketOf(fd: number, folder = 'fd'): string | undefined {
     if (!Number.isInteger(fd) || fd < 0) return undefined;
     try {
-      return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${this.pid}/fd/${fd}`))?.[1];
+      return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${this.pid}/${folder}/${fd}`))?.[1];
     } catch {
       return undefined;
     }

@@ -15,6 +15,8 @@ export class Client {
   readonly controls = new Set<Connection>();
   /** What was opened here: it goes when the client misbehaves. Copies elsewhere keep it otherwise. */
   readonly files = new Set<ServedFile>();
+  /** What others opened, and this one has been seen to have a descriptor of. */
+  readonly seen = new WeakSet<ServedFile>();
   /** What the call at work may turn into an open file. */
   spare: ServedFile | null = null;
   spareFd = -1;

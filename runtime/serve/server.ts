@@ -262,10 +262,17 @@ export class Server implements ConnectionEvents {
   #asked(client: Client, request: Request): Answer | null {
     switch (request.op) {
       case OP_IOCTL:
-        return ioctl(this.#machine.core, this.#files, client, request, this.#options);
+        return ioctl(
+          this.#machine.core,
+          this.#held(client, request),
+          this.#files.get(request.spare),
+          client,
+          request,
+          this.#options,
+        );
       case OP_READ:
       case OP_WRITE:
-        return transfer(this.#machine.core, this.#files.get(request.file), client, request, this.#options);
+        return transfer(this.#machine.core, this.#held(client, request), client, request, this.#options);
       case OP_BARRIER:
         return { result: 0 };
       case OP_IDENTIFY:
@@ -275,6 +282,18 @@ export class Server implements ConnectionEvents {
       default:
         return null;
     }
+  }
+
+  /**
+   * The file that a request is about. An inode number is no secret: of what another process opened, the client has
+   * to have a descriptor, by inheritance or from a message.
+   */
+  #held(client: Client, request: Request): ServedFile | undefined {
+    const file = this.#files.get(request.file);
+    if (file === undefined || file.owner === client || client.seen.has(file)) return file;
+    if (!client.task.hasSocket(request.fd, file.inode)) return undefined;
+    client.seen.add(file);
+    return file;
   }
 
   /** VmPin and VmLck of a process, as far as the core has charged it. */
@@ -336,7 +355,7 @@ export class Server implements ConnectionEvents {
   }
 
   #map(connection: Connection, client: Client, request: Request): void {
-    const served = this.#files.get(request.file);
+    const served = this.#held(client, request);
     const { arg: offset, index: bytes, cmd } = request;
     const shared = (cmd & WIRE_MAP_SHARED) !== 0;
     const exec = (cmd & WIRE_MAP_EXEC) !== 0;

@@ -1,6 +1,7 @@
 /*
  * The caller's memory, read and written by the kernel on our behalf: a pointer that leads nowhere is EFAULT, as it
- * is from a real ioctl, and never a signal.
+ * is from a real ioctl, and never a signal. By the thread: a process whose first thread has
+ * ended has no memory by its own number.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,7 +22,7 @@ int copy_in(void *to, uint64_t from, size_t bytes)
 
 	if (bytes == 0)
 		return 0;
-	if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)bytes)
+	if (process_vm_readv(gettid(), &local, 1, &remote, 1, 0) == (ssize_t)bytes)
 		return 0;
 	if (errno == ENOSYS || errno == EPERM)
 		complain("iommufd: process_vm_readv is not allowed here, so no argument can be read");
@@ -36,7 +37,7 @@ int copy_out(uint64_t to, const void *from, size_t bytes)
 
 	if (bytes == 0)
 		return 0;
-	if (process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)bytes)
+	if (process_vm_writev(gettid(), &local, 1, &remote, 1, 0) == (ssize_t)bytes)
 		return 0;
 	errno = EFAULT;
 	return -1;

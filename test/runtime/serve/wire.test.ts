@@ -195,6 +195,73 @@ test('wire: a thread is not a process, and nobody is the server', async (t) => {
   await finished(child);
 });
 
+test("wire: a process cannot use another's file by its number", async (t) => {
+  if (!canCompile(t)) return;
+  const clients = await CClients.start(t);
+  const { stdout } = await clients.run(
+    String.raw`
+    struct stat st;
+    uint32_t id;
+    int fd = dev_iommu();
+    fstat(fd, &st);
+    uint64_t theirs = st.st_ino;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+      close(fd);
+      fd = dev_iommu();
+      fstat(fd, &st);
+      printf("%d", ask(fd, st.st_ino));
+      printf(" %d", ask(fd, theirs));
+      printf(" %d\n", ask(fd + 1, theirs));
+      return 0;
+    }
+    waitpid(child, NULL, 0);
+    printf("%s\n", err(ioas(fd, &id)));
+    fflush(stdout);
+    child = fork();
+    if (child == 0) {
+      /* Without its first thread, it has what it inherited nevertheless. */
+      pthread_t thread;
+      close(dev_iommu());
+      inherited = fd;
+      pthread_create(&thread, NULL, use, NULL);
+      pthread_exit(NULL);
+    }
+    waitpid(child, NULL, 0);
+    `,
+    String.raw`
+    static int inherited;
+    static void *use(void *unused)
+    {
+      uint32_t id;
+      usleep(20000);
+      printf("%s\n", err(ioas(inherited, &id)));
+      exit(0);
+      return unused;
+    }
+    /* IOMMU_IOAS_ALLOC on a file, in a message of our own on the library's connection. */
+    static int ask(int fd, uint64_t file)
+    {
+      struct {
+        uint32_t bytes; uint16_t op, flags; uint64_t file, arg, index; uint32_t cmd; int32_t fd; uint64_t spare;
+        int32_t spare_fd; uint32_t reserved; struct ioas_alloc cmd_bytes; uint32_t pad;
+      } request = { .bytes = 12, .op = 5, .file = file, .cmd = IOC(0x81), .fd = fd, .cmd_bytes = { .size = 12 } };
+      int32_t reply[16];
+      struct stat st;
+      for (int own = 3; own < 4096; own++)
+        if (own != fd && own != fd - 1 && fstat(own, &st) == 0 && S_ISSOCK(st.st_mode)) {
+          if (syscall(SYS_write, own, &request, 56 + 12) != 68) return 1;
+          if (syscall(SYS_read, own, reply, sizeof(reply)) < 16) return 2;
+          return reply[1];
+        }
+      return 3;
+    }
+    `,
+  );
+  t.is(stdout, '0 -19 -19\nOK\nOK\n');
+});
+
 test('wire: a client that sends rubbish ends as if it had died, another goes on', async (t) => {
   if (!canCompile(t)) return;
   const clients = await CClients.start(t);
