@@ -1,5 +1,6 @@
 /** What `iommufd serve` and `iommufd run` have in common: the machine, and what is told of its calls. */
-import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { OptionError } from '../../perf/stress/option-error.js';
 import { loadTopology } from '../../perf/stress/presets.js';
@@ -83,6 +84,8 @@ export interface Serving {
 export async function startServing(flags: ServeFlags, stderr: Output): Promise<Serving> {
   const log = (line: string) => stderr.write(`iommufd: ${line}\n`);
   const config = configOf(flags);
+  if (flags.socket !== undefined && !isFolder(dirname(flags.socket)))
+    throw new OptionError('socket', `'${dirname(flags.socket)}' is no folder`);
   const trace = openTrace(flags, stderr);
   const library = buildPreload();
   // Late: what is wrong usage is told without it.
@@ -167,9 +170,20 @@ function configOf({ config, topology, devices }: ServeFlags): MachineConfig {
 }
 
 function readConfig(file: string): MachineConfig {
+  let config: MachineConfig;
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as MachineConfig;
+    config = JSON.parse(readFileSync(file, 'utf8')) as MachineConfig;
   } catch (error) {
     throw new OptionError('config', `'${file}': ${(error as Error).message}`);
   }
+  // What IOMMUs have there and not in a configuration.
+  const iommus: unknown = (config as Partial<MachineConfig> | null)?.iommus;
+  const iommu: unknown = Array.isArray(iommus) ? iommus[0] : undefined;
+  if (typeof iommu === 'object' && iommu !== null && 'base' in iommu)
+    throw new OptionError('config', `'${file}' is a topology: --topology takes it`);
+  return config;
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }

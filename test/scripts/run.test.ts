@@ -114,6 +114,15 @@ test('run: a program that the library cannot reach is told', async (t) => {
   t.regex(stderr, /program is statically linked: the preload library does not reach it/);
 });
 
+test('run: a topology that is given for a configuration is told', async (t) => {
+  const folder = place(t);
+  const file = join(folder, 'machine.json');
+  writeFileSync(file, '{"iommus": [{"name": "a", "base": 4096}]}');
+  const { code, stderr } = await finished(start(['run', '--config', file, 'true'], folder));
+  t.is(code, 2);
+  t.is(stderr, `iommufd run: --config: '${file}' is a topology: --topology takes it\n`);
+});
+
 test('run: CC may have options', async (t) => {
   if (!canCompile(t)) return;
   const folder = place(t);
