@@ -87,6 +87,8 @@ const PATHS: Readonly<Record<number, (index: number) => string>> = {
   [WIRE_FILE_VFIO_DEVICE]: (index) => `/dev/vfio/devices/vfio${index}`,
 };
 const ACCOUNT_BYTES = 16;
+/** What the log says of an exception that nothing should throw. */
+const MADE_FAIL = 'made the server fail';
 
 export class Server implements ConnectionEvents {
   readonly #machine: Machine;
@@ -105,7 +107,7 @@ export class Server implements ConnectionEvents {
   constructor(machine: Machine, options: ServerOptions) {
     this.#machine = machine;
     this.#options = options;
-    this.#turn = new Turn(() => this.poll(), options.later);
+    this.#turn = new Turn(() => this.#guard(() => this.poll()), options.later);
     this.#clientFiles = new ClientFiles(machine.foreign);
   }
 
@@ -133,6 +135,15 @@ export class Server implements ConnectionEvents {
     for (const client of [...this.#clients.values()]) this.#forget(client);
   }
 
+  /** A defect of ours where no client asks for anything must not take all of them down. */
+  #guard(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#options.log(`serve: ${MADE_FAIL}: ${textOf(error)}`);
+    }
+  }
+
   // ---- ConnectionEvents ----
 
   request(connection: Connection, request: Request): void {
@@ -143,14 +154,14 @@ export class Server implements ConnectionEvents {
         this.#serve(connection, peer, request);
       } catch (error) {
         // A defect of ours must not take the other clients down.
-        this.misbehaved(connection, `made the server fail: ${(error as Error).stack ?? String(error)}`);
+        this.misbehaved(connection, `${MADE_FAIL}: ${textOf(error)}`);
       }
     });
   }
 
   ended(connection: Connection): void {
     const peer = this.#peers.get(connection);
-    if (peer !== undefined) this.#gone(connection, peer);
+    if (peer !== undefined) this.#guard(() => this.#gone(connection, peer));
   }
 
   ignored(connection: Connection): void {
@@ -169,7 +180,7 @@ export class Server implements ConnectionEvents {
     const who = client === undefined ? 'a connection' : `process ${client.pid}`;
     this.#options.log(`serve: ${who} ${what}: ended`);
     connection.close();
-    this.#gone(connection, peer);
+    this.#guard(() => this.#gone(connection, peer));
     if (client !== undefined) this.#end(client);
   }
 
@@ -438,11 +449,13 @@ export class Server implements ConnectionEvents {
     for (const connection of connections) {
       const peer = this.#peers.get(connection);
       connection.close();
-      if (peer !== undefined) this.#gone(connection, peer);
+      if (peer !== undefined) this.#guard(() => this.#gone(connection, peer));
     }
     if (this.#clients.has(client.secret.toString('latin1'))) this.#forget(client);
   }
 }
+
+const textOf = (error: unknown): string => (error as Error).stack ?? String(error);
 
 function clientOf(peer: Peer): Client | undefined {
   if (peer.is === 'control') return peer.client;

@@ -137,9 +137,17 @@ function openTrace({ trace, json = false }: ServeFlags, stderr: Output): Trace |
     throw new OptionError('trace', `'${trace}' cannot be written: ${(error as NodeJS.ErrnoException).code}`);
   }
   // At once: what is traced may be the last thing that happens.
+  let full = false;
   const write = (line: string) => {
-    if (file >= 0) writeSync(file, `${line}\n`);
-    else stderr.write(`${line}\n`);
+    if (file < 0) stderr.write(`${line}\n`);
+    else if (!full)
+      try {
+        writeSync(file, `${line}\n`);
+      } catch (error) {
+        // The programs go on without.
+        full = true;
+        stderr.write(`iommufd: --trace ends here: ${(error as Error).message}\n`);
+      }
   };
   return {
     hooks: {

@@ -203,3 +203,16 @@ test('serve: a socket whose server died is taken over', async (t) => {
   t.is((await finished(second)).code, 0);
   t.false(existsSync(socket));
 });
+
+test('run: a trace that cannot be written any more is told once, and ends no program', async (t) => {
+  if (!canCompile(t)) return;
+  if (!existsSync('/dev/full')) {
+    t.pass();
+    return;
+  }
+  const script = 'exec 3<>/dev/iommu; for i in 1 2; do head -c 1 <&3 2>&1 | grep -c Invalid; done';
+  const child = start(['run', '--trace', '/dev/full', '--', '/bin/sh', '-c', script], place(t));
+  const { stdout, stderr } = await finished(child);
+  t.is(stdout, '1\n1\n');
+  t.regex(stderr, /^iommufd: --trace ends here: ENOSPC[^\n]*\n$/);
+});

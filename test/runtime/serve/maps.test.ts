@@ -211,3 +211,16 @@ test('maps: a client that puts a folder where its file was harms nobody', async 
   t.is(clients.log.length, 1);
   t.is((await clients.run('printf("%s", err(dev_iommu()));')).stdout, 'OK');
 });
+
+test('serve: a file whose release fails takes nobody down', async (t) => {
+  if (!canCompile(t)) return;
+  const { clients, shown } = await start(t);
+  shown.release = () => {
+    throw new Error('a defect');
+  };
+  t.is((await clients.run('printf("%s", err(dev_iommu()));')).stdout, 'OK');
+  await until(() => clients.log.length > 0);
+  t.regex(clients.log[0]!, /^serve: made the server fail: Error: a defect/);
+  t.is((await clients.run('printf("%s", err(dev_iommu()));')).stdout, 'OK');
+  t.is(clients.served.counts.files, 0);
+});
