@@ -31,6 +31,35 @@ test('names: a device file by any spelling, and no regular file in its place', a
   t.deepEqual(clients.log, []);
 });
 
+test('names: who looks before opening sees character devices', async (t) => {
+  if (!canCompile(t)) return;
+  const clients = await CClients.start(t);
+  const { stdout } = await clients.run(
+    String.raw`
+    static const char *names[] = { "/dev/iommu", "/dev/vfio/vfio", "/dev/vfio/devices/vfio0", "/dev/vfio/devices/vfio9" };
+    for (int i = 0; i < 4; i++) {
+      struct stat st = { 0 }, at = { 0 };
+      struct statx x = { 0 };
+      errno = 0;
+      printf("%s ", err(access(names[i], R_OK | W_OK)));
+      printf("%s ", err(faccessat(AT_FDCWD, names[i], F_OK, 0)));
+      printf("%s ", err(access(names[i], X_OK)));
+      printf("%s ", err(stat(names[i], &st)));
+      printf("%s ", err(fstatat(AT_FDCWD, names[i], &at, AT_SYMLINK_NOFOLLOW)));
+      printf("%s ", err(statx(AT_FDCWD, names[i], 0, STATX_BASIC_STATS, &x)));
+      printf("%o %d %d\n", st.st_mode, st.st_rdev == at.st_rdev && st.st_ino == at.st_ino, x.stx_mode == st.st_mode);
+    }
+    struct stat st;
+    printf("%s ", err(stat("/dev/null", &st)));
+    printf("%d\n", S_ISCHR(st.st_mode));
+    `,
+    '#include <sys/stat.h>\n',
+  );
+  const there = 'OK OK EACCES OK OK OK 20600 1 1\n';
+  t.is(stdout, `${there.repeat(3)}${'ENOENT '.repeat(6)}0 1 1\nOK 1\n`);
+  t.deepEqual(clients.log, []);
+});
+
 test('descriptors: what only a socket can do is ENOTSOCK, and vectors are as read and write', async (t) => {
   if (!canCompile(t)) return;
   const clients = await CClients.start(t);
