@@ -24,7 +24,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
-import { EFAULT } from '../../uapi/abi/errno.js';
+import { EFAULT, ESRCH } from '../../uapi/abi/errno.js';
 import type { AddressSpace, MmAccount } from '../core/task.js';
 import { type ClientFiles, devOf, type FileHolder } from './client-file.js';
 import type { ForeignFrames, FrameOwner, FrameWindow } from './foreign-frames.js';
@@ -76,9 +76,10 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
     this.#frames = files.frames;
     this.#files = files;
     this.#windows = new OwnerWindows(files.frames, this);
-    this.#memFd = openSync(`/proc/${pid}/mem`, 'r+');
+    const [folder, memFd] = openMem(pid);
+    this.#memFd = memFd;
     try {
-      this.#mapsFd = openSync(`/proc/${pid}/maps`, 'r');
+      this.#mapsFd = openSync(`${folder}/maps`, 'r');
     } catch (error) {
       closeSync(this.#memFd);
       throw error;
@@ -360,6 +361,25 @@ export class ClientMemory implements AddressSpace, FrameOwner, FileHolder {
       // Gone, or not to be looked into.
     }
     return null;
+  }
+}
+
+/** The memory of a process: by a thread that is left, if the first has ended. @throws an error of fs */
+function openMem(pid: number): [folder: string, fd: number] {
+  const process = `/proc/${pid}`;
+  try {
+    return [process, openSync(`${process}/mem`, 'r+')];
+  } catch (error) {
+    if ((error as { errno?: number }).errno !== -ESRCH) throw error;
+    for (const tid of readdirSync(`${process}/task`)) {
+      const thread = `${process}/task/${tid}`;
+      try {
+        return [thread, openSync(`${thread}/mem`, 'r+')];
+      } catch {
+        // It has ended as well.
+      }
+    }
+    throw error;
   }
 }
 

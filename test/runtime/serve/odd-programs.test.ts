@@ -197,3 +197,40 @@ test('threads: a descriptor that another thread closes is EBADF at worst', async
   );
   t.is(stdout, '0\n');
 });
+
+test('threads: the first may end before any has made a call', async (t) => {
+  if (!canCompile(t)) return;
+  const clients = await CClients.start(t);
+  const { stdout } = await clients.run(
+    `
+    pthread_t thread;
+    first = gettid();
+    pthread_create(&thread, NULL, call, NULL);
+    pthread_exit(NULL);
+    `,
+    String.raw`
+    static pid_t first;
+    static char state(void)
+    {
+      char path[64], text[64] = { 0 };
+      snprintf(path, sizeof(path), "/proc/%d/stat", first);
+      int fd = open(path, O_RDONLY);
+      if (read(fd, text, sizeof(text) - 1) < 0) return '?';
+      close(fd);
+      return strrchr(text, ')')[2];
+    }
+    static void *call(void *unused)
+    {
+      uint32_t id;
+      while (state() != 'Z') usleep(1000);
+      int fd = dev_iommu();
+      printf("%s", err(ioas(fd, &id)));
+      printf(" %s\n", err(destroy(fd, id)));
+      exit(0);
+      return unused;
+    }
+    `,
+  );
+  t.is(stdout, 'OK OK\n');
+  t.deepEqual(clients.log, []);
+});
