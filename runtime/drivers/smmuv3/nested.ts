@@ -16,11 +16,12 @@ import {
   STE,
 } from '../../../hw/smmuv3/ste.js';
 import { EIO } from '../../../uapi/abi/errno.js';
-import type { NestedDomain } from '../contract.js';
+import type { DriverViommu, HostDevice, NestedDomain } from '../contract.js';
+import type { Smmuv3PagingDomain } from './domain.js';
 import { DRIVER_NAME } from './driver-layout.js';
 import { type Entry, maskOf } from './entry-writer.js';
+import type { SmmuDevice } from './smmu-device.js';
 import { abortSte, nestedSte, type SteFeatures, type StreamTraits, stage2Ste } from './ste.js';
-import type { Smmuv3Viommu } from './viommu.js';
 
 const ALLOWED = maskOf(
   STE.V,
@@ -60,15 +61,24 @@ export function validateVste(word0: bigint, word1: bigint): VirtualSte | number 
 export const vsteConfig = (vste: readonly [bigint, bigint]): number =>
   (vste[0] & 1n) === 0n ? CONFIG_ABORT : Number((vste[0] >> BigInt(STE.Config.lo)) & 7n);
 
+/** A nested domain's vIOMMU: the stage 2 and VMID under its own stage 1, and the guest's names. struct arm_vsmmu. */
+export interface Vsmmu extends DriverViommu {
+  readonly smmu: SmmuDevice;
+  readonly parent: Smmuv3PagingDomain;
+  readonly vmid: number;
+  /** @returns the device's virtual StreamID, as much of its ID as an event can carry | -ENOENT no vDEVICE */
+  vsidOf(device: HostDevice): number;
+}
+
 export class Smmuv3NestedDomain implements NestedDomain {
   readonly kind = 'nested';
   readonly driver = DRIVER_NAME;
-  readonly viommu: Smmuv3Viommu;
+  readonly viommu: Vsmmu;
   readonly vste: VirtualSte['words'];
   /** The guest invalidates the device's ATC. */
   readonly guestAts: boolean;
 
-  constructor(viommu: Smmuv3Viommu, vste: VirtualSte) {
+  constructor(viommu: Vsmmu, vste: VirtualSte) {
     this.viommu = viommu;
     this.vste = vste.words;
     this.guestAts = vste.ats;
@@ -97,8 +107,7 @@ export class Smmuv3NestedDomain implements NestedDomain {
     }
   }
 
-  /** It owns nothing: the vIOMMU holds the stage 2. */
   free(): void {
-    this.viommu.nestedFreed(this);
+    // It owns nothing: the vIOMMU holds the stage 2.
   }
 }

@@ -25,19 +25,18 @@ import { cdWriter, clearCd, stage1Cd } from './cd.js';
 import { CdTable, LEAF_CDS_LG2 } from './cd-table.js';
 import { Smmuv3PagingDomain } from './domain.js';
 import { type Entry, writeEntry } from './entry-writer.js';
-import { Smmuv3NestedDomain } from './nested.js';
+import { Smmuv3NestedDomain, type Vsmmu } from './nested.js';
 import type { SmmuDevice } from './smmu-device.js';
 import { abortSte, cdTableSte, type StreamTraits, stage2Ste } from './ste.js';
 import { steWriter } from './ste-writer.js';
 import type { StreamTable } from './stream-table.js';
-import type { Smmuv3Viommu } from './viommu.js';
 
 /** The SubstreamID of a device itself, and IOMMU_NO_PASID. */
 const RID = 0;
 
 /** Whose events a device makes. */
 export interface Guest {
-  readonly viommu: Smmuv3Viommu;
+  readonly viommu: Vsmmu;
   readonly vsid: number;
 }
 

@@ -12,10 +12,10 @@ import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { EINVAL, ENOENT, ENOMEM, EOPNOTSUPP } from '../../../uapi/abi/errno.js';
 import { HwptArmSmmuv3 } from '../../../uapi/drivers/smmuv3.js';
 import { IOMMU_HWPT_DATA_ARM_SMMUV3 } from '../../../uapi/iommufd/hwpt.js';
-import type { DriverHwQueues, DriverViommu, HostDevice, IommuInstance, NestedDomain } from '../contract.js';
+import type { DriverHwQueues, HostDevice, IommuInstance, NestedDomain } from '../contract.js';
 import { copyStructFromUser, type UserData } from '../user-data.js';
 import type { Smmuv3PagingDomain } from './domain.js';
-import { Smmuv3NestedDomain, validateVste } from './nested.js';
+import { Smmuv3NestedDomain, type Vsmmu, validateVste } from './nested.js';
 import type { SmmuDevice } from './smmu-device.js';
 import { type ViommuRecords, ViommuTable } from './viommu-record.js';
 
@@ -40,7 +40,7 @@ export interface ClaimedVmid {
   readonly vmid: number;
 }
 
-export class Smmuv3Viommu implements DriverViommu {
+export class Smmuv3Viommu implements Vsmmu {
   readonly iommu: IommuInstance;
   readonly sharedBase: number;
   readonly smmu: SmmuDevice;
@@ -51,7 +51,6 @@ export class Smmuv3Viommu implements DriverViommu {
   readonly #parts: ViommuParts;
   readonly #table: ViommuTable;
   readonly #vsids = new Map<HostDevice, bigint>();
-  readonly #nested = new Set<NestedDomain>();
 
   protected constructor(parts: ViommuParts, { record, vmid }: ClaimedVmid) {
     this.#parts = parts;
@@ -94,13 +93,7 @@ export class Smmuv3Viommu implements DriverViommu {
     const vste = validateVste(asked.ste[0]!, asked.ste[1]!);
     if (typeof vste === 'number') return vste;
     if (this.#parts.allocFails?.('nested_domain')) return -ENOMEM;
-    const nested = new Smmuv3NestedDomain(this, vste);
-    this.#nested.add(nested);
-    return nested;
-  }
-
-  nestedFreed(domain: NestedDomain): void {
-    this.#nested.delete(domain);
+    return new Smmuv3NestedDomain(this, vste);
   }
 
   /** StreamIDs have 32 bits; a wider virtual ID is one that no command can name, as in Linux. */
@@ -119,7 +112,6 @@ export class Smmuv3Viommu implements DriverViommu {
     this.#parts.forget(this, device);
   }
 
-  /** @returns the device's virtual StreamID, as much of its ID as an event can carry | -ENOENT no vDEVICE */
   vsidOf(device: HostDevice): number {
     const virtId = this.#vsids.get(device);
     return virtId === undefined ? -ENOENT : Number(virtId & MAX_SID);
