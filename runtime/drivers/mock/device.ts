@@ -13,19 +13,23 @@ import {
   MOCK_FLAGS_DEVICE_PASID,
   MOCK_PASID_WIDTH,
 } from '../../../uapi/iommufd/test.js';
-import type { Domain, HostDevice, PasidCapability } from '../contract.js';
+import type { Domain, HostDevice, IommuInstance, PageFaults, PasidCapability } from '../contract.js';
 import { MOCK_DRIVER, MockDomain } from './domain.js';
-import type { MockIommu } from './iommu.js';
-import { MockNested } from './nested.js';
-import type { MockViommu } from './viommu.js';
+import { MockNested, type NestingViommu } from './nested.js';
 
 /** What a device can be made with. */
 export const MOCK_DEVICE_FLAGS = MOCK_FLAGS_DEVICE_NO_DIRTY | MOCK_FLAGS_DEVICE_PASID;
 
+/** The IOMMU of mock devices, as they know it. struct mock_iommu_device. */
+export interface MockIommuDevice extends IommuInstance {
+  readonly faults: PageFaults | null;
+  destroyDevice(device: MockDevice): void;
+}
+
 export class MockDevice implements HostDevice {
   readonly index: number;
   readonly name: string;
-  readonly iommu: MockIommu;
+  readonly iommu: MockIommuDevice;
   /** Nothing tells its transactions from others'. */
   readonly streamId = 0;
   readonly groupId: number;
@@ -34,7 +38,7 @@ export class MockDevice implements HostDevice {
   readonly ownedByTest = true;
   readonly tracksDirty: boolean;
   readonly cache = new Uint32Array(MOCK_DEV_CACHE_NUM).fill(IOMMU_TEST_DEV_CACHE_DEFAULT);
-  #viommu: MockViommu | null = null;
+  #viommu: NestingViommu | null = null;
   #virtId = 0n;
   #domain: Domain | null = null;
   /** By PASID. */
@@ -45,7 +49,7 @@ export class MockDevice implements HostDevice {
   #pasidFails = false;
 
   /** @param id  no other device of the IOMMU has it @param flags  MOCK_FLAGS_DEVICE_* */
-  constructor(iommu: MockIommu, index: number, id: number, flags: number) {
+  constructor(iommu: MockIommuDevice, index: number, id: number, flags: number) {
     this.iommu = iommu;
     this.index = index;
     this.name = `iommufd_mock${id}`;
@@ -56,7 +60,7 @@ export class MockDevice implements HostDevice {
   }
 
   /** Of the nested page table that it is attached to, with the device's virtual ID there. */
-  get guest(): { readonly viommu: MockViommu; readonly virtId: bigint } | null {
+  get guest(): { readonly viommu: NestingViommu; readonly virtId: bigint } | null {
     return this.#viommu === null ? null : { viommu: this.#viommu, virtId: this.#virtId };
   }
 

@@ -30,7 +30,6 @@ import type {
   Domain,
   DriverViommu,
   HostDevice,
-  IommuInstance,
   NestedDomain,
   PageFaults,
   PagingDomain,
@@ -38,7 +37,7 @@ import type {
   ViommuOwner,
 } from '../contract.js';
 import { copyStructFromUser, type UserData } from '../user-data.js';
-import { MOCK_DEVICE_FLAGS, MockDevice } from './device.js';
+import { MOCK_DEVICE_FLAGS, MockDevice, type MockIommuDevice } from './device.js';
 import { MOCK_DRIVER, MockDomain } from './domain.js';
 import { allocMockNested } from './nested.js';
 import { type MockMemory, MockViommu } from './viommu.js';
@@ -54,7 +53,7 @@ export interface MockIommuOptions extends MockMemory {
   readonly allocFails: (site: string) => boolean;
 }
 
-export class MockIommu implements IommuInstance, MockMemory {
+export class MockIommu implements MockIommuDevice, MockMemory {
   readonly index: number;
   readonly name = 'iommufd_selftest_iommu';
   readonly driver = MOCK_DRIVER;

@@ -12,7 +12,7 @@ import {
   IOMMU_TEST_INVALIDATE_FLAG_ALL,
 } from '../../../uapi/drivers/selftest.js';
 import { MOCK_NESTED_DOMAIN_IOTLB_ID_MAX, MOCK_NESTED_DOMAIN_IOTLB_NUM } from '../../../uapi/iommufd/test.js';
-import type { NestedDomain } from '../contract.js';
+import type { DriverViommu, HostDevice, NestedDomain } from '../contract.js';
 import {
   copyStructFromUser,
   copyStructFromUserArray,
@@ -20,17 +20,22 @@ import {
   type UserDataArray,
 } from '../user-data.js';
 import { MOCK_DRIVER } from './domain.js';
-import type { MockViommu } from './viommu.js';
+
+/** A nested domain's vIOMMU, in which a device has to have a virtual ID to be attached. struct mock_viommu. */
+export interface NestingViommu extends DriverViommu {
+  /** iommufd_viommu_get_vdev_id. @returns the virtual ID, undefined without a vDEVICE */
+  virtIdOf(device: HostDevice): bigint | undefined;
+}
 
 export class MockNested implements NestedDomain {
   readonly kind = 'nested';
   readonly driver = MOCK_DRIVER;
   handlesFaults = false;
   /** Of which it was allocated, null when straight on a parent. */
-  readonly viommu: MockViommu | null;
+  readonly viommu: NestingViommu | null;
   readonly iotlb: Uint32Array;
 
-  constructor(viommu: MockViommu | null, iotlb: number) {
+  constructor(viommu: NestingViommu | null, iotlb: number) {
     this.viommu = viommu;
     this.iotlb = new Uint32Array(MOCK_NESTED_DOMAIN_IOTLB_NUM).fill(iotlb);
   }
@@ -62,7 +67,7 @@ export class MockNested implements NestedDomain {
 
 /** @returns a nested domain | -EOPNOTSUPP another type of data | -EINVAL its length | -EFAULT | -ENOMEM */
 export function allocMockNested(
-  viommu: MockViommu | null,
+  viommu: NestingViommu | null,
   data: UserData,
   allocFails: (site: string) => boolean,
 ): MockNested | number {

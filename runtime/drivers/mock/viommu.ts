@@ -21,9 +21,9 @@ import { MOCK_DEV_CACHE_ID_MAX } from '../../../uapi/iommufd/test.js';
 import type {
   DriverHwQueue,
   DriverHwQueues,
-  DriverViommu,
   HostDevice,
   HwQueuePlace,
+  IommuInstance,
   NestedDomain,
   ViommuOwner,
 } from '../contract.js';
@@ -36,8 +36,7 @@ import {
 } from '../user-data.js';
 import type { MockDevice } from './device.js';
 import type { MockDomain } from './domain.js';
-import type { MockIommu } from './iommu.js';
-import { allocMockNested } from './nested.js';
+import { allocMockNested, type NestingViommu } from './nested.js';
 
 const PAGE = 4096;
 const ENTRY_BYTES = ViommuInvalidateSelftest.size;
@@ -52,8 +51,8 @@ export interface MockMemory {
   readonly frames: FrameAllocator;
 }
 
-export class MockViommu implements DriverViommu, DriverHwQueues {
-  readonly iommu: MockIommu;
+export class MockViommu implements NestingViommu, DriverHwQueues {
+  readonly iommu: IommuInstance & MockMemory;
   /** No thread but the core's invalidates. */
   readonly sharedBase = 0;
   readonly hwQueues: DriverHwQueues = this;
@@ -64,7 +63,7 @@ export class MockViommu implements DriverViommu, DriverHwQueues {
   #firstPfn = -1;
   #mmapOffset = 0;
 
-  private constructor(iommu: MockIommu, parent: MockDomain, owner: ViommuOwner) {
+  private constructor(iommu: IommuInstance & MockMemory, parent: MockDomain, owner: ViommuOwner) {
     this.iommu = iommu;
     this.#parent = parent;
     this.#owner = owner;
@@ -72,7 +71,7 @@ export class MockViommu implements DriverViommu, DriverHwQueues {
 
   /** @returns it | -EINVAL the data's length | -EFAULT | -ENOMEM */
   static create(
-    iommu: MockIommu,
+    iommu: IommuInstance & MockMemory,
     parent: MockDomain,
     data: UserData | null,
     owner: ViommuOwner,
@@ -98,8 +97,7 @@ export class MockViommu implements DriverViommu, DriverHwQueues {
     this.#devices.delete(virtId);
   }
 
-  /** iommufd_viommu_get_vdev_id. @returns the virtual ID, undefined without a vDEVICE */
-  virtIdOf(device: MockDevice): bigint | undefined {
+  virtIdOf(device: HostDevice): bigint | undefined {
     for (const [virtId, other] of this.#devices) if (other === device) return virtId;
     return undefined;
   }
