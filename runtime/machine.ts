@@ -39,7 +39,8 @@ import { createDriverRegions, DEFAULT_VIOMMUS } from './drivers/smmuv3/regions.j
 import { type HostEvent, Smmuv3Instance } from './drivers/smmuv3/smmu.js';
 import type { OnAllocateTag } from './drivers/smmuv3/tags.js';
 import { ViommuRecords } from './drivers/smmuv3/viommu-record.js';
-import { type CmdqvOptions, Tegra241CmdqvDriver } from './drivers/tegra241/cmdqv.js';
+import type { CmdqvOptions } from './drivers/tegra241/cmdqv.js';
+import { Tegra241CmdqvImpl } from './drivers/tegra241/impl.js';
 import { foreignRangeOf } from './foreign-range.js';
 import { encodeImage } from './image/image-file.js';
 import { inputOf } from './image/opened-machine.js';
@@ -403,7 +404,7 @@ export class Machine {
       interrupted: () => lines.take().includes('companion'),
       word: smmu.smmu + Smmuv3Layout.at.irq,
     };
-    return (device) => Tegra241CmdqvDriver.probe(device, options);
+    return (device) => Tegra241CmdqvImpl.probe(device, options);
   }
 
   #probe(instruments: Instruments, log: (message: string) => void): MachineIommu[] {

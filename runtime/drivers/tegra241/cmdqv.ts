@@ -1,5 +1,5 @@
 /**
- * The CMDQV beside an SMMU: probe and reset, its VINTFs, its interrupt. struct tegra241_cmdqv.
+ * The CMDQV beside an SMMU: its reset, its VINTFs, its interrupt. struct tegra241_cmdqv.
  *
  *   VINTF 0    the kernel's own (HYP_OWN); no VCMDQ is put there: the driver's commands all take the SMMU's queue
  *   VINTF 1..  one a vIOMMU of type TEGRA241_CMDQV (vintf.ts), with VCMDQs that its guest brings (vcmdq.ts)
@@ -26,17 +26,11 @@ import {
   VINTF_STRIDE,
 } from '../../../hw/tegra241-cmdqv/registers.js';
 import { ENOSPC, ETIMEDOUT } from '../../../uapi/abi/errno.js';
-import { HwInfoTegra241Cmdqv, VeventTegra241Cmdqv } from '../../../uapi/drivers/tegra241.js';
-import { IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV } from '../../../uapi/iommufd/hw-info.js';
+import { VeventTegra241Cmdqv } from '../../../uapi/drivers/tegra241.js';
 import { IOMMU_VEVENTQ_TYPE_TEGRA241_CMDQV } from '../../../uapi/iommufd/veventq.js';
-import { IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV } from '../../../uapi/iommufd/viommu.js';
 import type { Compat } from '../../core/context.js';
-import type { DriverViommu, HostDevice, ViommuEvent, ViommuOwner } from '../contract.js';
-import type { SmmuImpl } from '../smmuv3/impl.js';
+import type { DriverViommu, ViommuEvent } from '../contract.js';
 import type { SmmuDevice } from '../smmuv3/smmu-device.js';
-import type { ViommuParts } from '../smmuv3/viommu.js';
-import type { UserData } from '../user-data.js';
-import { Tegra241Vintf } from './vintf.js';
 
 /** ARM_SMMU_POLL_TIMEOUT_US. */
 const POLL_TIMEOUT_NS = 1e9;
@@ -64,18 +58,18 @@ export interface CmdqvOptions {
   readonly word: number;
 }
 
-export class Tegra241CmdqvDriver implements SmmuImpl {
+export class Tegra241Cmdqv {
   readonly smmu: SmmuDevice;
   readonly registers: CmdqvRegisters;
   readonly compat: Compat;
   readonly vcmdqsPerVintf: number;
   readonly sidsPerVintf: number;
+  readonly version: number;
   readonly #options: CmdqvOptions;
-  readonly #version: number;
   /** By number; VINTF 0 is the kernel's. */
-  readonly #vintfs: (Tegra241Vintf | 'kernel' | null)[];
+  readonly #vintfs: (DriverViommu | 'kernel' | null)[];
 
-  private constructor(smmu: SmmuDevice, options: CmdqvOptions) {
+  constructor(smmu: SmmuDevice, options: CmdqvOptions) {
     this.smmu = smmu;
     this.registers = options.registers;
     this.compat = options.compat;
@@ -84,20 +78,13 @@ export class Tegra241CmdqvDriver implements SmmuImpl {
     const vintfs = 2 ** CMDQV_PARAM.NUM_VINTF_LOG2.get(param);
     this.vcmdqsPerVintf = 2 ** CMDQV_PARAM.NUM_VCMDQ_LOG2.get(param) / vintfs;
     this.sidsPerVintf = 2 ** CMDQV_PARAM.NUM_SID_PER_VM_LOG2.get(param);
-    this.#version = CMDQV_PARAM.VER.get(param);
+    this.version = CMDQV_PARAM.VER.get(param);
     this.#vintfs = Array.from({ length: vintfs }, () => null);
     this.#vintfs[0] = 'kernel';
   }
 
-  /** @returns a CMDQV that is enabled | -ETIMEDOUT */
-  static probe(smmu: SmmuDevice, options: CmdqvOptions): Tegra241CmdqvDriver | number {
-    const driver = new Tegra241CmdqvDriver(smmu, options);
-    const status = driver.#reset();
-    return status < 0 ? status : driver;
-  }
-
-  /** @source tegra241_cmdqv_hw_reset */
-  #reset(): number {
+  /** @returns 0: it is enabled | -ETIMEDOUT. @source tegra241_cmdqv_hw_reset */
+  reset(): number {
     const { registers } = this;
     const config = registers.read32(CMDQV_CONFIG.offset);
     for (const next of [config & ~ENABLE, config | ENABLE]) {
@@ -114,30 +101,13 @@ export class Tegra241CmdqvDriver implements SmmuImpl {
     return this.initVintf(0, 0, true);
   }
 
-  hwInfo(_device: HostDevice, type: number): Uint8Array | null {
-    if (type !== IOMMU_HW_INFO_TYPE_TEGRA241_CMDQV) return null;
-    return HwInfoTegra241Cmdqv.toBytes({
-      version: this.#version,
-      log2vcmdqs: Math.log2(this.vcmdqsPerVintf),
-      log2vsids: Math.log2(this.sidsPerVintf),
-    });
-  }
-
-  supportsViommu(type: number): boolean {
-    return type === IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV;
-  }
-
-  allocViommu(parts: ViommuParts, data: UserData | null, owner: ViommuOwner): DriverViommu | number {
-    return Tegra241Vintf.allocate(this, parts, data, owner);
-  }
-
   /** The lowest free VINTF. @returns its number | -ENOSPC */
   freeVintf(): number {
     const vintf = this.#vintfs.indexOf(null);
     return vintf < 0 ? -ENOSPC : vintf;
   }
 
-  setVintf(vintf: number, owner: Tegra241Vintf | null): void {
+  setVintf(vintf: number, owner: DriverViommu | null): void {
     this.#vintfs[vintf] = owner;
   }
 

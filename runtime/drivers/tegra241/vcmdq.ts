@@ -24,18 +24,18 @@ import {
 import { EEXIST, EINVAL, EIO } from '../../../uapi/abi/errno.js';
 import { IOMMU_HW_QUEUE_TYPE_TEGRA241_CMDQV } from '../../../uapi/iommufd/hw-queue.js';
 import type { DriverHwQueue, DriverHwQueues, HwQueuePlace } from '../contract.js';
-import type { Tegra241CmdqvDriver } from './cmdqv.js';
+import type { Tegra241Cmdqv } from './cmdqv.js';
 
 const MIN_BYTES = 32n;
 /** Bits of a physical address that VCMDQ_BASE has. */
 const ADDRESS = VCMDQ_BASE.ADDR.mask;
 
 export class LogicalVcmdqs implements DriverHwQueues {
-  readonly #cmdqv: Tegra241CmdqvDriver;
+  readonly #cmdqv: Tegra241Cmdqv;
   readonly #vintf: number;
   readonly #queues: (Vcmdq | null)[];
 
-  constructor(cmdqv: Tegra241CmdqvDriver, vintf: number) {
+  constructor(cmdqv: Tegra241Cmdqv, vintf: number) {
     this.#cmdqv = cmdqv;
     this.#vintf = vintf;
     this.#queues = Array.from({ length: cmdqv.vcmdqsPerVintf }, () => null);
@@ -68,20 +68,14 @@ export class LogicalVcmdqs implements DriverHwQueues {
 
 class Vcmdq implements DriverHwQueue {
   readonly dependsOn: Vcmdq | null;
-  readonly #cmdqv: Tegra241CmdqvDriver;
+  readonly #cmdqv: Tegra241Cmdqv;
   /** Offsets in the CMDQV's aperture. */
   readonly #page0: number;
   readonly #page1: number;
   readonly #alloc: number;
   readonly #gone: () => void;
 
-  constructor(
-    cmdqv: Tegra241CmdqvDriver,
-    vintf: number,
-    lvcmdq: number,
-    before: Vcmdq | null,
-    gone: () => void,
-  ) {
+  constructor(cmdqv: Tegra241Cmdqv, vintf: number, lvcmdq: number, before: Vcmdq | null, gone: () => void) {
     this.#cmdqv = cmdqv;
     this.dependsOn = before;
     this.#page0 = VINTF_PAGES + 2 * PAGE_BYTES * vintf + VCMDQ_STRIDE * lvcmdq;

@@ -12,7 +12,7 @@ import { IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV } from '../../../uapi/iommufd/viommu.j
 import type { DriverHwQueues, HostDevice, ViommuOwner } from '../contract.js';
 import { type ClaimedVmid, Smmuv3Viommu, type ViommuParts } from '../smmuv3/viommu.js';
 import { copyStructFromUser, copyStructToUser, type UserData } from '../user-data.js';
-import type { Tegra241CmdqvDriver } from './cmdqv.js';
+import type { Tegra241Cmdqv } from './cmdqv.js';
 import { LogicalVcmdqs } from './vcmdq.js';
 
 const MAX_U32 = 0xffff_ffffn;
@@ -22,7 +22,7 @@ const TYPE = IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV;
 
 export class Tegra241Vintf extends Smmuv3Viommu {
   override readonly hwQueues: DriverHwQueues;
-  readonly #cmdqv: Tegra241CmdqvDriver;
+  readonly #cmdqv: Tegra241Cmdqv;
   readonly #owner: ViommuOwner;
   readonly #index: number;
   readonly #sids: (HostDevice | null)[];
@@ -31,7 +31,7 @@ export class Tegra241Vintf extends Smmuv3Viommu {
   private constructor(
     parts: ViommuParts,
     claimed: ClaimedVmid,
-    where: { cmdqv: Tegra241CmdqvDriver; owner: ViommuOwner; index: number },
+    where: { cmdqv: Tegra241Cmdqv; owner: ViommuOwner; index: number },
   ) {
     super(parts, claimed);
     this.#cmdqv = where.cmdqv;
@@ -44,7 +44,7 @@ export class Tegra241Vintf extends Smmuv3Viommu {
 
   /** @returns it | -EINVAL parent or data | -ENOSPC no VMID or VINTF | -ENOMEM | -ETIMEDOUT | -EFAULT */
   static allocate(
-    cmdqv: Tegra241CmdqvDriver,
+    cmdqv: Tegra241Cmdqv,
     parts: ViommuParts,
     data: UserData | null,
     owner: ViommuOwner,
