@@ -5,7 +5,15 @@
 import type { OpenFile } from '../core/file-table.js';
 import type { ClientTask } from './client-task.js';
 import type { Connection } from './connection.js';
-import type { ServedFile } from './served-file.js';
+
+/** A file that a client opened, or can have an ioctl open. */
+export interface OpenedFile {
+  readonly connection: Connection;
+  /** A spare becomes what an ioctl made. */
+  becomeMade(file: OpenFile): void;
+  /** The ioctl failed after all. */
+  unmake(): void;
+}
 
 export class Client {
   readonly pid: number;
@@ -14,11 +22,11 @@ export class Client {
   readonly secret: Buffer;
   readonly controls = new Set<Connection>();
   /** What was opened here: it goes when the client misbehaves. Copies elsewhere keep it otherwise. */
-  readonly files = new Set<ServedFile>();
+  readonly files = new Set<OpenedFile>();
   /** What others opened, and this one has been seen to have a descriptor of. */
-  readonly seen = new WeakSet<ServedFile>();
+  readonly seen = new WeakSet<OpenedFile>();
   /** What the call at work may turn into an open file. */
-  spare: ServedFile | null = null;
+  spare: OpenedFile | null = null;
   spareFd = -1;
   spareUsed = false;
 

@@ -10,7 +10,7 @@
 import { EINVAL, ESPIPE } from '../../uapi/abi/errno.js';
 import { type OpenFile, POLLIN } from '../core/file-table.js';
 import { FAULT_FILE, VEVENT_FILE } from '../trace/transfer.js';
-import type { Client } from './client.js';
+import type { Client, OpenedFile } from './client.js';
 import type { Connection } from './connection.js';
 import { WIRE_DRAIN, WIRE_FILE_OTHER, WIRE_FILE_SPARE } from './wire.js';
 
@@ -27,7 +27,7 @@ const MADE_PATHS: Readonly<Partial<Record<OpenFile['kind'], string>>> = {
   fault: FAULT_FILE,
 };
 
-export class ServedFile {
+export class ServedFile implements OpenedFile {
   readonly connection: Connection;
   /** Whose it is, in the sense that it goes when they misbehave. */
   readonly owner: Client;
@@ -70,7 +70,6 @@ export class ServedFile {
     if ((file.poll() & POLLIN) !== 0) this.#signal();
   }
 
-  /** A spare becomes what an ioctl made. */
   becomeMade(file: OpenFile): void {
     this.kind = WIRE_FILE_OTHER;
     this.path = MADE_PATHS[file.kind] ?? `anon_inode:[${file.kind}]`;
@@ -78,7 +77,6 @@ export class ServedFile {
     this.begin();
   }
 
-  /** The ioctl failed after all. */
   unmake(): void {
     this.kind = WIRE_FILE_SPARE;
     this.#release();
