@@ -96,7 +96,7 @@ export class MachineMemory {
     const total = linear + ramBytes;
     if (total > MAX_BYTES)
       throw new RangeError(
-        `memory: ${ramBytes} bytes of RAM do not fit a 4 GiB linear memory: at most ${(MAX_BYTES - linear) / 2 ** 20} MiB`,
+        `memory: ${ramBytes} bytes of RAM, and ${linear / 2 ** 20} MiB to manage them, do not fit a linear memory of 4 GiB`,
       );
     const pages = total / PAGE;
     const memory = new Wasm.Memory({

@@ -28,7 +28,7 @@ test('create: sizes that make no sense are refused', (t) => {
     t.throws(() => MachineMemory.create({ ramBytes }), { instanceOf: RangeError }, `${ramBytes}`);
   t.throws(() => MachineMemory.create({ ramBytes: 2 * MIB, ramBasePa: 4096 }), { instanceOf: RangeError });
   t.throws(() => MachineMemory.create({ ramBytes: 2 ** 32 }), {
-    message: /4 GiB linear memory: at most 4062 MiB/,
+    message: /4294967296 bytes of RAM, and 34 MiB to manage them/,
   });
 });
 
