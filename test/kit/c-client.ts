@@ -167,6 +167,13 @@ export function finished(child: ChildProcess): Promise<Finished> {
   });
 }
 
+/** The next that a program prints: what it flushed, as it came. */
+export function printed(child: ChildProcess): Promise<string> {
+  return new Promise((done) => {
+    child.stdout?.once('data', (bytes: Buffer) => done(bytes.toString()));
+  });
+}
+
 /** Until something is so; a turn of the event loop at a time. */
 export async function until(what: () => boolean): Promise<void> {
   for (let turns = 0; turns < 2000 && !what(); turns++) await new Promise((done) => setTimeout(done, 5));

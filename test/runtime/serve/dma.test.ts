@@ -1,5 +1,5 @@
 import test from 'ava';
-import { CClients, canCompile, finished } from '../../kit/c-client.js';
+import { CClients, canCompile, finished, printed } from '../../kit/c-client.js';
 
 const BDF = '0000:01:00.0';
 const IOVA = 0x1000_0000n;
@@ -42,15 +42,14 @@ test('dma: a device of the host program reaches the buffers of a C program', asy
     ),
   );
   const end = finished(child);
-  const [ready] = await new Promise<Buffer[]>((said) => child.stdout?.once('data', (...all) => said(all)));
-  t.is(ready?.toString(), 'ready\n');
+  t.is(await printed(child), 'ready\n');
   const dma = clients.machine.dmaPort(BDF);
   const seen = Buffer.alloc(16);
   t.is(dma.read(IOVA + 5000n, seen), 0);
   t.is(seen.toString(), 'from the program');
   t.is(dma.write(IOVA + 9000n, Buffer.from('from the device\0')), 0);
   child.stdin?.write('x');
-  await new Promise((said) => child.stdout?.once('data', said));
+  await printed(child);
   child.kill('SIGKILL');
   t.is((await end).stdout, 'ready\nfrom the device\n');
 });

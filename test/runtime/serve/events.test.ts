@@ -1,7 +1,7 @@
 import test from 'ava';
 import type { IommufdCore, IommufdFile } from '../../../runtime/core/core.js';
 import type { OpenFile, PutBytes } from '../../../runtime/core/file-table.js';
-import { CClients, canCompile, finished } from '../../kit/c-client.js';
+import { CClients, canCompile, finished, printed } from '../../kit/c-client.js';
 
 const POLLIN = 1;
 const EFAULT = 14;
@@ -144,7 +144,7 @@ test('events: what is raised while nobody asks wakes a poller', async (t) => {
     ),
   );
   const end = finished(child);
-  await new Promise((ready) => child.stdout?.once('data', ready));
+  await printed(child);
   for (let i = 0; i < 100; i++) {
     events.raise(i);
     if (i % 3 === 0) await new Promise((done) => setTimeout(done, 1));
@@ -189,7 +189,7 @@ test('events: readers in two processes lose no event and no readiness', async (t
     ),
   );
   const end = finished(child);
-  await new Promise((ready) => child.stdout?.once('data', ready));
+  await printed(child);
   for (let i = 0; i < 300; i++) {
     events.raise(i);
     if (i % 5 === 0) await new Promise((done) => setTimeout(done, 1));

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { CClients, canCompile, finished, until } from '../../kit/c-client.js';
+import { CClients, canCompile, finished, printed, until } from '../../kit/c-client.js';
 
 test('serve: open, ioctl and close of /dev/iommu and a VFIO device', async (t) => {
   if (!canCompile(t)) return;
@@ -284,7 +284,7 @@ test('serve: a client that is killed is cleaned up', async (t) => {
     pause();
     `),
   );
-  await new Promise((ready) => child.stdout?.once('data', ready));
+  await printed(child);
   t.deepEqual(clients.served.counts, { clients: 1, files: 2, mappings: 0 });
   child.kill('SIGKILL');
   await finished(child);
@@ -308,7 +308,7 @@ test('serve: a client that dies after it has lost its connections is cleaned up'
     `),
   );
   const end = finished(child);
-  await new Promise((said) => child.stdout?.once('data', said));
+  await printed(child);
   await until(() => clients.served.counts.clients === 1);
   child.kill('SIGKILL');
   await end;

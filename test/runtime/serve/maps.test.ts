@@ -4,7 +4,7 @@ import test from 'ava';
 import type { IommufdFile } from '../../../runtime/core/core.js';
 import type { Mapping, OpenFile } from '../../../runtime/core/file-table.js';
 import type { Machine } from '../../../runtime/machine.js';
-import { CClients, canCompile, finished, until } from '../../kit/c-client.js';
+import { CClients, canCompile, finished, printed, until } from '../../kit/c-client.js';
 
 const EINVAL = 22;
 const EPERM = 1;
@@ -178,10 +178,10 @@ test('maps: a mapping holds the file after its descriptor is closed', async (t) 
     ),
   );
   const end = finished(child);
-  await new Promise((closed) => child.stdout?.once('data', closed));
+  await printed(child);
   t.false(shown.released);
   child.stdin?.write('x');
-  await new Promise((unmapped) => child.stdout?.once('data', unmapped));
+  await printed(child);
   t.true(shown.released, 'munmap returns when its effects are there');
   child.stdin?.end();
   await end;

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { compiler } from '../../../runtime/serve/preload-library.js';
 import * as wire from '../../../runtime/serve/wire.js';
-import { CClients, canCompile, finished, until } from '../../kit/c-client.js';
+import { CClients, canCompile, finished, printed, until } from '../../kit/c-client.js';
 
 const HELLO = 1;
 const PROOF = 2;
@@ -73,6 +73,14 @@ const PATIENT = `
   while (fgets(line, sizeof(line), stdin)) puts(err(ioas(fd, &id)));
 `;
 
+/** One that has its first IOAS. */
+async function patient(clients: CClients) {
+  const good = clients.start(clients.compile(PATIENT));
+  const end = finished(good);
+  await until(() => clients.served.counts.files === 1);
+  return { good, end };
+}
+
 const BAD: readonly (readonly [string, Buffer])[] = [
   ['an ioctl before the greeting', message(IOCTL)],
   ['a proof before the greeting', message(PROOF)],
@@ -93,9 +101,7 @@ const BAD: readonly (readonly [string, Buffer])[] = [
 test('wire: what is malformed or out of order ends that connection only', async (t) => {
   if (!canCompile(t)) return;
   const clients = await CClients.start(t);
-  const good = clients.start(clients.compile(PATIENT));
-  const end = finished(good);
-  await until(() => clients.served.counts.files === 1);
+  const { good, end } = await patient(clients);
   for (const [what, bytes] of BAD) {
     const logged = clients.log.length;
     const bad = stranger(t, clients.served.socket);
@@ -134,7 +140,7 @@ test('wire: a process cannot say that it is another', async (t) => {
   if (!canCompile(t)) return;
   const clients = await CClients.start(t);
   const victim = clients.start(clients.compile('puts("up"); fflush(stdout); pause();'));
-  await new Promise((ready) => victim.stdout?.once('data', ready));
+  await printed(victim);
   // Stack and heap of the victim hold no nonce of ours, wherever we say it is.
   for (const proofVa of [0n, 0x1000n, 0x7fff_ffff_f000n, 0xffff_ffff_ffff_ffffn]) {
     const liar = stranger(t, clients.served.socket);
@@ -175,7 +181,7 @@ test('wire: a thread is not a process, and nobody is the server', async (t) => {
       'static void *wait_for_ever(void *unused) { printf("%d\\n", gettid()); fflush(stdout); pause(); return unused; }\n',
     ),
   );
-  const tid = await new Promise<number>((told) => child.stdout?.once('data', (text) => told(Number(text))));
+  const tid = Number(await printed(child));
   const ourThread = Number(readdirSync('/proc/self/task').find((task) => Number(task) !== process.pid));
   for (const pid of [tid, process.pid, ourThread]) {
     const liar = stranger(t, clients.served.socket);
@@ -265,9 +271,7 @@ test("wire: a process cannot use another's file by its number", async (t) => {
 test('wire: a client that sends rubbish ends as if it had died, another goes on', async (t) => {
   if (!canCompile(t)) return;
   const clients = await CClients.start(t);
-  const good = clients.start(clients.compile(PATIENT));
-  const end = finished(good);
-  await until(() => clients.served.counts.files === 1);
+  const { good, end } = await patient(clients);
   const { stdout } = await clients.run(String.raw`
     uint32_t id, devid;
     int fd = dev_iommu(), vfio = open("/dev/vfio/devices/vfio0", O_RDWR);
