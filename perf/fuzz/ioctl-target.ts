@@ -29,7 +29,7 @@ import {
   type Surroundings,
 } from './ioctl-struct.js';
 import { pickKind, plausibleWord } from './target.js';
-import { type FuzzWorld, WorldTarget } from './world-target.js';
+import { type FuzzWorld, leftAfterClose, WorldTarget } from './world-target.js';
 
 const KINDS = [
   'iommufd ioctl',
@@ -509,7 +509,7 @@ class World implements FuzzWorld {
     const { core } = this.machine;
     const { free, refs } = this.#usage();
     const { account } = core.own.mm;
-    const counts: Record<string, number> = {
+    return leftAfterClose({
       'frames allocated': this.#baseline.free - free,
       'pins and mappings of frames': refs - this.#baseline.refs,
       'pages pinned by the account': account.pinnedVm,
@@ -518,10 +518,7 @@ class World implements FuzzWorld {
       'vIOMMUs with the driver': core.viommus.size,
       'devices taken': core.openDevices.size,
       'devices of the mock': core.context.mock?.deviceCount ?? 0,
-    };
-    const wrong = Object.entries(counts).filter(([, count]) => count !== 0);
-    if (wrong.length === 0) return null;
-    return `left after the last close: ${wrong.map(([what, count]) => `${count} ${what}`).join(', ')}`;
+    });
   }
 
   #usage(): { free: number; refs: number } {

@@ -27,7 +27,7 @@ import { Random } from '../stress/random.js';
 import { damaged, type LiveKind, LiveNumbers, plausibleStruct } from './ioctl-struct.js';
 import { PAGE, PassiveProcess } from './passive-process.js';
 import { pickKind, plausibleWord } from './target.js';
-import { type FuzzWorld, WorldTarget } from './world-target.js';
+import { type FuzzWorld, leftAfterClose, WorldTarget } from './world-target.js';
 
 const KINDS = [
   'ioctl',
@@ -538,17 +538,14 @@ class World implements FuzzWorld {
   #left(): string | null {
     const { files, mappings } = this.#server.counts;
     const { core, frames } = this.machine;
-    const counts: Record<string, number> = {
+    return leftAfterClose({
       files: files - this.#baseline.files,
       mappings,
       'frames allocated': this.#baseline.free - frames.freePages(),
       'vIOMMUs with the driver': core.viommus.size,
       'devices taken': core.openDevices.size - 1,
       'pages pinned for the client': this.#pinnedOf(this.#processes.hostile),
-    };
-    const wrong = Object.entries(counts).filter(([, count]) => count !== 0);
-    if (wrong.length === 0) return null;
-    return `left after the last close: ${wrong.map(([what, count]) => `${count} ${what}`).join(', ')}`;
+    });
   }
 }
 

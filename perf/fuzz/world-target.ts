@@ -47,3 +47,10 @@ export abstract class WorldTarget<W extends FuzzWorld> implements Target {
     this.#world = null;
   }
 }
+
+/** @param counts  by what is counted, 0 when it is as it was. @returns what check() is to say of them */
+export function leftAfterClose(counts: Readonly<Record<string, number>>): string | null {
+  const wrong = Object.entries(counts).filter(([, count]) => count !== 0);
+  if (wrong.length === 0) return null;
+  return `left after the last close: ${wrong.map(([what, count]) => `${count} ${what}`).join(', ')}`;
+}
