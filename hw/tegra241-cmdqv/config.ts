@@ -21,7 +21,7 @@ export interface CmdqvConfig {
 }
 
 /** What a machine gets that says no more; 1 MiB of control memory. */
-export const CMDQV_DEFAULTS: Omit<CmdqvConfig, 'index'> = { vintfs: 16, vcmdqsPerVintf: 2, sidsPerVintf: 16 };
+const CMDQV_DEFAULTS: Omit<CmdqvConfig, 'index'> = { vintfs: 16, vcmdqsPerVintf: 2, sidsPerVintf: 16 };
 
 const VERSION = 1;
 

@@ -8,7 +8,7 @@ import type { Socket } from 'node:net';
 
 export const PAGE = 4096;
 /** Pages at the end of its heap, which it does not use. */
-export const PASSIVE_PAGES = 24;
+const PASSIVE_PAGES = 24;
 
 const SOCKETS = [3, 4, 5, 6];
 

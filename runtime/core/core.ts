@@ -41,7 +41,6 @@ export class IommufdCore {
   readonly openDevices = new Set<number>();
   readonly #freeIndexes: number[];
   readonly #dmaOwners = new Map<string, { ctx: IommufdCtx; count: number }>();
-  readonly #logged = new Set<string>();
   #current: Task;
 
   /** Once per machine, before other threads attach. @param maxFds  iommufds open at once */
@@ -181,13 +180,6 @@ export class IommufdCore {
   releaseDma(group: string): void {
     const owner = this.#dmaOwners.get(group);
     if (owner !== undefined && --owner.count === 0) this.#dmaOwners.delete(group);
-  }
-
-  /** Says something once, however often it happens. */
-  logOnce(message: string): void {
-    if (this.#logged.has(message)) return;
-    this.#logged.add(message);
-    this.context.log(message);
   }
 
   #deliver(event: ViommuEvent): void {

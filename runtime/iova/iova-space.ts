@@ -134,10 +134,6 @@ export class IovaSpace {
     this.#hints.clear();
   }
 
-  get reservedCount(): number {
-    return this.#reserved.length;
-  }
-
   /** Replaces the allow list as one. @returns 0 | -EADDRINUSE part of it is reserved */
   setAllowed(allowed: OrderedSpans<Span>): number {
     for (const range of this.#reserved) if (touches(allowed, range)) return -EADDRINUSE;

@@ -61,8 +61,7 @@ export interface PagesHost {
 /** enum iopt_address_type. */
 export type PagesType = 'user' | 'file' | 'dmabuf';
 
-/** IOMMUFD_ACCESS_RW_*: the direction of an access, and which way a copy goes. */
-export const ACCESS_RW_READ = 0;
+/** IOMMUFD_ACCESS_RW_*: the direction of an access, and which way a copy goes; a read is 0. */
 export const ACCESS_RW_WRITE = 1 << 0;
 /** The caller has no memory of its own and borrows that of the pages' process. */
 export const ACCESS_RW_KTHREAD = 1 << 1;

@@ -7,6 +7,7 @@
  *
  * @source drivers/iommu/iommufd/viommu.c iommufd_hw_queue_alloc_ioctl, iommufd_hw_queue_destroy
  */
+
 import { bug } from '../../hw/memory/bug.js';
 import { EINVAL, ENOENT, EOPNOTSUPP, EOVERFLOW } from '../../uapi/abi/errno.js';
 import { type HwQueueAlloc, IOMMU_HW_QUEUE_TYPE_DEFAULT } from '../../uapi/iommufd/hw-queue.js';
@@ -14,10 +15,9 @@ import { IommufdObject } from '../core/iommufd-object.js';
 import { OBJ_HW_QUEUE, OBJ_VIOMMU } from '../core/objects-layout.js';
 import type { UcmdOf } from '../core/ucmd.js';
 import type { DriverHwQueue, DriverHwQueues } from '../drivers/contract.js';
+import { U64_MAX } from '../iova/area.js';
 import { GuestQueuePages } from './guest-queue-pages.js';
 import type { Viommu } from './viommu.js';
-
-const U64_MAX = 0xffff_ffff_ffff_ffffn;
 
 export class HwQueue extends IommufdObject {
   readonly viommu: Viommu;

@@ -13,7 +13,7 @@ import type { MockDevice } from '../drivers/mock/device.js';
 import { Device } from '../objects/device.js';
 import type { TestCall } from './test-call.js';
 
-export class Stdev extends IommufdObject {
+class Stdev extends IommufdObject {
   readonly mock: MockDevice;
   readonly device: Device;
   /** Attached by number. */

@@ -165,7 +165,7 @@ function atomOf({ named, hex }: Slot, value: number | bigint): number | string {
 }
 
 /** Flags, or an enumerator, by name. */
-export function namedAtom({ kind, byName, byValue }: NamedValues, value: bigint): number | string {
+function namedAtom({ kind, byName, byValue }: NamedValues, value: bigint): number | string {
   if (kind === 'enum') return byValue.get(value) ?? Number(value);
   let rest = value;
   const parts: string[] = [];

@@ -148,7 +148,7 @@ export class FakeDomain implements PagingDomain {
 }
 
 /** Marks that a test sets; those of one call are reported as runs. */
-export class FakeDirty implements DirtyTracking {
+class FakeDirty implements DirtyTracking {
   readonly marked = new Set<number>();
   readonly failures: FailurePlan;
   enabled = false;
@@ -240,7 +240,7 @@ class FakeHwQueues implements DriverHwQueues {
   }
 }
 
-export class FakeHwQueue implements DriverHwQueue {
+class FakeHwQueue implements DriverHwQueue {
   readonly dependsOn: DriverHwQueue | null;
   readonly place: HwQueuePlace;
   readonly #live: FakeHwQueue[];

@@ -17,7 +17,7 @@ export const EADDRINUSE = 98;
 export const PAGE = 4096n;
 export const U64_MAX = 0xffff_ffff_ffff_ffffn;
 /** Past the last IOVA of a page table. */
-export const APERTURE_END = 1n << 48n;
+const APERTURE_END = 1n << 48n;
 const HUGE = 1n << 21n;
 
 export interface Range {

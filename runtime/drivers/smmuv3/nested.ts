@@ -58,7 +58,7 @@ export function validateVste(word0: bigint, word1: bigint): VirtualSte | number 
 }
 
 /** STE.Config of a guest's STE; an invalid one aborts. */
-export const vsteConfig = (vste: readonly [bigint, bigint]): number =>
+const vsteConfig = (vste: readonly [bigint, bigint]): number =>
   (vste[0] & 1n) === 0n ? CONFIG_ABORT : Number((vste[0] >> BigInt(STE.Config.lo)) & 7n);
 
 /** A nested domain's vIOMMU: the stage 2 and VMID under its own stage 1, and the guest's names. struct arm_vsmmu. */
