@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { DmaPort } from '../../hw/pci/dma-port.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
+import { wireVersion } from '../../runtime/serve/preload-library.js';
 import { Server } from '../../runtime/serve/server.js';
 import * as wire from '../../runtime/serve/wire.js';
 import { formatCall } from '../../runtime/trace/format.js';
@@ -554,7 +555,7 @@ const isIommufd = ({ kind }: Line): boolean => kind === IOMMUFD;
 function helloOf(pid: number, va: bigint): Buffer {
   const payload = Buffer.alloc(wire.HELLO_BYTES);
   payload.writeUInt32LE(wire.WIRE_MAGIC, 0);
-  payload.writeUInt32LE(wire.WIRE_VERSION, 4);
+  payload.writeUInt32LE(wireVersion(), 4);
   payload.writeUInt32LE(pid >>> 0, 8);
   payload.writeBigUInt64LE(va, 16);
   return payload;

@@ -22,6 +22,22 @@ const FLAGS = [
   '-pthread',
 ];
 
+/** Sources of the library, by name in alphabetical order. */
+const sourceNames = (): string[] =>
+  readdirSync(SOURCES)
+    .filter((name) => /\.[ch]$/.test(name))
+    .sort();
+
+/**
+ * What the library and the server say when they meet: 32 bits of a hash of the library's sources, so that one made
+ * from others is refused, and not misunderstood.
+ */
+export function wireVersion(): number {
+  const hash = createHash('sha256');
+  for (const name of sourceNames()) hash.update(readFileSync(join(SOURCES, name)));
+  return hash.digest().readUInt32LE(0);
+}
+
 /** There is no compiler, or it does not take the library. */
 export class PreloadError extends Error {
   override readonly name = 'PreloadError';
@@ -47,9 +63,9 @@ export function compile(args: readonly string[]) {
  * @throws PreloadError
  */
 export function buildPreload(): string {
-  const names = readdirSync(SOURCES).filter((name) => /\.[ch]$/.test(name));
+  const names = sourceNames();
   const hash = createHash('sha256').update([process.arch, compiler(), ...FLAGS].join(' '));
-  for (const name of names.sort()) hash.update(readFileSync(join(SOURCES, name)));
+  for (const name of names) hash.update(readFileSync(join(SOURCES, name)));
   const file = `libiommufd-${hash.digest('hex').slice(0, 16)}.so`;
   const folder = writable(OUTPUT) ?? writable(cacheFolder());
   if (folder === undefined)
@@ -58,7 +74,14 @@ export function buildPreload(): string {
   if (existsSync(library)) return library;
   const made = `${library}.${process.pid}`;
   const sources = names.filter((name) => name.endsWith('.c')).map((name) => join(SOURCES, name));
-  const { status, stderr, error } = compile([...FLAGS, '-o', made, ...sources, '-ldl']);
+  const { status, stderr, error } = compile([
+    ...FLAGS,
+    `-DWIRE_VERSION=${wireVersion()}u`,
+    '-o',
+    made,
+    ...sources,
+    '-ldl',
+  ]);
   if (error !== undefined)
     throw new PreloadError(
       `a C compiler is needed for the preload library, and '${compiler()}' cannot be run (${error.message}); ` +

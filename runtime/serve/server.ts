@@ -24,6 +24,7 @@ import { ClientFiles } from './client-file.js';
 import { ClientAccounts, type ClientDescriptors, ClientTask } from './client-task.js';
 import { Connection, type ConnectionEvents } from './connection.js';
 import { FailNthFile } from './fail-nth-file.js';
+import { wireVersion } from './preload-library.js';
 import { ServedFile } from './served-file.js';
 import { SharedWindow } from './shared-window.js';
 import { Turn } from './turn.js';
@@ -54,7 +55,6 @@ import {
   WIRE_MAP_EXEC,
   WIRE_MAP_SHARED,
   WIRE_TESTING,
-  WIRE_VERSION,
 } from './wire.js';
 
 export interface ServerOptions extends Watcher {
@@ -94,6 +94,7 @@ export class Server implements ConnectionEvents {
   readonly #machine: Machine;
   readonly #options: ServerOptions;
   readonly #turn: Turn;
+  readonly #version = wireVersion();
   readonly #peers = new Map<Connection, Peer>();
   /** By secret. */
   readonly #clients = new Map<string, Client>();
@@ -208,8 +209,8 @@ export class Server implements ConnectionEvents {
       return;
     }
     const { magic, version, pid, proofVa } = decodeHello(request.payload);
-    if (magic !== WIRE_MAGIC || version !== WIRE_VERSION) {
-      this.misbehaved(connection, `speaks version ${version}, not ${WIRE_VERSION}`);
+    if (magic !== WIRE_MAGIC || version !== this.#version) {
+      this.misbehaved(connection, 'has a preload library of another build of iommufd');
       return;
     }
     const nonce = randomBytes(NONCE_BYTES);

@@ -4,7 +4,6 @@
  */
 
 export const WIRE_MAGIC = 0x6466_6d69;
-export const WIRE_VERSION = 1;
 /** Longest payload of either direction, bytes. */
 export const WIRE_MAX_PAYLOAD = 65536;
 /** As much of an ioctl's struct as travels, bytes. */

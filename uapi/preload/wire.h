@@ -18,7 +18,9 @@
 #include <stdint.h>
 
 #define WIRE_MAGIC 0x64666d69u /* "imfd" */
-#define WIRE_VERSION 1u
+#ifndef WIRE_VERSION
+#error "the build defines WIRE_VERSION from what the library is made of: only the same speak with each other"
+#endif
 
 /* Longest payload of either direction, bytes. */
 #define WIRE_MAX_PAYLOAD 65536u

@@ -7,6 +7,7 @@ import { PassiveProcess } from '../../../perf/fuzz/passive-process.js';
 import { Random } from '../../../perf/stress/random.js';
 import { createMachine } from '../../../runtime/machine.js';
 import { serve } from '../../../runtime/serve/index.js';
+import { wireVersion } from '../../../runtime/serve/preload-library.js';
 
 const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 32) >>> 0;
 const MESSAGES = 400;
@@ -26,7 +27,7 @@ function message(op: number, payload: Uint8Array, file = 0n, cmd = 0): Buffer {
 function hello(pid: number, va: bigint): Buffer {
   const payload = Buffer.alloc(24);
   payload.writeUInt32LE(0x6466_6d69, 0);
-  payload.writeUInt32LE(1, 4);
+  payload.writeUInt32LE(wireVersion(), 4);
   payload.writeUInt32LE(pid, 8);
   payload.writeBigUInt64LE(va, 16);
   return message(HELLO, payload);

@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { compiler } from '../../../runtime/serve/preload-library.js';
+import { compiler, wireVersion } from '../../../runtime/serve/preload-library.js';
 import * as wire from '../../../runtime/serve/wire.js';
 import { CClients, canCompile, finished, printed, until } from '../../kit/c-client.js';
 
@@ -32,7 +32,7 @@ interface Fields {
   cmd: number;
 }
 
-function hello(pid: number, proofVa: bigint, version = 1): Buffer {
+function hello(pid: number, proofVa: bigint, version = wireVersion()): Buffer {
   const payload = Buffer.alloc(24);
   payload.writeUInt32LE(0x6466_6d69, 0);
   payload.writeUInt32LE(version, 4);
@@ -328,7 +328,10 @@ test('wire: the numbers are those of wire.h', (t) => {
     `${program}.c`,
     `#include <stdio.h>\n#include "${header}"\nint main(void) {\n${lines.join('\n')}\n}\n`,
   );
-  t.is(spawnSync(compiler(), ['-o', program, `${program}.c`], { stdio: 'inherit' }).status, 0);
+  t.is(
+    spawnSync(compiler(), ['-DWIRE_VERSION=1u', '-o', program, `${program}.c`], { stdio: 'inherit' }).status,
+    0,
+  );
   const theirs = new Map(
     spawnSync(program, { encoding: 'utf8' })
       .stdout.trim()
