@@ -11,8 +11,8 @@
  */
 import { EINVAL } from '../uapi/abi/errno.js';
 import type { OpenFile } from './core/file-table.js';
-import type { UserFile } from './core/task.js';
-import type { Run } from './user-memory.js';
+import type { UserFile } from './core/user-file.js';
+import type { Run } from './iova/pinnable-memory.js';
 
 const PAGE = 4096;
 

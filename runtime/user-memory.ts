@@ -17,6 +17,7 @@ import type { MachineMemory } from '../hw/memory/machine-memory.js';
 import { EFAULT, EINVAL, ENOMEM } from '../uapi/abi/errno.js';
 import { IommufdError } from '../uapi/abi/iommufd-error.js';
 import { type ByteSize, byteSize } from './core/byte-size.js';
+import type { Run } from './iova/pinnable-memory.js';
 import { MemFile } from './mem-file.js';
 
 /** First user virtual page: VA 0x7000_0000_0000. */
@@ -47,11 +48,6 @@ export const frameRefsLayout = (ramBytes: number): Layout =>
 
 function outOfMemory(bytes: bigint): IommufdError {
   return new IommufdError(ENOMEM, 'mmap', { detail: `no ${bytes} bytes of the machine's memory are left` });
-}
-
-export interface Run {
-  pfn: number;
-  pages: number;
 }
 
 export interface UserAllocOptions {

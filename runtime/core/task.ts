@@ -4,10 +4,11 @@
  */
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import { EBADF, EFAULT, EINVAL } from '../../uapi/abi/errno.js';
-import type { PinnableMemory } from '../iova/pages.js';
+import type { PinnableMemory } from '../iova/pinnable-memory.js';
 import type { MemFileDescription } from '../mem-file.js';
 import { FailNth } from './fail-nth.js';
 import type { Descriptors } from './file-table.js';
+import type { UserFile } from './user-file.js';
 
 /** What a process is charged for pinned pages: VmPin and VmLck in /proc/PID/status. */
 export interface MmAccount {
@@ -37,17 +38,6 @@ export interface AddressSpace extends PinnableMemory {
   readonly account: MmAccount;
   /** False once the process is gone (mmget_not_zero fails): nothing more can be pinned. */
   readonly alive: boolean;
-}
-
-/** A memfd or file of a process, for IOAS_MAP_FILE. Its pages are pinned like a process's. */
-export interface UserFile extends PinnableMemory {
-  /** Two descriptors of one file are the same identity. */
-  readonly identity: string;
-  readonly sizeBytes: bigint;
-  readonly writable: boolean;
-  /** One more, one less IoptPages holds the file open. */
-  get(): void;
-  put(): void;
 }
 
 /** include/uapi/linux/capability.h. */

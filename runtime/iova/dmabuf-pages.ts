@@ -10,7 +10,8 @@
 import { EFAULT, EINVAL, ENOMEM, EPERM } from '../../uapi/abi/errno.js';
 import type { DmaBuf, DmaBufImporter } from '../core/dmabuf.js';
 import type { IoptArea } from './area.js';
-import { ACCESS_RW_WRITE, IoptPages, type PagesHost, type PinnableMemory } from './pages.js';
+import { ACCESS_RW_WRITE, IoptPages, type PagesHost } from './pages.js';
+import type { PinnableMemory } from './pinnable-memory.js';
 
 /** Whoever has an area over the pages in page tables. */
 export interface AreaOwner {

@@ -10,7 +10,8 @@ import { EBADF, EINVAL, ENOMEM, EOVERFLOW } from '../../uapi/abi/errno.js';
 import type { DmaBufDescription } from '../core/dmabuf.js';
 import { offsetOf, PAGE_SIZE, pageOf, pagesIn, U64_MAX } from './area.js';
 import { DmabufPages } from './dmabuf-pages.js';
-import { IoptPages, type PagesHost, type PinnableMemory } from './pages.js';
+import { IoptPages, type PagesHost } from './pages.js';
+import type { PinnableMemory } from './pinnable-memory.js';
 
 /** An open file without pages of its own. */
 const NO_PAGES: PinnableMemory = { runAt: () => -EINVAL, pin: () => undefined, unpin: () => undefined };

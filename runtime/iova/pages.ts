@@ -30,21 +30,8 @@ import {
   unchargePinned,
 } from './accounting.js';
 import { OrderedSpans } from './ordered-spans.js';
+import type { PinnableMemory } from './pinnable-memory.js';
 import type { Span } from './span-chunk.js';
-
-/** Where pages come from: the memory of a process, or a file. */
-export interface PinnableMemory {
-  /**
-   * @param page   number of the page in the address space or file
-   * @param write  it will be written to (FOLL_WRITE)
-   * @returns 0 | -EFAULT | -EINVAL a file without such a page
-   */
-  runAt(page: number, out: { pfn: number; pages: number }, write?: boolean): number;
-  pin(pfn: number, pages: number): void;
-  unpin(pfn: number, pages: number): void;
-  /** The pages that were made of it are gone. */
-  put?(): void;
-}
 
 /** What pages need of their surroundings: an IommufdCtx is one. */
 export interface PagesHost {

@@ -7,7 +7,6 @@
  *
  * @source drivers/iommu/iommufd/viommu.c iommufd_hw_queue_alloc_ioctl, iommufd_hw_queue_destroy
  */
-
 import { bug } from '../../hw/memory/bug.js';
 import { EINVAL, ENOENT, EOPNOTSUPP, EOVERFLOW } from '../../uapi/abi/errno.js';
 import { type HwQueueAlloc, IOMMU_HW_QUEUE_TYPE_DEFAULT } from '../../uapi/iommufd/hw-queue.js';

@@ -6,7 +6,7 @@
  */
 import { readlinkSync, statfsSync, statSync } from 'node:fs';
 import { EBADF, EINVAL, ENOENT } from '../../uapi/abi/errno.js';
-import type { UserFile } from '../core/task.js';
+import type { UserFile } from '../core/user-file.js';
 import { type ClientFile, type ClientFiles, devOf, HUGETLBFS_MAGIC, TMPFS_MAGIC } from './client-file.js';
 import { isWritable, openAgain } from './client-memory.js';
 

@@ -6,7 +6,8 @@ import { closeSync, openSync, readdirSync, readlinkSync, readSync } from 'node:f
 import { EINVAL } from '../../uapi/abi/errno.js';
 import { FailNth } from '../core/fail-nth.js';
 import type { Descriptors, OpenFile } from '../core/file-table.js';
-import { CAP_SYS_RESOURCE, type Task, type UserAccount, type UserFile } from '../core/task.js';
+import { CAP_SYS_RESOURCE, type Task, type UserAccount } from '../core/task.js';
+import type { UserFile } from '../core/user-file.js';
 import type { ClientFiles } from './client-file.js';
 import { ClientFileView } from './client-file-view.js';
 import { ClientMemory } from './client-memory.js';

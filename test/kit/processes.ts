@@ -1,7 +1,8 @@
 /** Processes beside the one that a bench's machine lives in: same user addresses, accounts of their own. */
 import { FileTable } from '../../runtime/core/file-table.js';
 import { type AddressSpace, OwnTask, type RamFrames } from '../../runtime/core/task.js';
-import type { PagesHost, PinnableMemory } from '../../runtime/iova/pages.js';
+import type { PagesHost } from '../../runtime/iova/pages.js';
+import type { PinnableMemory } from '../../runtime/iova/pinnable-memory.js';
 import type { CoreBench } from './core-bench.js';
 
 export interface Process extends OwnTask {

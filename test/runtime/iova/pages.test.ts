@@ -1,5 +1,6 @@
 import test from 'ava';
-import { IoptPages, type PinnableMemory } from '../../../runtime/iova/pages.js';
+import { IoptPages } from '../../../runtime/iova/pages.js';
+import type { PinnableMemory } from '../../../runtime/iova/pinnable-memory.js';
 import { pagesHost, processOver } from '../../kit/processes.js';
 
 const EFAULT = 14;

@@ -2,7 +2,7 @@ import { readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
 import type { OpenFile } from '../../../runtime/core/file-table.js';
-import type { UserFile } from '../../../runtime/core/task.js';
+import type { UserFile } from '../../../runtime/core/user-file.js';
 import { ClientFiles } from '../../../runtime/serve/client-file.js';
 import { ClientAccounts, ClientTask } from '../../../runtime/serve/client-task.js';
 import { ForeignFrames } from '../../../runtime/serve/foreign-frames.js';
