@@ -136,6 +136,17 @@ test('wire: a message may come in pieces, or never end', async (t) => {
   t.deepEqual(clients.log, []);
 });
 
+/** One who says to be a process, and cannot prove it. */
+async function refusedLiar(t: ExecutionContext, clients: CClients, pid: number, proofVa: bigint) {
+  const liar = stranger(t, clients.served.socket);
+  liar.socket.write(hello(pid, proofVa));
+  await until(() => liar.said().byteLength === 56);
+  liar.socket.write(message(PROOF));
+  await until(() => liar.said().byteLength === 72);
+  t.is(liar.said().readInt32LE(56 + 4), -13);
+  return liar;
+}
+
 test('wire: a process cannot say that it is another', async (t) => {
   if (!canCompile(t)) return;
   const clients = await CClients.start(t);
@@ -143,12 +154,7 @@ test('wire: a process cannot say that it is another', async (t) => {
   await printed(victim);
   // Stack and heap of the victim hold no nonce of ours, wherever we say it is.
   for (const proofVa of [0n, 0x1000n, 0x7fff_ffff_f000n, 0xffff_ffff_ffff_ffffn]) {
-    const liar = stranger(t, clients.served.socket);
-    liar.socket.write(hello(victim.pid!, proofVa));
-    await until(() => liar.said().byteLength === 56);
-    liar.socket.write(message(PROOF));
-    await until(() => liar.said().byteLength === 72);
-    t.is(liar.said().readInt32LE(56 + 4), -13);
+    const liar = await refusedLiar(t, clients, victim.pid!, proofVa);
     t.is(liar.said().readUInt32LE(56), 0, 'no secret is told');
     liar.socket.write(message(BARRIER));
     await until(() => liar.closed());
@@ -163,12 +169,7 @@ test('wire: a process cannot say that it is another', async (t) => {
 test('wire: a process that is not there, or another user of the kernel, is refused', async (t) => {
   const clients = await CClients.start(t);
   for (const pid of [0, 1, 0x7fff_ffff]) {
-    const liar = stranger(t, clients.served.socket);
-    liar.socket.write(hello(pid, 0n));
-    await until(() => liar.said().byteLength === 56);
-    liar.socket.write(message(PROOF));
-    await until(() => liar.said().byteLength === 72);
-    t.is(liar.said().readInt32LE(56 + 4), -13);
+    await refusedLiar(t, clients, pid, 0n);
   }
 });
 
@@ -184,12 +185,7 @@ test('wire: a thread is not a process, and nobody is the server', async (t) => {
   const tid = Number(await printed(child));
   const ourThread = Number(readdirSync('/proc/self/task').find((task) => Number(task) !== process.pid));
   for (const pid of [tid, process.pid, ourThread]) {
-    const liar = stranger(t, clients.served.socket);
-    liar.socket.write(hello(pid, 0n));
-    await until(() => liar.said().byteLength === 56);
-    liar.socket.write(message(PROOF));
-    await until(() => liar.said().byteLength === 72);
-    t.is(liar.said().readInt32LE(56 + 4), -13);
+    await refusedLiar(t, clients, pid, 0n);
   }
   t.deepEqual(
     clients.log.map((line) => line.replace(/\d+/, 'N')),
