@@ -3,6 +3,7 @@
  * fault injection has in /proc and debugfs; and /proc/PID/status, whose VmLck and VmPin the server knows.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <ctype.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -128,6 +129,17 @@ static bool is_device(const char *name, struct path_match *match)
 	return rest != NULL && *rest == '\0';
 }
 
+/* Whether there is a name at all: the kernel says EFAULT where there is none. */
+static bool is_there(const char *path)
+{
+	int before = errno;
+	char first;
+	bool there = path != NULL && copy_in(&first, (uintptr_t)path, 1) == 0;
+
+	errno = before;
+	return there;
+}
+
 void match_path(int dir, const char *path, struct path_match *match)
 {
 	char debugfs[104], name[SPELT];
@@ -135,7 +147,7 @@ void match_path(int dir, const char *path, struct path_match *match)
 
 	match->kind = PATH_OTHER;
 	match->index = 0;
-	if (path == NULL || !control_configured())
+	if (!control_configured() || !is_there(path))
 		return;
 	if (device_name(dir, path, name)) {
 		if (is_device(name, match))

@@ -31,6 +31,21 @@ test('names: a device file by any spelling, and no regular file in its place', a
   t.deepEqual(clients.log, []);
 });
 
+test('names: an address where no name can be is EFAULT, as without the library', async (t) => {
+  if (!canCompile(t)) return;
+  const clients = await CClients.start(t);
+  const { stdout } = await clients.run(String.raw`
+    struct stat st;
+    const char *volatile names[] = { NULL, (char *)16, (char *)-4096 };
+    for (int i = 0; i < 3; i++) {
+      printf("%s ", err(open(names[i], O_RDWR)));
+      printf("%s ", err(access(names[i], F_OK)));
+      printf("%s\n", err(stat(names[i], &st)));
+    }
+  `);
+  t.is(stdout, 'EFAULT EFAULT EFAULT\n'.repeat(3));
+});
+
 test('names: who looks before opening sees character devices', async (t) => {
   if (!canCompile(t)) return;
   const clients = await CClients.start(t);
