@@ -346,10 +346,18 @@ function isNode(tree: Tree): tree is TreeNode {
   return typeof tree === 'object' && !Array.isArray(tree);
 }
 
+/** What begins as a request and its bytes do, and does not go on so. */
+function brokenHex(text: string): TraceProblem | null {
+  const [, rest] = /^\s*0x[0-9a-f]{1,8}[:\s]\s*(\S.*)$/i.exec(text) ?? [];
+  return rest === undefined
+    ? null
+    : { problem: `after a request come its struct's bytes in hex, not '${clip(rest)}'` };
+}
+
 /** `0x3b85 2800 0000`, `IOMMU_IOAS_MAP: 28 00 ...`: a request and its struct's bytes. */
 export function parseHexText(text: string): IoctlCall | TraceProblem | null {
   const found = /^\s*(0x[0-9a-f]{1,8}|[A-Z][A-Za-z0-9_]*)[:\s]\s*((?:hex:)?[0-9a-f\s]*)$/i.exec(text);
-  if (found === null) return null;
+  if (found === null) return brokenHex(text);
   const cmd = found[1]!.startsWith('0x') ? Number(found[1]) : cmdOfName(found[1]!);
   if (cmd === undefined) return null;
   try {

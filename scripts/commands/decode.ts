@@ -155,6 +155,9 @@ class Sink {
   #problems = 0;
   #calls = 0;
   #addressesOnly = 0;
+  /** Lines or records of whatever kind, and those of them that are no ioctl, read or write. */
+  #items = 0;
+  #passedOn = 0;
   /** Of --encode: understood, and without a struct. */
   #leftOut = 0;
 
@@ -167,8 +170,10 @@ class Sink {
 
   async item(item: TraceItem): Promise<void> {
     const { json, encode } = this.#flags;
+    this.#items++;
     if (item.kind === 'call') return await this.call(item.call);
     if (item.kind === 'problem') return this.problem(item.line, item.problem);
+    if (item.kind !== 'transfer') this.#passedOn++;
     // Nothing else is an ioctl's bytes.
     if (encode === true) {
       if (item.kind === 'transfer' || TRANSFER.test(item.text)) this.#leftOut++;
@@ -206,6 +211,10 @@ class Sink {
     await this.#flush();
     if (this.#problems > MAX_TOLD)
       this.#stderr.write(`${this.#source}: ${this.#problems - MAX_TOLD} more lines are wrong\n`);
+    if (this.#items > 0 && this.#passedOn === this.#items)
+      this.#stderr.write(
+        `${this.#source}: no ioctl in ${this.#items} lines, which are passed on as they are\n`,
+      );
     if (this.#addressesOnly > 0)
       this.#stderr.write(
         `${this.#source}: of ${this.#addressesOnly} of ${this.#calls} ioctls only the address of the struct is ` +

@@ -54,6 +54,18 @@ test('decode: what is wrong is told with its line, the rest is decoded, and the 
   t.is(stderr, "FILE:2: iommu_destroy has no field 'x'\n");
 });
 
+test('decode: a request whose bytes are no hex is wrong; text without any ioctl is passed on, and said so', async (t) => {
+  const broken = await decode(t, `0x3b86 18zz\n${HEX}`);
+  t.is(broken.code, 1);
+  t.is(broken.stdout, LINE);
+  t.is(broken.stderr, "FILE:1: after a request come its struct's bytes in hex, not '18zz'\n");
+  const none = await decode(t, 'hello\nworld\n');
+  t.is(none.code, 0);
+  t.is(none.stdout, 'hello\nworld\n');
+  t.is(none.stderr, 'FILE: no ioctl in 2 lines, which are passed on as they are\n');
+  t.is((await decode(t, `hello\n${HEX}`)).stderr, '');
+});
+
 test('decode: many wrong lines are counted after the first', async (t) => {
   const { code, stderr } = await decode(t, 'ioctl(\n'.repeat(1000));
   t.is(code, 1);
