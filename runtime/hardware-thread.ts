@@ -3,6 +3,7 @@
  * kernel, and the part it plays, the host of an SMMU or a device. Loads nothing of the driver or of iommufd: a
  * worker that is one SMMU pays for no more than that.
  */
+import { bugSwitches } from '../hw/bugs/bug-switches.js';
 import { Kernel } from '../hw/kernel/kernel.js';
 import { MachineMemory, type MemoryHandle } from '../hw/memory/machine-memory.js';
 import { Smmuv3 } from '../hw/smmuv3/model.js';
@@ -36,6 +37,9 @@ export interface AttachOptions {
   readonly log?: (message: string) => void;
   /** False on a thread that may not block. */
   readonly canPark?: boolean;
+  /** See SyncEnv: false, and a park slice without end, are an explorer's. */
+  readonly spin?: boolean;
+  readonly parkSliceMs?: number;
 }
 
 export class HardwareThread {
@@ -60,6 +64,9 @@ export class HardwareThread {
       threadId: this.threadId,
       clock: options.clock ?? monotonicClock,
       canPark: options.canPark ?? true,
+      spin: options.spin,
+      parkSliceMs: options.parkSliceMs,
+      bugs: handle.config.bugs.zoo.length === 0 ? undefined : bugSwitches(handle.config.bugs.zoo),
     };
     this.#log = options.log ?? (() => undefined);
     this.memory.external = new UnreachableMemory(foreignRangeOf(handle.config), this.#log);

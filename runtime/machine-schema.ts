@@ -2,7 +2,9 @@
  * What a machine's configuration consists of: every key, its range and its default. What keys mean together is
  * checked by machine-config.ts.
  */
+
 import { z } from 'zod';
+import { BUG_NAMES } from '../hw/bugs/bug-switches.js';
 import { byteSize } from './core/byte-size.js';
 
 const MIB2 = 2 ** 21;
@@ -136,6 +138,8 @@ export const machineSchema = keyed({
     earlyFree: z.boolean().default(false),
     skipAtcInv: z.boolean().default(false),
     atcBeforeTlbi: z.boolean().default(false),
+    /** Of the bug zoo, by name; on the whole machine. */
+    zoo: z.array(z.enum(BUG_NAMES)).default([]),
   }).prefault({}),
 });
 

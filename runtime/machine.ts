@@ -12,6 +12,7 @@ import { Kernel } from '../hw/kernel/kernel.js';
 import { FrameAllocator } from '../hw/memory/frame-allocator.js';
 import { framesLayout } from '../hw/memory/frames-layout.js';
 import { MachineMemory } from '../hw/memory/machine-memory.js';
+import type { WasmMemory } from '../hw/memory/webassembly.js';
 import { pageTablesLayout } from '../hw/pagetable/page-table-layout.js';
 import { AtsControl } from '../hw/pci/ats-control.js';
 import type { DmaPort } from '../hw/pci/dma-port.js';
@@ -56,7 +57,7 @@ import {
 } from './machine-hardware.js';
 import { allocBaseRegions, allocMachineRegions, controlBytes } from './machine-regions.js';
 import type { CheckedConfig, MachineConfig, ResolvedDevice } from './machine-schema.js';
-import { type MachineHandle, MachineThread } from './machine-thread.js';
+import { type AttachOptions, type MachineHandle, MachineThread } from './machine-thread.js';
 import type { VfioContainer } from './objects/vfio-container.js';
 import type { VfioDevice } from './objects/vfio-device.js';
 import { ForeignFrames } from './serve/foreign-frames.js';
@@ -86,6 +87,11 @@ export interface CreateOptions {
   /** What an operator should read, each message once. Default: dropped. */
   readonly log?: (message: string) => void;
   readonly clock?: Clock;
+  /** See SyncEnv. */
+  readonly spin?: boolean;
+  readonly parkSliceMs?: number;
+  /** Memory to build the machine in, all zero and of the right size: that of a machine that is closed. */
+  readonly memory?: WasmMemory;
   /** Linux's test ioctl and its mock IOMMU, for programs that test iommufd itself. Default: neither exists. */
   readonly testIoctl?: boolean;
   /** Called once the machine's regions exist and before anything runs; may carve out regions of its own. */
@@ -127,7 +133,7 @@ export class Machine {
   /** Use createMachine. */
   constructor(config: CheckedConfig, options: CreateOptions) {
     this.config = config;
-    const memory = createMemory(config);
+    const memory = createMemory(config, options.memory);
     allocBaseRegions(memory);
     const kernel = Kernel.load(memory);
     allocMachineRegions(memory, kernel, config);
@@ -148,10 +154,7 @@ export class Machine {
     );
     const instruments = options.instrument?.(memory, kernel, config) ?? {};
     const log = options.log ?? (() => undefined);
-    this.#thread = MachineThread.attach(
-      { memory: memory.handle(), config },
-      options.clock === undefined ? { log } : { log, clock: options.clock },
-    );
+    this.#thread = MachineThread.attach({ memory: memory.handle(), config }, threadOptions(options, log));
     this.env = this.#thread.env;
     this.foreign = new ForeignFrames(foreignRangeOf(config), log);
     this.#thread.memory.external = new ForeignMemory(this.foreign);
@@ -450,10 +453,21 @@ export class Machine {
   }
 }
 
+function threadOptions(options: CreateOptions, log: (message: string) => void): AttachOptions {
+  const { clock, spin, parkSliceMs } = options;
+  return {
+    log,
+    ...(clock && { clock }),
+    ...(spin !== undefined && { spin }),
+    ...(parkSliceMs !== undefined && { parkSliceMs }),
+  };
+}
+
 /** @throws ConfigError when RAM and control regions together are more than one linear memory can be */
-function createMemory(config: CheckedConfig): MachineMemory {
+function createMemory(config: CheckedConfig, reused: WasmMemory | undefined): MachineMemory {
   try {
-    return MachineMemory.create({ ramBytes: config.memory, controlBytes: controlBytes(config) });
+    const sizes = { ramBytes: config.memory, controlBytes: controlBytes(config) };
+    return MachineMemory.create({ ...sizes, ...(reused && { memory: reused }) });
   } catch (error) {
     if (error instanceof RangeError) throw new ConfigError('memory', error.message);
     throw error;

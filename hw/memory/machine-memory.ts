@@ -51,6 +51,8 @@ export interface MemoryOptions {
   readonly ramBasePa?: number;
   /** Bytes set aside for control regions. */
   readonly controlBytes?: number;
+  /** A memory of just these sizes, all zero, to be used again; a new one is made when left out. */
+  readonly memory?: WasmMemory;
 }
 
 export const DEFAULT_RAM_BASE_PA = 0x8000_0000;
@@ -99,11 +101,9 @@ export class MachineMemory {
         `memory: ${ramBytes} bytes of RAM, and ${linear / 2 ** 20} MiB to manage them, do not fit a linear memory of 4 GiB`,
       );
     const pages = total / PAGE;
-    const memory = new Wasm.Memory({
-      initial: pages,
-      maximum: pages,
-      shared: true,
-    });
+    const memory = options.memory ?? new Wasm.Memory({ initial: pages, maximum: pages, shared: true });
+    if (memory.buffer.byteLength !== total)
+      throw new RangeError(`memory: ${memory.buffer.byteLength} bytes given, ${total} needed`);
     return new MachineMemory({
       memory,
       ram: { linear, basePa: ramBasePa, bytes: ramBytes },

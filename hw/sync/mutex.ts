@@ -74,8 +74,11 @@ export class Mutex {
       bug(`unlock by thread ${threadId} of a mutex that thread ${word & OWNER} holds`);
     popRank(this.#env, this.#rank);
     const broken = (word & INCONSISTENT) !== 0;
+    const early = this.#env.bugs?.['mutex-wakes-before-release'] === true;
+    const seenEarly = early && words.load(this.#word + WAITERS) !== 0;
     words.store(this.#word, broken ? NOTRECOVERABLE : FREE);
-    if (words.load(this.#word + WAITERS) !== 0) words.notify(this.#word, broken ? NEVER : 1);
+    if (early ? seenEarly : words.load(this.#word + WAITERS) !== 0)
+      words.notify(this.#word, broken ? NEVER : 1);
   }
 
   /** After -EOWNERDEAD and a repair: what the mutex guards is whole again. */

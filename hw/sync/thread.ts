@@ -5,6 +5,7 @@
  *
  *   FREE(0) --register--> ALIVE(1) --retire--> FREE     --markDead--> DEAD(2), never used again
  */
+import type { BugSwitches } from '../bugs/bug-switches.js';
 import { array, i32, layout, line } from '../memory/layout.js';
 import type { MachineMemory, Region } from '../memory/machine-memory.js';
 import type { Words } from './words.js';
@@ -52,6 +53,7 @@ function offsetNs(): number {
  * @property relax  called while spinning; inline machines step their models here and return whether
  *                  anything moved. Absent when the models run on threads of their own.
  * @property canPark  false on a thread that may not block (it then only spins and relaxes)
+ * @property spin     false: look once, then park; for an explorer, to which every look is a step
  * @property spinNs   how long to spin before parking; a default when absent
  * @property parkSliceMs  longest sleep before looking again whether the awaited thread died; a default when
  *                  absent. A long one makes a lost wake-up show as a time-out.
@@ -62,8 +64,11 @@ export interface SyncEnv {
   readonly threadId: number;
   readonly clock: Clock;
   readonly canPark: boolean;
+  readonly spin?: boolean | undefined;
   readonly spinNs?: number | undefined;
   readonly parkSliceMs?: number | undefined;
+  /** Known bugs switched on; none when absent. */
+  readonly bugs?: BugSwitches | undefined;
   relax?: (() => boolean) | undefined;
 }
 

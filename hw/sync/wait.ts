@@ -38,17 +38,19 @@ export function waitUntil(
   sliceMs = env.parkSliceMs ?? PARK_SLICE_MS,
 ): number {
   const { words, clock, threads } = env;
+  const looks = env.spin === false ? 1 : SPINS_PER_CLOCK_READ;
+  const spinNs = env.spin === false ? 0 : (env.spinNs ?? SPIN_NS);
   let spins = 0;
   let spinUntil = -1;
   for (;;) {
     if (ready()) return 0;
     const moved = env.relax?.() ?? false;
-    if (++spins % SPINS_PER_CLOCK_READ !== 0) continue;
+    if (++spins % looks !== 0) continue;
     const now = clock.nowNs();
     if (now >= deadlineNs) return -ETIMEDOUT;
     const holder = owner === undefined ? 0 : owner();
     if (holder !== 0 && threads.isDead(holder)) return ready() ? 0 : -EOWNERDEAD;
-    if (spinUntil < 0) spinUntil = now + (env.spinNs ?? SPIN_NS);
+    if (spinUntil < 0) spinUntil = now + spinNs;
     if (moved || now < spinUntil || !env.canPark) continue;
     announce?.(1);
     // The value is read after the announcement: a waker that changes the word from here on sees it.

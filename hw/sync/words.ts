@@ -6,18 +6,51 @@
  * Offsets are bytes, 4-byte aligned (8 for the 64-bit forms); values are int32 unless said.
  */
 
-/** Called before each shared access; null in normal runs. */
-export type ScheduleHook = (op: WordOp, offset: number) => void;
-export type WordOp = 'load' | 'store' | 'rmw' | 'wait' | 'notify';
+/** What an access is; the compiled kernel says the same numbers. */
+export type WordOp = 0 | 1 | 2 | 3 | 4;
+export const OP_LOAD = 0;
+export const OP_STORE = 1;
+export const OP_RMW = 2;
+export const OP_WAIT = 3;
+export const OP_NOTIFY = 4;
+
+export type WaitResult = 'ok' | 'not-equal' | 'timed-out';
+
+/**
+ * Who sees every shared access of a thread, and may let other threads run before it: a recorder, an explorer.
+ * It stands in for what makes threads sleep and wake, and may keep stores back as a processor's store buffer does.
+ */
+export interface ScheduleHook {
+  /** Before each shared access. */
+  point(op: WordOp, offset: number): void;
+  /**
+   * A store is about to be made, after its point().
+   * @param low, high  halves of the value, int32; high is 0 for 4 bytes
+   * @returns whether the hook took it: it is then not made now
+   */
+  storing(offset: number, bytes: 4 | 8, low: number, high: number): boolean;
+  /** The newest store of this thread to the word that the hook still keeps; undefined when there is none. */
+  forward32(offset: number): number | undefined;
+  forward64(offset: number): bigint | undefined;
+  /** Check and sleep, as one step that the hook makes a point of. @returns null when it leaves that to Atomics */
+  wait(offset: number, value: number, timeoutMs: number): WaitResult | null;
+  /** @returns how many were woken; null when it leaves that to Atomics */
+  notify(offset: number, count: number): number | null;
+  /** Everything this thread stored becomes visible before anything it stores from here on. */
+  dmaWmb(): void;
+}
 
 let hook: ScheduleHook | null = null;
 
-/** Installs the schedule-point hook of this thread, or removes it with null. */
+/** Installs the hook of this thread, or removes it with null. */
 export function setScheduleHook(next: ScheduleHook | null): void {
   hook = next;
 }
 
-export type WaitResult = 'ok' | 'not-equal' | 'timed-out';
+/** The hook of this thread, null in normal runs. */
+export function scheduleHook(): ScheduleHook | null {
+  return hook;
+}
 
 export class Words {
   readonly #i32: Int32Array;
@@ -29,70 +62,85 @@ export class Words {
   }
 
   load(offset: number): number {
-    if (hook !== null) hook('load', offset);
+    if (hook !== null) {
+      hook.point(OP_LOAD, offset);
+      const own = hook.forward32(offset);
+      if (own !== undefined) return own;
+    }
     return Atomics.load(this.#i32, offset >>> 2);
   }
 
   store(offset: number, value: number): void {
-    if (hook !== null) hook('store', offset);
+    if (hook !== null) {
+      hook.point(OP_STORE, offset);
+      if (hook.storing(offset, 4, value | 0, 0)) return;
+    }
     Atomics.store(this.#i32, offset >>> 2, value);
   }
 
   /** @returns the value before */
   add(offset: number, value: number): number {
-    if (hook !== null) hook('rmw', offset);
+    if (hook !== null) hook.point(OP_RMW, offset);
     return Atomics.add(this.#i32, offset >>> 2, value);
   }
 
   /** @returns the value before */
   sub(offset: number, value: number): number {
-    if (hook !== null) hook('rmw', offset);
+    if (hook !== null) hook.point(OP_RMW, offset);
     return Atomics.sub(this.#i32, offset >>> 2, value);
   }
 
   /** @returns the value before */
   and(offset: number, value: number): number {
-    if (hook !== null) hook('rmw', offset);
+    if (hook !== null) hook.point(OP_RMW, offset);
     return Atomics.and(this.#i32, offset >>> 2, value);
   }
 
   /** @returns the value before */
   or(offset: number, value: number): number {
-    if (hook !== null) hook('rmw', offset);
+    if (hook !== null) hook.point(OP_RMW, offset);
     return Atomics.or(this.#i32, offset >>> 2, value);
   }
 
   /** @returns the value before */
   xor(offset: number, value: number): number {
-    if (hook !== null) hook('rmw', offset);
+    if (hook !== null) hook.point(OP_RMW, offset);
     return Atomics.xor(this.#i32, offset >>> 2, value);
   }
 
   /** @returns the value before */
   exchange(offset: number, value: number): number {
-    if (hook !== null) hook('rmw', offset);
+    if (hook !== null) hook.point(OP_RMW, offset);
     return Atomics.exchange(this.#i32, offset >>> 2, value);
   }
 
   /** @returns the value before; the exchange took place when it equals `expected` */
   compareExchange(offset: number, expected: number, value: number): number {
-    if (hook !== null) hook('rmw', offset);
+    if (hook !== null) hook.point(OP_RMW, offset);
     return Atomics.compareExchange(this.#i32, offset >>> 2, expected, value);
   }
 
   load64(offset: number): bigint {
-    if (hook !== null) hook('load', offset);
+    if (hook !== null) {
+      hook.point(OP_LOAD, offset);
+      const own = hook.forward64(offset);
+      if (own !== undefined) return own;
+    }
     return BigInt.asUintN(64, Atomics.load(this.#i64, Math.floor(offset / 8)));
   }
 
   store64(offset: number, value: bigint): void {
-    if (hook !== null) hook('store', offset);
+    if (hook !== null) {
+      hook.point(OP_STORE, offset);
+      const low = Number(BigInt.asIntN(32, value));
+      if (hook.storing(offset, 8, low, Number(BigInt.asIntN(32, value >> 32n)))) return;
+    }
     Atomics.store(this.#i64, Math.floor(offset / 8), BigInt.asIntN(64, value));
   }
 
   /** @returns the value before; the exchange took place when it equals `expected` */
   compareExchange64(offset: number, expected: bigint, value: bigint): bigint {
-    if (hook !== null) hook('rmw', offset);
+    if (hook !== null) hook.point(OP_RMW, offset);
     const before = Atomics.compareExchange(
       this.#i64,
       Math.floor(offset / 8),
@@ -107,40 +155,64 @@ export class Words {
    * own word guards; by itself it may be torn between words.
    */
   read(offset: number, into: Int32Array, at: number, count: number): void {
-    if (hook !== null) hook('load', offset);
     const word = offset >>> 2;
-    for (let i = 0; i < count; i++) into[at + i] = this.#i32[word + i]!;
+    if (hook !== null) hook.point(OP_LOAD, offset);
+    for (let i = 0; i < count; i++) into[at + i] = hook?.forward32(offset + 4 * i) ?? this.#i32[word + i]!;
   }
 
   /** Copies `count` words into shared memory, as read() does out of it. */
   write(offset: number, from: Int32Array, at: number, count: number): void {
-    if (hook !== null) hook('store', offset);
+    if (hook !== null && this.#hookedWrite(hook, offset, from, at, count)) return;
     const word = offset >>> 2;
     for (let i = 0; i < count; i++) this.#i32[word + i] = from[at + i]!;
   }
 
   /** write() from a Uint32Array; one function for both kinds of array would be slow with each. */
   writeUnsigned(offset: number, from: Uint32Array, at: number, count: number): void {
-    if (hook !== null) hook('store', offset);
+    if (hook !== null && this.#hookedWrite(hook, offset, from, at, count)) return;
     const word = offset >>> 2;
     for (let i = 0; i < count; i++) this.#i32[word + i] = from[at + i]! | 0;
   }
 
+  /** The words of a block go one by one into the hook's store buffer, or all to memory. */
+  #hookedWrite(
+    hooked: ScheduleHook,
+    offset: number,
+    from: ArrayLike<number>,
+    at: number,
+    count: number,
+  ): boolean {
+    hooked.point(OP_STORE, offset);
+    let taken = 0;
+    for (let i = 0; i < count; i++) if (hooked.storing(offset + 4 * i, 4, from[at + i]! | 0, 0)) taken++;
+    return taken > 0;
+  }
+
+  /**
+   * Linux's dma_wmb(): what this thread stored before is seen by a device before what it stores after. Atomics of
+   * JavaScript are sequentially consistent, so it takes effect only under a hook that models a store buffer.
+   */
+  dmaWmb(): void {
+    if (hook !== null) hook.dmaWmb();
+  }
+
   /** Parks while the word still holds `value`, for at most `timeoutMs`. */
   wait(offset: number, value: number, timeoutMs: number): WaitResult {
-    if (hook !== null) hook('wait', offset);
+    const result = hook === null ? null : hook.wait(offset, value, timeoutMs);
+    if (result !== null) return result;
     return Atomics.wait(this.#i32, offset >>> 2, value, timeoutMs);
   }
 
   /** @returns how many parked threads were woken */
   notify(offset: number, count: number): number {
-    if (hook !== null) hook('notify', offset);
+    const woken = hook === null ? null : hook.notify(offset, count);
+    if (woken !== null) return woken;
     return Atomics.notify(this.#i32, offset >>> 2, count);
   }
 
   /** Resolves when the word changes from `value` or the time is over; for threads that must not park. */
   waitAsync(offset: number, value: number, timeoutMs: number): Promise<WaitResult> {
-    if (hook !== null) hook('wait', offset);
+    if (hook !== null) hook.point(OP_WAIT, offset);
     const result = Atomics.waitAsync(this.#i32, offset >>> 2, value, timeoutMs);
     return result.async ? (result.value as Promise<WaitResult>) : Promise.resolve(result.value as WaitResult);
   }

@@ -1,10 +1,10 @@
 /** A thread that puts numbered command lists of random length on the queue of a QueueFixture. */
 import { parentPort, workerData } from 'node:worker_threads';
 import type { MemoryHandle } from '../../hw/memory/machine-memory.js';
-import { setScheduleHook } from '../../hw/sync/words.js';
 import { CommandQueue } from '../../runtime/drivers/smmuv3/cmdq.js';
 import { attachEnv, attachMemory, heldWord, type ProducerReport, queueHost } from './queue-fixture.js';
 import { Random } from './random.js';
+import { watchAccesses } from './schedule-hook.js';
 
 const { handle, thread, lists, seed, hold } = workerData as {
   handle: MemoryHandle;
@@ -20,9 +20,9 @@ const queue = CommandQueue.attach(memory, attachEnv(memory, true), 0, queueHost(
 if (hold === true) {
   const word = heldWord(memory);
   const { linear } = memory.ram;
-  setScheduleHook((op, offset) => {
+  watchAccesses((op, offset) => {
     if (op !== 'store' || offset < linear) return;
-    setScheduleHook(null);
+    watchAccesses(null);
     memory.words.store(word, 1);
     memory.words.wait(word, 1, 20_000);
   });

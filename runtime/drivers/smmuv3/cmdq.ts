@@ -255,7 +255,8 @@ export class CommandQueue {
 
   /** #consumed(), looked for again and again for a few microseconds: most SYNCs take no longer. */
   #consumedSoon(ticket: number): number {
-    for (let i = 0; i < QUICK_LOOKS; i++) {
+    const looks = this.#env.spin === false ? 1 : QUICK_LOOKS;
+    for (let i = 0; i < looks; i++) {
       const cons = this.#consumed(ticket);
       if (cons >= 0) return cons;
       this.#env.relax?.();

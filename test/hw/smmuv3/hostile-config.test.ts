@@ -15,7 +15,7 @@ import {
 import type { Smmuv3Config } from '../../../hw/smmuv3/config.js';
 import { Smmuv3Layout } from '../../../hw/smmuv3/smmuv3-layout.js';
 import { ThreadTableLayout } from '../../../hw/sync/thread.js';
-import { setScheduleHook } from '../../../hw/sync/words.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 import { SmmuFixture } from '../../kit/smmu-fixture.js';
 import * as S from '../../kit/smmu-structures.js';
 
@@ -49,10 +49,10 @@ function watch(f: SmmuFixture): { stray: number[]; stop: () => void } {
     ...f.ports.map((port) => [port, PortLayout.size] as const),
   ];
   const stray: number[] = [];
-  setScheduleHook((_, offset) => {
+  watchAccesses((_, offset) => {
     if (!regions.some(([base, size]) => offset >= base && offset < base + size)) stray.push(offset);
   });
-  return { stray, stop: () => setScheduleHook(null) };
+  return { stray, stop: () => watchAccesses(null) };
 }
 
 /** Contexts cached: [StreamID, SubstreamID]. */

@@ -1,6 +1,6 @@
 import test from 'ava';
 import { Doorbell, doorbellField } from '../../../hw/sync/doorbell.js';
-import { setScheduleHook } from '../../../hw/sync/words.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 import { bench, everyPlaceForWaker } from './sync-env.js';
 
 const ETIMEDOUT = 110;
@@ -80,11 +80,11 @@ test('ring: counts before it looks whether the listener sleeps, and notifies las
   const { envs, offset, memory } = bench(doorbellField());
   memory.words.store(offset + 64, 1);
   const seen: string[] = [];
-  setScheduleHook((op, at) => seen.push(`${op}+${at - offset}`));
+  watchAccesses((op, at) => seen.push(`${op}+${at - offset}`));
   try {
     new Doorbell(envs[0], offset).ring();
   } finally {
-    setScheduleHook(null);
+    watchAccesses(null);
   }
   t.deepEqual(seen, ['rmw+0', 'load+64', 'notify+0']);
 });

@@ -1,6 +1,6 @@
 import test from 'ava';
 import { Epoch, epochField } from '../../../hw/sync/epoch.js';
-import { setScheduleHook } from '../../../hw/sync/words.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 import { bench, done, everyPlaceForWaker } from './sync-env.js';
 
 const ETIMEDOUT = 110;
@@ -72,7 +72,7 @@ test('enter: a generation that moves meanwhile is seen, wherever it falls', (t) 
     let gen = 0;
     let past = false;
     let accesses = 0;
-    setScheduleHook(() => {
+    watchAccesses(() => {
       if (accesses++ !== place) return;
       gen = b.advance();
       past = b.isPast(gen);
@@ -81,7 +81,7 @@ test('enter: a generation that moves meanwhile is seen, wherever it falls', (t) 
     try {
       entered = a.enter(0);
     } finally {
-      setScheduleHook(null);
+      watchAccesses(null);
     }
     if (gen === 0) {
       t.true(place >= 4, 'enter makes four accesses when nothing moves');

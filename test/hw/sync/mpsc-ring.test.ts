@@ -1,6 +1,6 @@
 import test from 'ava';
 import { MpscRing, mpscRingField } from '../../../hw/sync/mpsc-ring.js';
-import { setScheduleHook } from '../../../hw/sync/words.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 import { bench } from './sync-env.js';
 
 function rings() {
@@ -12,7 +12,7 @@ function rings() {
 /** Runs `what` up to its shared access number `place`, where the thread dies. */
 function dieAt(place: number, what: () => void): boolean {
   let accesses = 0;
-  setScheduleHook(() => {
+  watchAccesses(() => {
     if (accesses++ === place) throw new Error('dies');
   });
   try {
@@ -22,7 +22,7 @@ function dieAt(place: number, what: () => void): boolean {
     if ((error as Error).message !== 'dies') throw error;
     return true;
   } finally {
-    setScheduleHook(null);
+    watchAccesses(null);
   }
 }
 
@@ -103,13 +103,13 @@ test('a producer whose prod moved on meanwhile claims another slot', (t) => {
   for (let place = 0; place < 5; place++) {
     const { a, b, consumer } = rings();
     let accesses = 0;
-    setScheduleHook(() => {
+    watchAccesses(() => {
       if (accesses++ === place) b.push(Int32Array.from([3, 3]), 0, 1);
     });
     try {
       t.is(a.push(Int32Array.from([2, 2]), 0, 1), 1);
     } finally {
-      setScheduleHook(null);
+      watchAccesses(null);
     }
     const got = popAll(consumer);
     t.is(got.length, 4, `place ${place}`);
@@ -124,7 +124,7 @@ test('a whole lap may pass while a producer stands still', (t) => {
   for (let place = 0; place < 2; place++) {
     const { a, b, consumer } = rings();
     let accesses = 0;
-    setScheduleHook(() => {
+    watchAccesses(() => {
       if (accesses++ !== place) return;
       b.push(new Int32Array(8), 0, 4);
       popAll(consumer);
@@ -133,7 +133,7 @@ test('a whole lap may pass while a producer stands still', (t) => {
     try {
       t.is(a.push(Int32Array.from([7, 8]), 0, 1), 1);
     } finally {
-      setScheduleHook(null);
+      watchAccesses(null);
     }
     t.deepEqual(popAll(consumer), [0, 0, 7, 8], `place ${place}`);
   }

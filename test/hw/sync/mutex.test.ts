@@ -1,6 +1,6 @@
 import test from 'ava';
 import { Mutex, mutexField } from '../../../hw/sync/mutex.js';
-import { setScheduleHook } from '../../../hw/sync/words.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 import { bench, done, everyPlaceForWaker } from './sync-env.js';
 
 const ETIMEDOUT = 110;
@@ -131,11 +131,11 @@ test('the schedule hook sees each shared access of lock and unlock', (t) => {
   const seen: string[] = [];
   const record = (what: () => void): string[] => {
     seen.length = 0;
-    setScheduleHook((op, at) => seen.push(`${op}+${at - offset}`));
+    watchAccesses((op, at) => seen.push(`${op}+${at - offset}`));
     try {
       what();
     } finally {
-      setScheduleHook(null);
+      watchAccesses(null);
     }
     return [...seen];
   };
@@ -161,11 +161,11 @@ test('the schedule hook sees check-and-sleep as one wait, between the announceme
   a.lock();
   const seen: string[] = [];
   const parking = new Mutex({ ...envs[1], canPark: true, spinNs: 0, parkSliceMs: 1 }, offset);
-  setScheduleHook((op, at) => seen.push(`${op}+${at - offset}`));
+  watchAccesses((op, at) => seen.push(`${op}+${at - offset}`));
   try {
     parking.lock(clock.soon());
   } finally {
-    setScheduleHook(null);
+    watchAccesses(null);
   }
   const at = seen.indexOf('wait+0');
   // Announce, read the value to sleep on, look once more, sleep, and no more sleeping.

@@ -1,6 +1,6 @@
 import test from 'ava';
 import { SeqLock, seqLockField } from '../../../hw/sync/seq-lock.js';
-import { setScheduleHook } from '../../../hw/sync/words.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 import { bench, done, everyPlaceForWaker } from './sync-env.js';
 
 const ETIMEDOUT = 110;
@@ -79,14 +79,14 @@ test('read: copies what was there at one moment, wherever a write falls', (t) =>
     };
     write(7);
     let accesses = 0;
-    setScheduleHook(() => {
+    watchAccesses(() => {
       if (accesses++ === place) write(9);
     });
     const into = new Int32Array(2);
     try {
       t.is(b.read(data, into, 2), 0);
     } finally {
-      setScheduleHook(null);
+      watchAccesses(null);
     }
     t.deepEqual([...into], [9, 9], `place ${place}`);
   }
@@ -95,7 +95,7 @@ test('read: copies what was there at one moment, wherever a write falls', (t) =>
 test('read: a writer that never pauses cannot keep a reader past its deadline', (t) => {
   const { a, b, clock, data } = locks();
   let inWrite = false;
-  setScheduleHook(() => {
+  watchAccesses(() => {
     if (inWrite) return;
     inWrite = true;
     a.writeBegin();
@@ -105,7 +105,7 @@ test('read: a writer that never pauses cannot keep a reader past its deadline', 
   try {
     t.is(b.read(data, new Int32Array(2), 2, clock.soon()), -ETIMEDOUT);
   } finally {
-    setScheduleHook(null);
+    watchAccesses(null);
   }
 });
 

@@ -1,6 +1,6 @@
 import test from 'ava';
 import { SpinLock, spinLockField } from '../../../hw/sync/spin-lock.js';
-import { setScheduleHook } from '../../../hw/sync/words.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 import { bench } from './sync-env.js';
 
 const ETIMEDOUT = 110;
@@ -82,7 +82,7 @@ test('two never hold it, wherever one comes while another takes it', (t) => {
     let accesses = 0;
     came = false;
     let other = false;
-    setScheduleHook(() => {
+    watchAccesses(() => {
       if (accesses++ !== places) return;
       came = true;
       other = b.tryLock();
@@ -91,7 +91,7 @@ test('two never hold it, wherever one comes while another takes it', (t) => {
     try {
       mine = a.tryLock();
     } finally {
-      setScheduleHook(null);
+      watchAccesses(null);
     }
     t.true(mine !== other, `place ${places}`);
   }

@@ -20,7 +20,8 @@ import { SeqLock } from '../../../hw/sync/seq-lock.js';
 import { SpinLock } from '../../../hw/sync/spin-lock.js';
 import { SpscRing } from '../../../hw/sync/spsc-ring.js';
 import { monotonicClock, type SyncEnv, ThreadTable, ThreadTableLayout } from '../../../hw/sync/thread.js';
-import { setScheduleHook, type WaitResult, Words } from '../../../hw/sync/words.js';
+import { type WaitResult, Words } from '../../../hw/sync/words.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 import { ASLEEP, DATA, GO, StressLayout } from './stress-layout.js';
 
 export interface StressData {
@@ -369,7 +370,7 @@ for (const [name, wait] of Object.entries(sleepers))
     const { words } = part.env;
     parentPort!.postMessage('up');
     while (words.load(part.base + GO) === 0) words.wait(part.base + GO, 0, 1000);
-    setScheduleHook((op) => {
+    watchAccesses((op) => {
       if (op !== 'wait') return;
       words.store(part.base + ASLEEP, 1);
       words.notify(part.base + ASLEEP, 1);

@@ -4,7 +4,8 @@ import type { Field } from '../../../hw/memory/layout.js';
 import { layout } from '../../../hw/memory/layout.js';
 import { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { monotonicClock, type SyncEnv, ThreadTable, ThreadTableLayout } from '../../../hw/sync/thread.js';
-import { setScheduleHook, type WaitResult, Words } from '../../../hw/sync/words.js';
+import { type WaitResult, Words } from '../../../hw/sync/words.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 
 /** An environment whose `relax` a test sets to what the other threads do meanwhile. */
 export type TestEnv = SyncEnv & { relax?: (() => boolean) | undefined };
@@ -79,7 +80,7 @@ export function everyPlaceForWaker(
     let accesses = 0;
     sleeps = 0;
     let inWaker = false;
-    setScheduleHook((op) => {
+    watchAccesses((op) => {
       if (words.armed || inWaker) return;
       if (accesses++ >= place) {
         inWaker = true;
@@ -91,7 +92,7 @@ export function everyPlaceForWaker(
     try {
       if (waiter() !== 0) t.fail(`place ${place}: the waiter did not get through`);
     } finally {
-      setScheduleHook(null);
+      watchAccesses(null);
     }
     if (!words.armed) t.fail(`place ${place}: the waiter did not wait for the waker`);
     if (words.overslept) t.fail(`place ${place}: the waiter slept on after the waker was through`);

@@ -4,9 +4,9 @@
  */
 import { Worker } from 'node:worker_threads';
 import test from 'ava';
-import { setScheduleHook } from '../../../../hw/sync/words.js';
 import { heldWord, type ProducerReport, QueueFixture } from '../../../kit/queue-fixture.js';
 import { SEED } from '../../../kit/random.js';
+import { watchAccesses } from '../../../kit/schedule-hook.js';
 
 const CERROR_ILL = 1;
 
@@ -173,9 +173,9 @@ test('an owner does not publish a follower that has reserved and not yet written
       worker.on('error', reject);
     };
     const { linear } = f.memory.ram;
-    setScheduleHook((op, offset) => {
+    watchAccesses((op, offset) => {
       if (op !== 'store' || offset < linear) return;
-      setScheduleHook(null);
+      watchAccesses(null);
       start();
       while (words.load(held) !== 1) words.wait(held, 0, 10);
     });

@@ -1,6 +1,5 @@
 /** Nesting: a guest's stage 1 over the host's stage 2, its invalidations and its events, over the SMMU model. */
 import test from 'ava';
-import { setScheduleHook } from '../../../../hw/sync/words.js';
 import type {
   DriverViommu,
   NestedDomain,
@@ -9,6 +8,7 @@ import type {
 } from '../../../../runtime/drivers/contract.js';
 import { ViommuRecord } from '../../../../runtime/drivers/smmuv3/driver-layout.js';
 import { Smmuv3Invalidator } from '../../../../runtime/drivers/smmuv3/invalidate.js';
+import { watchAccesses } from '../../../kit/schedule-hook.js';
 import { DriverFixture, newGather } from '../../../kit/smmu-driver-fixture.js';
 import { cd, S1_PAGE } from '../../../kit/smmu-structures.js';
 import { dataOf } from '../../../kit/user-data.js';
@@ -446,9 +446,9 @@ test('guest invalidation: its vDEVICE cannot go between the look-up and the queu
   const [v] = viommus;
   const { linear } = f.memory.ram;
   let tried = 0;
-  setScheduleHook((op, offset) => {
+  watchAccesses((op, offset) => {
     if (op !== 'store' || offset < linear) return;
-    setScheduleHook(null);
+    watchAccesses(null);
     tried++;
     // The lock knows its holder: a wait for it here would be for ever.
     t.throws(() => v!.vdeviceDestroy(f.devices[0]!, 0x10n), { message: /read lock/ });

@@ -1,0 +1,37 @@
+/**
+ * The bug zoo's switches: races that real IOMMU code had, each to be put back at the place where it happened.
+ * All off by default. A machine's configuration names those that are on (`bugs.zoo`), and every thread that attaches
+ * finds them in its `SyncEnv.bugs`; the code at the place reads one boolean.
+ *
+ * `origin` cites where the bug was seen; `invariant` is what it breaks: R1 to R27, or a class of failure that an
+ * explorer checks by itself (deadlock, lost wake-up, use after free).
+ */
+export interface BugOrigin {
+  /** The file of this project that has the switch. */
+  readonly where: string;
+  /** Commit, CVE, mail, or erratum. */
+  readonly origin: string;
+  readonly invariant: string;
+}
+
+const table = {
+  'mutex-wakes-before-release': {
+    where: 'hw/sync/mutex.ts',
+    origin: 'npm atomics-sync 1.x: a waiter is notified, or its count read, before the word is released',
+    invariant: 'lost wake-up',
+  },
+} as const satisfies Record<string, BugOrigin>;
+
+export type BugName = keyof typeof table;
+export type BugSwitches = Readonly<Record<BugName, boolean>>;
+
+export const BUGS: Readonly<Record<BugName, BugOrigin>> = table;
+export const BUG_NAMES = Object.keys(table) as BugName[];
+
+/** @returns every switch, those named on */
+export function bugSwitches(on: readonly BugName[]): BugSwitches {
+  const switches = Object.fromEntries(BUG_NAMES.map((name) => [name, on.includes(name)]));
+  return Object.freeze(switches) as BugSwitches;
+}
+
+export const NO_BUGS: BugSwitches = bugSwitches([]);
