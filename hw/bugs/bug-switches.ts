@@ -20,6 +20,33 @@ const table = {
     origin: 'npm atomics-sync 1.x: a waiter is notified, or its count read, before the word is released',
     invariant: 'lost wake-up',
   },
+  'ste-hitless-without-barrier': {
+    where: 'runtime/drivers/smmuv3/entry-writer.ts',
+    origin:
+      'Linux before 6fabce53f6b9: no dma_wmb() in arm_smmu_write_entry, so an entry shows before what it leads to',
+    invariant: 'R3',
+  },
+  'l1-before-l2-table': {
+    where: 'runtime/drivers/smmuv3/stream-table.ts',
+    origin: 'arm-smmu-v3, Aug 2026: the level-1 descriptor shows before the STEs it leads to are written',
+    invariant: 'R3',
+  },
+  'ste-torn': {
+    where: 'runtime/drivers/smmuv3/ste-writer.ts',
+    origin:
+      'CVE-2026-45944, -45894, -45945, -45862; AMD: memset of a DTE in use (Aug 2026). V=1 is kept all the while',
+    invariant: 'R4',
+  },
+  'cd-torn': {
+    where: 'runtime/drivers/smmuv3/cd.ts',
+    origin: 'the same, in the entry of a PASID',
+    invariant: 'R4',
+  },
+  'invs-after-ste': {
+    where: 'runtime/drivers/smmuv3/streams.ts',
+    origin: 'the order that arm_smmu_domain_inv_range relies on (arm-smmu-v3.c:2730), turned round on attach',
+    invariant: 'R5',
+  },
 } as const satisfies Record<string, BugOrigin>;
 
 export type BugName = keyof typeof table;

@@ -3,6 +3,7 @@
  * driver waits. Devices send DMA through real ports; commands are recorded as the models consume them.
  */
 
+import type { BugSwitches } from '../../hw/bugs/bug-switches.js';
 import { PortLayout } from '../../hw/iotlb/port-layout.js';
 import { contextsLayout, iotlbLayout, UnitLayout } from '../../hw/iotlb/unit-layout.js';
 import { Kernel } from '../../hw/kernel/kernel.js';
@@ -30,6 +31,8 @@ export interface DriverFixtureOptions {
   readonly smmus?: number;
   readonly hardware?: Partial<Smmuv3Config>;
   readonly driver?: Partial<Smmuv3Options>;
+  /** Known bugs switched on. */
+  readonly bugs?: BugSwitches;
   /** One device for each pair: [SMMU, StreamID]. Default: one a SMMU, StreamID 0x100 + index. */
   readonly devices?: readonly (readonly [number, number])[];
   /** What every device can do. */
@@ -73,6 +76,7 @@ export class DriverFixture {
       clock: monotonicClock,
       canPark: false,
       relax: () => this.step(),
+      bugs: options.bugs,
     };
     this.frames = FrameAllocator.init(
       this.memory,

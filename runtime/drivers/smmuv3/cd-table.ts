@@ -72,6 +72,8 @@ export class CdTable implements CdTableShape {
     L1CD.V.put(descriptor, 1);
     L1CD.L2Ptr.put(descriptor, leaf);
     const { memory } = this.#resources;
+    // No CD is valid before the descriptor, a single 64-bit store, lets the SMMU see them.
+    memory.words.dmaWmb();
     memory.words.store64(memory.linearOf(this.base + index * L1CD_BYTES, L1CD_BYTES), getQuad(descriptor, 0));
     this.#leaves.set(index, leaf);
     tellSmmu();

@@ -4,6 +4,7 @@
  * Not produced: TTB1 (EPD1 = 1), SVA.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_make_s1_cd, arm_smmu_get_cd_used
  */
+import { type BugSwitches, NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import type { GranuleLg2 } from '../../../hw/pagetable/geometry.js';
 import { getQuad } from '../../../hw/smmuv3/bitfield.js';
 import { CD, TG0_4K, TG0_16K, TG0_64K } from '../../../hw/smmuv3/cd.js';
@@ -71,11 +72,19 @@ export function cdUsed(cd: Entry): Entry {
 }
 
 /** @param linear linear offset of the CD; @param sync CFGI_CD and SYNC for its substream */
-export function cdWriter(words: Words, linear: number, sync: () => number): EntryWriter {
+export function cdWriter(
+  words: Words,
+  linear: number,
+  sync: () => number,
+  bugs: BugSwitches = NO_BUGS,
+): EntryWriter {
   return {
     load: (word) => words.load64(linear + word * 8),
     store: (word, value) => words.store64(linear + word * 8, value),
     used: cdUsed,
+    barrier: () => words.dmaWmb(),
     sync,
+    unfenced: bugs['ste-hitless-without-barrier'],
+    torn: bugs['cd-torn'],
   };
 }

@@ -10,6 +10,11 @@
  *   hitless    fill unused -> sync -> the critical word -> sync -> clear what is unused now -> sync
  *   breaking   word 0 := 0 -> sync -> words 1..7 -> sync -> word 0 -> sync
  *
+ * A barrier comes first: an entry leads to tables, and whoever changes them learns from the domain's invalidation array
+ * that this stream has to hear of it; both are to be seen before any word of the entry. Between the words of a step
+ * there is none, and it would not help: a fetch may have read a word before the step and read another after it. Only a
+ * sync, which no fetch outlives, parts two steps; CMD_SYNC has its own barrier before the command shows.
+ *
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_write_entry
  */
 import { bug } from '../../../hw/memory/bug.js';
@@ -29,8 +34,14 @@ export interface EntryWriter {
   used(entry: Entry): Entry;
   /** Used bits whose order of update does not matter. */
   updateSafe?(current: Entry, target: Entry): Entry;
+  /** What was stored before is seen before what is stored from here on. */
+  barrier(): void;
   /** Invalidates the hardware's copy and waits. @returns 0 | -ETIMEDOUT */
   sync(): number;
+  /** Known bug: no barrier. */
+  readonly unfenced?: boolean;
+  /** Known bug: the words are replaced in one step, whatever they mean together. */
+  readonly torn?: boolean;
 }
 
 const ALL = 0xffff_ffff_ffff_ffffn;
@@ -39,6 +50,7 @@ const ALL = 0xffff_ffff_ffff_ffffn;
  * @returns 0 | -ETIMEDOUT when a sync failed; the entry holds `target` all the same
  */
 export function writeEntry(writer: EntryWriter, target: Entry): number {
+  if (writer.unfenced !== true) writer.barrier();
   const current = Array.from({ length: ENTRY_QUADS }, (_, i) => writer.load(i));
   const used = writer.used(current);
   const targetUsed = writer.used(target);
@@ -55,7 +67,8 @@ export function writeEntry(writer: EntryWriter, target: Entry): number {
   }
 
   const step = new Stepper(writer, current);
-  if (critical.length === 1) {
+  if (writer.torn === true) step.to(target, 0, ENTRY_QUADS);
+  else if (critical.length === 1) {
     const word = critical[0]!;
     // The next step writes this word whole: saves a sync when nothing else changes.
     filled[word] = current[word]!;

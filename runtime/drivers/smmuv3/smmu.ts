@@ -7,6 +7,7 @@
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_domain_alloc_paging_flags, arm_smmu_handle_event,
  *         arm_smmu_handle_ppr
  */
+import { NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import { bug } from '../../../hw/memory/bug.js';
 import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
 import { COMMAND_BYTES, encodePriResp, PRI_RESP_FAILURE } from '../../../hw/smmuv3/command.js';
@@ -129,6 +130,7 @@ export class Smmuv3Instance implements IommuInstance {
       faults: () => this.faults,
       serveEvents: () => this.#serveEvents(),
       timeout: (doing) => this.#report({ kind: 'timeout', doing }),
+      bugs: options.env.bugs ?? NO_BUGS,
     });
     const { access, evtq, priq } = parts.reset;
     this.#access = access;
@@ -161,6 +163,7 @@ export class Smmuv3Instance implements IommuInstance {
       sidBits: features.sidBits,
       twoLevel: features.twoLevelStreamTable,
       invalidate: (sid) => smmu?.invalidateSte(sid, false) ?? 0,
+      bugs: env.bugs,
     });
     if (typeof streamTable === 'number') return streamTable;
     const cmdq = allocQueue(options, cmdqLg2, COMMAND_BYTES);

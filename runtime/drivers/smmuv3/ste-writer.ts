@@ -2,6 +2,7 @@
  * Which bits of an STE matter to the SMMU, and the writer that follows from it. [IHI0070] 5.2.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_get_ste_used, arm_smmu_get_ste_update_safe
  */
+import { type BugSwitches, NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import { CONFIG_BYPASS, EATS_S1CHK, EATS_TRANS, S1DSS_BYPASS, STE } from '../../../hw/smmuv3/ste.js';
 import type { Words } from '../../../hw/sync/words.js';
 import { type Entry, type EntryWriter, maskOf, union } from './entry-writer.js';
@@ -76,12 +77,20 @@ export function steUpdateSafe(current: Entry, target: Entry): Entry {
 }
 
 /** @param linear linear offset of the STE; @param sync CFGI_STE and SYNC for its stream */
-export function steWriter(words: Words, linear: number, sync: () => number): EntryWriter {
+export function steWriter(
+  words: Words,
+  linear: number,
+  sync: () => number,
+  bugs: BugSwitches = NO_BUGS,
+): EntryWriter {
   return {
     load: (word) => words.load64(linear + word * 8),
     store: (word, value) => words.store64(linear + word * 8, value),
     used: steUsed,
     updateSafe: steUpdateSafe,
+    barrier: () => words.dmaWmb(),
     sync,
+    unfenced: bugs['ste-hitless-without-barrier'],
+    torn: bugs['ste-torn'],
   };
 }

@@ -6,6 +6,7 @@
  *                       |
  *                       +-> | STE | ... | STE |     sid & 255
  */
+import type { BugSwitches } from '../../../hw/bugs/bug-switches.js';
 import type { FrameAllocator } from '../../../hw/memory/frame-allocator.js';
 import { FRAME_BYTES, FRAME_LG2 } from '../../../hw/memory/frames-layout.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
@@ -29,6 +30,7 @@ export interface StreamTableOptions {
   readonly twoLevel: boolean;
   /** CFGI_STE with Leaf = 0 for the first use of a leaf, and SYNC. */
   invalidate(sid: number): number;
+  readonly bugs?: BugSwitches | undefined;
 }
 
 export class StreamTable {
@@ -80,15 +82,16 @@ export class StreamTable {
       const pfn = this.#options.frames.alloc(LEAF_LG2);
       if (pfn < 0) return -ENOMEM;
       leaf = pfn * FRAME_BYTES;
+      const { words } = this.#options.memory;
+      const late = this.#options.bugs?.['l1-before-l2-table'] === true;
       // Its STEs are complete before the descriptor, a single 64-bit store, lets the SMMU see them.
-      this.#fill(this.#linear(leaf), LEAF_STES);
+      if (!late) this.#fill(this.#linear(leaf), LEAF_STES);
+      if (!late) words.dmaWmb();
       const descriptor = new Uint32Array(2);
       L1STD.Span.put(descriptor, SPLIT + 1);
       L1STD.L2Ptr.put(descriptor, leaf);
-      this.#options.memory.words.store64(
-        this.#linear(this.base) + index * L1STD_BYTES,
-        getQuad(descriptor, 0),
-      );
+      words.store64(this.#linear(this.base) + index * L1STD_BYTES, getQuad(descriptor, 0));
+      if (late) this.#fill(this.#linear(leaf), LEAF_STES);
       this.#leaves.set(index, leaf);
       const status = this.#options.invalidate(sid);
       if (status < 0) return status;

@@ -15,6 +15,7 @@
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_attach_dev, arm_smmu_set_pasid,
  *   arm_smmu_blocking_set_dev_pasid, arm_smmu_attach_dev_ste, arm_smmu_attach_prepare, _commit, arm_smmu_enable_iopf
  */
+import type { BugSwitches } from '../../../hw/bugs/bug-switches.js';
 import type { FrameAllocator } from '../../../hw/memory/frame-allocator.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import { CONFIG_S1_TRANS, S1DSS_SSID0, S1DSS_TERMINATE } from '../../../hw/smmuv3/ste.js';
@@ -80,6 +81,7 @@ export interface StreamsParts {
   serveEvents(): void;
   /** An SMMU that stops answering is reported, not undone. */
   timeout(doing: string): void;
+  readonly bugs: BugSwitches;
 }
 
 export class Streams {
@@ -205,18 +207,22 @@ export class Streams {
 
   /** Before the SMMU can use the new table. */
   #begin(master: Master, ssid: number, next: Attached | null, ats: boolean): void {
-    const { smmu } = this.#parts;
-    const { device } = master;
     if (next?.faulting) master.faulting++;
-    const user = userOf(next?.domain ?? null);
-    user?.parent.addUser(smmu, user.vmid, ats ? device.streamId : -1, atcSsid(ssid));
+    if (!this.#parts.bugs['invs-after-ste']) this.#addUser(master, ssid, next, ats);
     // Off before the STE refuses, so that no request is answered with an error.
-    if (!ats && master.ats) device.ats?.disable();
+    if (!ats && master.ats) master.device.ats?.disable();
+  }
+
+  /** From here on a change of the next domain's table is told to this SMMU, and to this device's ATC. */
+  #addUser({ device }: Master, ssid: number, next: Attached | null, ats: boolean): void {
+    const user = userOf(next?.domain ?? null);
+    user?.parent.addUser(this.#parts.smmu, user.vmid, ats ? device.streamId : -1, atcSsid(ssid));
   }
 
   /** When the SMMU no longer uses the old table. */
   #commit(master: Master, ssid: number, next: Attached | null, ats: boolean): void {
     const { device } = master;
+    if (this.#parts.bugs['invs-after-ste']) this.#addUser(master, ssid, next, ats);
     // Off or on: the whole of it. Otherwise what was asked for under this SSID.
     if (ats || master.ats) this.#emptyAtc(master, ats === master.ats ? atcSsid(ssid) : ANY_SSID);
     if (ats && !master.ats) device.ats?.enable();
@@ -264,15 +270,15 @@ export class Streams {
   }
 
   #writeSte(master: Master, target: Entry): void {
-    const { smmu, memory, timeout } = this.#parts;
+    const { smmu, memory, timeout, bugs } = this.#parts;
     const sync = () => smmu.invalidateSte(master.device.streamId, true);
-    if (writeEntry(steWriter(memory.words, master.ste, sync), target) < 0) timeout('an STE update');
+    if (writeEntry(steWriter(memory.words, master.ste, sync, bugs), target) < 0) timeout('an STE update');
   }
 
   #writeCd(master: Master, ssid: number, target: Entry): void {
-    const { smmu, memory, timeout } = this.#parts;
+    const { smmu, memory, timeout, bugs } = this.#parts;
     const sync = () => smmu.invalidateCd(master.device.streamId, ssid);
-    if (writeEntry(cdWriter(memory.words, master.cdTable!.at(ssid), sync), target) < 0)
+    if (writeEntry(cdWriter(memory.words, master.cdTable!.at(ssid), sync, bugs), target) < 0)
       timeout('a CD update');
   }
 

@@ -116,6 +116,7 @@ function run(from: Entry, to: Entry, kind: 'ste' | 'cd'): Outcome {
     },
     used,
     ...(kind === 'ste' ? { updateSafe: steUpdateSafe } : {}),
+    barrier: () => undefined,
     sync: () => {
       syncs++;
       if (now[0] === 0n) hitless = false;
@@ -210,6 +211,7 @@ test('every single store of every transition leaves old, new or V = 0 behaviour'
         },
         used,
         ...(kind === 'ste' ? { updateSafe: steUpdateSafe } : {}),
+        barrier: () => undefined,
         sync: () => 0,
       },
       to,
@@ -226,6 +228,7 @@ test('a sync that times out is reported, and the target is in place', (t) => {
     },
     used: steUsed,
     updateSafe: steUpdateSafe,
+    barrier: () => undefined,
     sync: () => -110,
   };
   t.is(writeEntry(writer, BYPASS), -110);

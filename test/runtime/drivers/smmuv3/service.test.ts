@@ -70,6 +70,7 @@ test('entry writer: a sync that failed is reported though later ones succeed', (
         words[i] = value;
       },
       used: (entry) => ((entry[0]! & 1n) === 0n ? none : all),
+      barrier: () => undefined,
       sync: () => (syncs++ === 0 ? -ETIMEDOUT : 0),
     },
     [1n, 2n, 3n, 0n, 0n, 0n, 0n, 0n],
