@@ -474,6 +474,11 @@ function createMemory(config: CheckedConfig, reused: WasmMemory | undefined): Ma
   }
 }
 
+/** A memory that a machine of this configuration can be built in (CreateOptions.memory). @throws ConfigError */
+export function memoryFor(config: MachineConfig): WasmMemory {
+  return createMemory(checkConfig(config), undefined).memory;
+}
+
 /**
  * Builds a machine. Everything about the configuration is checked first.
  * @throws ConfigError naming the key

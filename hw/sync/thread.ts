@@ -7,7 +7,6 @@
  */
 import type { BugSwitches } from '../bugs/bug-switches.js';
 import { array, i32, layout, line } from '../memory/layout.js';
-import type { MachineMemory, Region } from '../memory/machine-memory.js';
 import type { Words } from './words.js';
 
 export const MAX_THREADS = 255;
@@ -76,7 +75,7 @@ export class ThreadTable {
   readonly #words: Words;
   readonly #base: number;
 
-  constructor(memory: MachineMemory, region: Region) {
+  constructor(memory: { readonly words: Words }, region: { readonly base: number }) {
     this.#words = memory.words;
     this.#base = region.base;
   }

@@ -25,7 +25,7 @@ export const NEVER = Number.POSITIVE_INFINITY;
  * @param owner       thread id the wait depends on, read anew each time; 0 when nobody in particular
  * @param deadlineNs  on env.clock
  * @param announce    called with 1 before parking and -1 after, so that the waker knows to notify
- * @param sliceMs     longest sleep; for a waker that never notifies
+ * @param napMs       longest sleep, for a waker that never notifies
  * @returns 0 | -ETIMEDOUT | -EOWNERDEAD
  */
 export function waitUntil(
@@ -35,11 +35,12 @@ export function waitUntil(
   deadlineNs: number,
   owner?: () => number,
   announce?: (delta: 1 | -1) => void,
-  sliceMs = env.parkSliceMs ?? PARK_SLICE_MS,
+  napMs?: number,
 ): number {
   const { words, clock, threads } = env;
   const looks = env.spin === false ? 1 : SPINS_PER_CLOCK_READ;
   const spinNs = env.spin === false ? 0 : (env.spinNs ?? SPIN_NS);
+  const sliceMs = napMs ?? env.parkSliceMs ?? PARK_SLICE_MS;
   let spins = 0;
   let spinUntil = -1;
   for (;;) {
@@ -56,7 +57,7 @@ export function waitUntil(
     // The value is read after the announcement: a waker that changes the word from here on sees it.
     const seen = words.load(word);
     const done = ready();
-    if (!done) words.wait(word, seen, Math.min(sliceMs, (deadlineNs - now) / 1e6));
+    if (!done) words.wait(word, seen, Math.min(sliceMs, (deadlineNs - now) / 1e6), napMs !== undefined);
     announce?.(-1);
     if (done) return 0;
   }

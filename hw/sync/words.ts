@@ -32,8 +32,12 @@ export interface ScheduleHook {
   /** The newest store of this thread to the word that the hook still keeps; undefined when there is none. */
   forward32(offset: number): number | undefined;
   forward64(offset: number): bigint | undefined;
-  /** Check and sleep, as one step that the hook makes a point of. @returns null when it leaves that to Atomics */
-  wait(offset: number, value: number, timeoutMs: number): WaitResult | null;
+  /**
+   * Check and sleep, as one step that the hook makes a point of.
+   * @param polled  nobody notifies: the sleep ends when the word has changed
+   * @returns null when it leaves that to Atomics
+   */
+  wait(offset: number, value: number, timeoutMs: number, polled: boolean): WaitResult | null;
   /** @returns how many were woken; null when it leaves that to Atomics */
   notify(offset: number, count: number): number | null;
   /** Everything this thread stored becomes visible before anything it stores from here on. */
@@ -196,9 +200,12 @@ export class Words {
     if (hook !== null) hook.dmaWmb();
   }
 
-  /** Parks while the word still holds `value`, for at most `timeoutMs`. */
-  wait(offset: number, value: number, timeoutMs: number): WaitResult {
-    const result = hook === null ? null : hook.wait(offset, value, timeoutMs);
+  /**
+   * Parks while the word still holds `value`, for at most `timeoutMs`.
+   * @param polled  whoever changes the word notifies nobody: the time is a nap, after which to look again
+   */
+  wait(offset: number, value: number, timeoutMs: number, polled = false): WaitResult {
+    const result = hook === null ? null : hook.wait(offset, value, timeoutMs, polled);
     if (result !== null) return result;
     return Atomics.wait(this.#i32, offset >>> 2, value, timeoutMs);
   }

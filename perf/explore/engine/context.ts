@@ -1,0 +1,117 @@
+/** A thread's ThreadContext: see scenario.ts. */
+import { type BugName, bugSwitches } from '../../../hw/bugs/bug-switches.js';
+import type { WasmMemory } from '../../../hw/memory/webassembly.js';
+import { type Clock, type SyncEnv, ThreadTable, ThreadTableLayout } from '../../../hw/sync/thread.js';
+import { Words } from '../../../hw/sync/words.js';
+import type { ThreadContext } from '../scenario.js';
+import { type ControlMemory, H } from './control.js';
+import { ScheduleOver, type ThreadScheduler } from './thread-scheduler.js';
+
+/** A scenario without a machine has the thread table here. */
+const THREADS_AT = 64;
+const BASE = 2048;
+export const GHOST_WORDS = 1024;
+
+export interface ContextParts {
+  readonly control: ControlMemory;
+  readonly scheduler: ThreadScheduler;
+  readonly memory: WasmMemory;
+  readonly ghost: Int32Array;
+  readonly index: number;
+  readonly names: readonly string[];
+  readonly checks: readonly string[];
+  readonly bugs: readonly BugName[];
+  readonly seed: number;
+  readonly note: (text: string) => void;
+}
+
+export class WorkerContext implements ThreadContext {
+  readonly name: string;
+  readonly index: number;
+  readonly threads: number;
+  readonly memory: WasmMemory;
+  readonly words: Words;
+  readonly clock: Clock;
+  readonly bugs: readonly BugName[];
+  readonly ghost: Int32Array;
+  readonly base = BASE;
+  readonly env: SyncEnv;
+  readonly #parts: ContextParts;
+  #random: number;
+  #published: { version: number; value: unknown } = { version: 0, value: undefined };
+
+  constructor(parts: ContextParts) {
+    const { scheduler } = parts;
+    this.#parts = parts;
+    this.name = parts.names[parts.index]!;
+    this.index = parts.index;
+    this.threads = parts.names.length;
+    this.memory = parts.memory;
+    this.words = new Words(parts.memory.buffer as SharedArrayBuffer);
+    this.clock = { nowNs: () => scheduler.nowNs, epochNs: 0 };
+    this.bugs = parts.bugs;
+    this.ghost = parts.ghost;
+    this.env = {
+      words: this.words,
+      threads: new ThreadTable(this, { base: THREADS_AT }),
+      threadId: parts.index + 1,
+      clock: this.clock,
+      canPark: true,
+      spin: false,
+      parkSliceMs: Number.POSITIVE_INFINITY,
+      bugs: bugSwitches(parts.bugs),
+    };
+    this.#random = 0;
+  }
+
+  /** Before a schedule. */
+  reset(): void {
+    this.#random = (this.#parts.seed ^ Math.imul(this.index + 1, 0x9e3779b9)) | 1;
+  }
+
+  check(invariant: string, holds: boolean, story: () => string): void {
+    const { control, checks, scheduler } = this.#parts;
+    const index = checks.indexOf(invariant);
+    if (index < 0) throw new TypeError(`the scenario does not say that it checks ${invariant}`);
+    control.i32[control.checkCount(index)]!++;
+    control.i32[H.checksRun]!++;
+    if (holds) return;
+    scheduler.fail(invariant, story());
+    throw new ScheduleOver('an invariant is broken');
+  }
+
+  note(text: string): void {
+    this.#parts.note(text);
+  }
+
+  random(n: number): number {
+    let x = this.#random;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    this.#random = x;
+    return Math.floor(((x >>> 0) / 2 ** 32) * n);
+  }
+
+  publish(value: unknown): void {
+    const { control } = this.#parts;
+    const text = JSON.stringify(value);
+    if (control.i32[H.handleVersion] !== 0 && text === this.#lastText) return;
+    this.#lastText = text;
+    control.published = text;
+    control.i32[H.handleVersion]!++;
+  }
+
+  #lastText = '';
+
+  published(): unknown {
+    const { control } = this.#parts;
+    const version = control.i32[H.handleVersion]!;
+    if (this.#published.version !== version)
+      this.#published = { version, value: JSON.parse(control.published) };
+    return this.#published.value;
+  }
+}
+
+/** `still` of a scenario without a machine. */
+export const REST_AT = THREADS_AT + ThreadTableLayout.at.still;

@@ -1,0 +1,82 @@
+/** What the session and its workers say to each other, before and after campaigns; during one they use memory. */
+import type { BugName } from '../../../hw/bugs/bug-switches.js';
+import type { WasmMemory } from '../../../hw/memory/webassembly.js';
+import type { StrategyName } from '../strategies/index.js';
+import type { StrategyOptions } from '../strategies/strategy.js';
+import type { ViolationRecord } from './thread-scheduler.js';
+
+/** Where a scenario is: an export of a module. */
+export interface ScenarioSource {
+  readonly url: string;
+  readonly export: string;
+}
+
+export interface ExploreWorkerData {
+  readonly control: SharedArrayBuffer;
+  readonly memory: WasmMemory;
+  readonly ghost: SharedArrayBuffer;
+  readonly index: number;
+  readonly source: ScenarioSource;
+  readonly bugs: readonly BugName[];
+  readonly seed: number;
+}
+
+export interface CampaignRequest {
+  readonly strategy: StrategyName;
+  readonly options: StrategyOptions;
+  /** Ends after so many schedules, or milliseconds; at the first violation in any case. */
+  readonly schedules: number;
+  readonly timeMs: number;
+  /** Keep every step of the last schedule, for its story. */
+  readonly record?: boolean;
+}
+
+export interface CampaignResult {
+  readonly schedules: number;
+  readonly steps: number;
+  readonly seconds: number;
+  /** Evaluations of each of the scenario's checks. */
+  readonly checks: Readonly<Record<string, number>>;
+  /** The strategy has nothing left. */
+  readonly exhausted: boolean;
+  readonly summary: string;
+  readonly failure: Failure | null;
+}
+
+/** A schedule that ended badly. */
+export interface Failure extends ViolationRecord {
+  /** Which schedule of the campaign, from 1. */
+  readonly schedule: number;
+  readonly choices: readonly number[];
+  readonly preemptions: number;
+  readonly steps: number;
+}
+
+/** One access of a recorded schedule, as its thread saw it. */
+export interface RecordedStep {
+  readonly step: number;
+  readonly thread: number;
+  readonly op: number;
+  readonly offset: number;
+  /** Function and place, innermost first. */
+  readonly stack: readonly string[];
+}
+
+export interface RecordedNote {
+  readonly step: number;
+  readonly thread: number;
+  readonly text: string;
+}
+
+export type ToDriver = { readonly type: 'campaign'; readonly request: CampaignRequest };
+
+export type FromWorker =
+  | { readonly type: 'ready' }
+  | { readonly type: 'broken'; readonly message: string }
+  | { readonly type: 'progress'; readonly schedules: number; readonly steps: number }
+  | { readonly type: 'result'; readonly result: CampaignResult }
+  | {
+      readonly type: 'record';
+      readonly steps: readonly RecordedStep[];
+      readonly notes: readonly RecordedNote[];
+    };

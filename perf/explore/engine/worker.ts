@@ -1,0 +1,142 @@
+/**
+ * Worker entry: one explored thread. It loads the scenario, then sits in a loop without ever returning to Node's:
+ * set up, run, wait for the next schedule. Thread 0 is also the campaign's driver, and hears from the session.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { setLockOrderCheck } from '../../../hw/sync/lock-rank.js';
+import { setScheduleHook } from '../../../hw/sync/words.js';
+import type { Scenario, ThreadBody } from '../scenario.js';
+import { REST_AT, WorkerContext } from './context.js';
+import { ControlMemory, H, PHASE_CLOSE, PHASE_PREPARE } from './control.js';
+import { runCampaign } from './driver.js';
+import type { ExploreWorkerData, FromWorker, ToDriver } from './messages.js';
+import { Recorder } from './recorder.js';
+import { ScheduleOver, ThreadScheduler } from './thread-scheduler.js';
+
+const { control: buffer, memory, ghost, index, source, bugs, seed } = workerData as ExploreWorkerData;
+const post = (message: FromWorker): void => parentPort?.postMessage(message);
+const control = new ControlMemory(buffer);
+
+/** One explored thread, and what it does in each phase. */
+export class ExploredThread {
+  readonly scheduler: ThreadScheduler;
+  readonly recorder: Recorder;
+  readonly #context: WorkerContext;
+  readonly #scenario: Scenario;
+  #body: ThreadBody | null = null;
+
+  constructor(scenario: Scenario) {
+    const names = scenario.threads.map(({ name }) => name);
+    this.#scenario = scenario;
+    this.scheduler = new ThreadScheduler(control, memory.buffer as SharedArrayBuffer, index, names);
+    if (scenario.memory === undefined || 'bytes' in scenario.memory) this.scheduler.restOffset = REST_AT;
+    this.recorder = new Recorder(control, index);
+    this.#context = new WorkerContext({
+      control,
+      scheduler: this.scheduler,
+      memory,
+      ghost: new Int32Array(ghost),
+      index,
+      names,
+      checks: scenario.checks,
+      bugs,
+      seed,
+      note: (text) => this.recorder.note(text),
+    });
+    setScheduleHook(this.scheduler);
+    setLockOrderCheck(true);
+  }
+
+  prepare(): void {
+    this.scheduler.active = false;
+    setLockOrderCheck(true);
+    this.#context.reset();
+    this.recorder.reset(this.scheduler);
+    try {
+      const body = this.#scenario.threads[index]!.program(this.#context);
+      this.#body = typeof body === 'function' ? { run: body } : body;
+    } catch (error) {
+      this.#body = null;
+      this.#broken('setup', error);
+    }
+  }
+
+  /** @param begins  thread 0 makes the first decision */
+  run(begins: boolean): void {
+    try {
+      this.scheduler.active = true;
+      if (begins) this.scheduler.begin();
+      else this.scheduler.resume();
+      this.#body?.run();
+    } catch (error) {
+      if (!(error instanceof ScheduleOver)) this.#broken(invariantOf(error), error);
+    }
+  }
+
+  check(): void {
+    try {
+      this.#body?.check?.();
+    } catch (error) {
+      if (!(error instanceof ScheduleOver)) this.#broken('exception', error);
+    }
+  }
+
+  #broken(invariant: string, error: unknown): void {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.scheduler.fail(invariant, text);
+  }
+}
+
+/** lock-rank.ts throws like any bug(); its message is its own. */
+function invariantOf(error: unknown): string {
+  return error instanceof Error && /lock order: thread/.test(error.message) ? 'R25' : 'exception';
+}
+
+async function load(): Promise<Scenario> {
+  const module = (await import(source.url)) as Record<string, unknown>;
+  const found = module[source.export];
+  if (typeof found !== 'object' || found === null)
+    throw new TypeError(`${source.url} exports no scenario '${source.export}'`);
+  return found as Scenario;
+}
+
+try {
+  const scenario = await load();
+  const thread = new ExploredThread(scenario);
+  if (index === 0)
+    parentPort?.on('message', (message: ToDriver) => {
+      try {
+        const result = runCampaign(
+          control,
+          memory,
+          new Int32Array(ghost),
+          scenario,
+          thread,
+          message.request,
+          post,
+        );
+        post({ type: 'result', result });
+      } catch (error) {
+        post({
+          type: 'broken',
+          message: error instanceof Error ? (error.stack ?? error.message) : String(error),
+        });
+      }
+    });
+  post({ type: 'ready' });
+  while (index !== 0) {
+    control.take(index);
+    const phase = control.i32[H.phase];
+    if (phase === PHASE_CLOSE) break;
+    if (phase === PHASE_PREPARE) {
+      thread.prepare();
+      control.give(index + 1 < control.i32[H.threads]! ? index + 1 : 0);
+      continue;
+    }
+    thread.run(false);
+    thread.recorder.post(post);
+    thread.scheduler.finish();
+  }
+} catch (error) {
+  post({ type: 'broken', message: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+}

@@ -1,0 +1,93 @@
+/**
+ * What is explored: a few threads of real code over one shared memory. A scenario is a module's export, since every
+ * explored thread is a worker that loads it by its URL; the threads begin anew in zeroed memory for each schedule.
+ *
+ *   thread 0: program(ctx) sets up   thread 1..: program(ctx) attaches   all: run(), explored   thread 0: check()
+ *
+ * `program` is called with nobody else running and makes no schedule points; it returns what runs. Keep it and run()
+ * deterministic but for the schedule: no clock but ctx.clock, no randomness but ctx.random, nothing asynchronous.
+ */
+import type { BugName } from '../../hw/bugs/bug-switches.js';
+import type { WasmMemory } from '../../hw/memory/webassembly.js';
+import type { Clock, SyncEnv } from '../../hw/sync/thread.js';
+import type { Words } from '../../hw/sync/words.js';
+import type { MachineConfig } from '../../runtime/machine-schema.js';
+
+export interface ThreadContext {
+  readonly name: string;
+  /** Number of this thread, and how many there are. */
+  readonly index: number;
+  readonly threads: number;
+  readonly memory: WasmMemory;
+  readonly words: Words;
+  /** Virtual: moves with the steps, and leaps when everyone sleeps. */
+  readonly clock: Clock;
+  /** Bugs of the zoo that are on in this campaign. */
+  readonly bugs: readonly BugName[];
+  /** Words that all threads share without schedule points: for what a checker must know. Zeroed for each schedule. */
+  readonly ghost: Int32Array;
+  /** Where a scenario without a machine may put its own: everything from here on is zero. */
+  readonly base: number;
+  /** For hw/sync, in a scenario without a machine. */
+  readonly env: SyncEnv;
+  /**
+   * Checks an invariant; a false one ends the schedule, and is what the campaign reports.
+   * @param invariant  one of the scenario's `checks`
+   * @param story      what was seen; called only when it does not hold
+   */
+  check(invariant: string, holds: boolean, story: () => string): void;
+  /** A line in the story of a replay. */
+  note(text: string): void;
+  /** 0..n-1, the same in every schedule of a seed. */
+  random(n: number): number;
+  /** From the first thread to the others, before they attach; structured as JSON. */
+  publish(value: unknown): void;
+  /** What the first thread published. */
+  published(): unknown;
+}
+
+export interface ThreadBody {
+  run(): void;
+  /** Thread 0 alone: after all are through, without schedule points. */
+  check?(): void;
+}
+
+export interface ScenarioThread {
+  readonly name: string;
+  /** Hardware that waits for work: the schedule ends without it. */
+  readonly daemon?: boolean;
+  readonly program: (ctx: ThreadContext) => ThreadBody | (() => void);
+}
+
+export interface Scenario {
+  readonly name: string;
+  /** One line. */
+  readonly about: string;
+  /** Invariants that it checks, in addition to those the explorer always checks. */
+  readonly checks: readonly string[];
+  /** The first one sets up, and checks at the end. */
+  readonly threads: readonly ScenarioThread[];
+  /** The memory: that of a machine, or so many bytes. Default: 64 KiB. */
+  readonly memory?: { readonly machine: MachineConfig } | { readonly bytes: number };
+  /** Steps after which a schedule counts as one that does not end. Default 20000. */
+  readonly stepLimit?: number;
+  /** Sleeps with a deadline may end by it. Default: time-outs mean that somebody was not woken. */
+  readonly timeouts?: boolean;
+  /** Threads whose stores to RAM become visible late, and out of order. */
+  readonly storeBuffer?: readonly string[];
+}
+
+/** Checks a scenario, for an error at load instead of in a worker. @throws TypeError naming what is wrong */
+export function defineScenario(scenario: Scenario): Scenario {
+  const { name, threads, storeBuffer = [] } = scenario;
+  const names = threads.map((thread) => thread.name);
+  if (threads.length === 0) throw new TypeError(`scenario ${name}: there is no thread`);
+  if (threads.length > 12) throw new TypeError(`scenario ${name}: more than 12 threads`);
+  if (new Set(names).size !== names.length) throw new TypeError(`scenario ${name}: two threads of one name`);
+  if (threads.every(({ daemon }) => daemon === true))
+    throw new TypeError(`scenario ${name}: nothing but daemons`);
+  for (const thread of storeBuffer)
+    if (!names.includes(thread))
+      throw new TypeError(`scenario ${name}: storeBuffer names '${thread}', which is no thread`);
+  return scenario;
+}

@@ -1,0 +1,171 @@
+/**
+ * A scenario with its threads: workers that are started once and run any number of campaigns. The session itself
+ * only listens; which thread goes next is decided among the workers.
+ */
+import { Worker } from 'node:worker_threads';
+import type { BugName } from '../../hw/bugs/bug-switches.js';
+import { Wasm, type WasmMemory } from '../../hw/memory/webassembly.js';
+import { memoryFor } from '../../runtime/machine.js';
+import { currentThread, pin, unpin } from '../bench/affinity.js';
+import { GHOST_WORDS } from './engine/context.js';
+import { ControlMemory, H, PHASE_CLOSE } from './engine/control.js';
+import type {
+  CampaignRequest,
+  CampaignResult,
+  ExploreWorkerData,
+  FromWorker,
+  RecordedNote,
+  RecordedStep,
+  ScenarioSource,
+  ToDriver,
+} from './engine/messages.js';
+import type { Scenario } from './scenario.js';
+
+const WASM_PAGE = 65_536;
+
+export interface SessionOptions {
+  readonly bugs?: readonly BugName[];
+  readonly seed?: number;
+  /** Processor that all its threads share: handing over is then several times faster. Default: not pinned. */
+  readonly cpu?: number;
+  readonly onProgress?: (schedules: number, steps: number) => void;
+}
+
+/** The steps of a recorded schedule in order, and what its threads noted. */
+export interface Recording {
+  readonly steps: readonly RecordedStep[];
+  readonly notes: readonly RecordedNote[];
+}
+
+export class ExploreSession {
+  readonly scenario: Scenario;
+  readonly #control: ControlMemory;
+  readonly #workers: readonly Worker[];
+  readonly #onProgress: SessionOptions['onProgress'];
+  #recording: { steps: RecordedStep[]; notes: RecordedNote[] } = { steps: [], notes: [] };
+  #settle: { resolve(result: CampaignResult): void; reject(error: Error): void } | null = null;
+  #broken: Error | null = null;
+
+  private constructor(
+    scenario: Scenario,
+    control: ControlMemory,
+    workers: Worker[],
+    options: SessionOptions,
+  ) {
+    this.scenario = scenario;
+    this.#control = control;
+    this.#workers = workers;
+    this.#onProgress = options.onProgress;
+  }
+
+  /** Starts the workers. @throws what the module or its scenario is wrong with */
+  static async start(source: ScenarioSource, options: SessionOptions = {}): Promise<ExploreSession> {
+    const module = (await import(source.url)) as Record<string, unknown>;
+    const scenario = module[source.export] as Scenario | undefined;
+    if (scenario === undefined) throw new TypeError(`${source.url} exports no scenario '${source.export}'`);
+    const control = new ControlMemory();
+    control.i32[H.threads] = scenario.threads.length;
+    const shared = {
+      control: control.buffer,
+      memory: memoryOf(scenario, options.bugs ?? []),
+      ghost: new SharedArrayBuffer(GHOST_WORDS * 4),
+      source,
+      bugs: options.bugs ?? [],
+      seed: options.seed ?? 1,
+    };
+    // A new thread inherits the processor of the one that starts it.
+    const pinned = options.cpu !== undefined && pin(currentThread(), options.cpu);
+    const workers = scenario.threads.map(({ name }, index) => {
+      const workerData: ExploreWorkerData = { ...shared, index };
+      return new Worker(new URL('./engine/worker.js', import.meta.url), {
+        workerData,
+        name: `explore ${name}`,
+      });
+    });
+    if (pinned) unpin(currentThread());
+    const session = new ExploreSession(scenario, control, workers, options);
+    try {
+      await session.#ready();
+    } catch (error) {
+      await session.close();
+      throw error;
+    }
+    return session;
+  }
+
+  /** Runs one campaign; one at a time. @throws Error the scenario cannot be set up, or a worker died */
+  run(request: CampaignRequest): Promise<CampaignResult> {
+    if (this.#settle !== null) throw new Error('explore: a campaign is under way');
+    if (this.#broken !== null) return Promise.reject(this.#broken);
+    this.#recording = { steps: [], notes: [] };
+    return new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+      const message: ToDriver = { type: 'campaign', request };
+      this.#workers[0]!.postMessage(message);
+    });
+  }
+
+  /** Of the last schedule of a campaign with `record`. */
+  recording(): Recording {
+    const { steps, notes } = this.#recording;
+    return {
+      steps: [...steps].sort((a, b) => a.step - b.step),
+      notes: [...notes].sort((a, b) => a.step - b.step),
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#control.i32[H.phase] = PHASE_CLOSE;
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+
+  async #ready(): Promise<void> {
+    const ready = this.#workers.map(
+      (worker) =>
+        new Promise<void>((resolve, reject) => {
+          worker.on('message', (message: FromWorker) => {
+            if (message.type === 'ready') resolve();
+            else if (message.type === 'broken') {
+              const error = new Error(message.message);
+              reject(error);
+              this.#fail(error);
+            } else this.#hear(message);
+          });
+          worker.on('error', (error) => {
+            reject(error);
+            this.#fail(error as Error);
+          });
+        }),
+    );
+    await Promise.all(ready);
+  }
+
+  #hear(message: FromWorker): void {
+    if (message.type === 'progress') this.#onProgress?.(message.schedules, message.steps);
+    else if (message.type === 'record') {
+      this.#recording.steps.push(...message.steps);
+      this.#recording.notes.push(...message.notes);
+    } else if (message.type === 'result') {
+      const settle = this.#settle;
+      this.#settle = null;
+      // The records of the other workers are on their way through other ports.
+      setImmediate(() => settle?.resolve(message.result));
+    }
+  }
+
+  #fail(error: Error): void {
+    this.#broken = error;
+    const settle = this.#settle;
+    this.#settle = null;
+    settle?.reject(error);
+  }
+}
+
+function memoryOf({ memory }: Scenario, bugs: readonly BugName[]): WasmMemory {
+  if (memory !== undefined && 'machine' in memory) {
+    const { machine } = memory;
+    return memoryFor({ ...machine, bugs: { ...machine.bugs, zoo: [...bugs] } });
+  }
+  const pages = Math.ceil((memory?.bytes ?? WASM_PAGE) / WASM_PAGE);
+  return new Wasm.Memory({ initial: pages, maximum: pages, shared: true });
+}

@@ -1,0 +1,15 @@
+/** The strategies by name. */
+import { RandomStrategy } from './random.js';
+import { ReplayStrategy } from './replay.js';
+import type { Strategy, StrategyOptions } from './strategy.js';
+
+const STRATEGIES = {
+  random: RandomStrategy,
+  replay: ReplayStrategy,
+} satisfies Record<string, new (options: StrategyOptions) => Strategy>;
+
+export type StrategyName = keyof typeof STRATEGIES;
+export const STRATEGY_NAMES = Object.keys(STRATEGIES) as StrategyName[];
+
+export const createStrategy = (name: StrategyName, options: StrategyOptions): Strategy =>
+  new STRATEGIES[name](options);
