@@ -163,7 +163,9 @@ export class ThreadScheduler implements ScheduleHook {
 
   get nowNs(): number {
     // Somebody who only looks at the clock must see it move.
-    return (this.#control.times[0]! += STEP_NS);
+    const { times } = this.#control;
+    times[0]! += STEP_NS;
+    return times[0]!;
   }
 
   /** A thread that was chosen for the first time. */
