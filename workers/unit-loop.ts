@@ -30,6 +30,8 @@ export interface UnitLoopOptions {
   /** Base of the unit's region. */
   readonly unit: number;
   readonly stopping: () => boolean;
+  /** False: park at once. Default true. */
+  readonly spin?: boolean | undefined;
 }
 
 /** At least, and at most: about what waking a parked thread costs. */
@@ -47,7 +49,14 @@ const POLL_MS = 1;
 const DRAIN_NS = 500e6;
 
 /** @returns how many steps found work */
-export function runUnit({ model, words, clock, unit, stopping }: UnitLoopOptions): number {
+export function runUnit({
+  model,
+  words,
+  clock,
+  unit,
+  stopping,
+  spin: spins = true,
+}: UnitLoopOptions): number {
   const { doorbell, doorbellParked } = UnitLayout.at;
   let busy = 0;
   let spinNs = SPIN_NS;
@@ -58,7 +67,7 @@ export function runUnit({ model, words, clock, unit, stopping }: UnitLoopOptions
       busy++;
       continue;
     }
-    if (spin(rings)) continue;
+    if (spins && spin(rings)) continue;
     const parkedAt = clock.nowNs();
     park();
     spinNs = clock.nowNs() - parkedAt < SHORT_PARK_NS ? MAX_SPIN_NS : SPIN_NS;

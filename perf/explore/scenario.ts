@@ -40,6 +40,8 @@ export interface ThreadContext {
   note(text: string): void;
   /** 0..n-1, the same in every schedule of a seed. */
   random(n: number): number;
+  /** A word that threads sleep on for nothing but rest (ThreadTable.still): they go on when anything was stored. */
+  restsOn(offset: number): void;
   /** From the first thread to the others, before they attach; structured as JSON. */
   publish(value: unknown): void;
   /** What the first thread published. */
@@ -76,6 +78,13 @@ export interface Scenario {
   /** Threads whose stores to RAM become visible late, and out of order. */
   readonly storeBuffer?: readonly string[];
 }
+
+/** How a machine of a scenario is to be built, or attached to: it waits as the explorer wants it. */
+export const exploredWaiting = (ctx: ThreadContext) => ({
+  clock: ctx.clock,
+  spin: false,
+  parkSliceMs: Number.POSITIVE_INFINITY,
+});
 
 /** Checks a scenario, for an error at load instead of in a worker. @throws TypeError naming what is wrong */
 export function defineScenario(scenario: Scenario): Scenario {

@@ -93,6 +93,10 @@ export class WorkerContext implements ThreadContext {
     return Math.floor(((x >>> 0) / 2 ** 32) * n);
   }
 
+  restsOn(offset: number): void {
+    this.#parts.scheduler.restOffset = offset;
+  }
+
   publish(value: unknown): void {
     const { control } = this.#parts;
     const text = JSON.stringify(value);

@@ -82,6 +82,11 @@ export class ThreadScheduler implements ScheduleHook {
 
   point(op: WordOp, offset: number): void {
     if (!this.active) return;
+    if (op === OP_NOTIFY) {
+      // The compiled kernel: it wakes everyone, and does not ask how many.
+      this.notify(offset, Number.POSITIVE_INFINITY);
+      return;
+    }
     this.#step(op, offset);
     if (op !== OP_LOAD) {
       this.#i32[H.writes]!++;
