@@ -27,6 +27,9 @@ const INCONSISTENT = 1 << 8;
 const NOTRECOVERABLE = 1 << 9;
 const WAITERS = 4;
 
+/** Values a waiter may sleep on: somebody will unlock. */
+const isHeld = (word: number): boolean => word !== FREE && word !== NOTRECOVERABLE;
+
 /** Zeroed memory is a free mutex. */
 export const mutexField = (): Field => ({ bytes: 8, align: 4 });
 
@@ -111,7 +114,7 @@ export class Mutex {
     const announce = (delta: number): void => void words.add(this.#word + WAITERS, delta);
     if (this.heldByMe()) bug(`thread ${threadId} locks the mutex at ${this.#word} twice`);
     for (;;) {
-      const result = waitUntil(this.#env, this.#word, ready, deadlineNs, owner, announce);
+      const result = waitUntil(this.#env, this.#word, ready, deadlineNs, owner, announce, undefined, isHeld);
       if (result === 0) return this.heldByMe() ? 0 : -ENOTRECOVERABLE;
       if (result !== -EOWNERDEAD || this.#takeOrphan()) return result;
     }

@@ -16,6 +16,7 @@ const NEW = 0;
 const DONE = 1 << 8;
 const WAITERS = 4;
 const ALL = Number.POSITIVE_INFINITY;
+const isRunning = (word: number): boolean => word !== NEW && word !== DONE;
 
 /** Zeroed memory is something not done yet. */
 export const onceField = (): Field => ({ bytes: 8, align: 4 });
@@ -35,10 +36,7 @@ export class Once {
    */
   run(fn: () => void, deadlineNs = NEVER): number {
     const { words, threads, threadId } = this.#env;
-    const ready = (): boolean => {
-      const word = words.load(this.#word);
-      return word === NEW || word === DONE;
-    };
+    const ready = (): boolean => !isRunning(words.load(this.#word));
     const owner = (): number => words.load(this.#word) & 0xff;
     const announce = (delta: number): void => void words.add(this.#word + WAITERS, delta);
     for (;;) {
@@ -50,7 +48,16 @@ export class Once {
         this.#runHere(fn);
         return 1;
       }
-      const result = waitUntil(this.#env, this.#word, ready, deadlineNs, owner, announce);
+      const result = waitUntil(
+        this.#env,
+        this.#word,
+        ready,
+        deadlineNs,
+        owner,
+        announce,
+        undefined,
+        isRunning,
+      );
       if (result !== 0 && result !== -EOWNERDEAD) return result;
     }
   }

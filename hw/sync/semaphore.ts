@@ -15,6 +15,7 @@ import { NEVER, waitUntil } from './wait.js';
 
 const WAITERS = 4;
 const MAX_COUNT = 0x7fff_ffff;
+const isUsedUp = (count: number): boolean => count <= 0;
 
 /** Zeroed memory is a semaphore with nothing to acquire. */
 export const semaphoreField = (): Field => ({ bytes: 8, align: 4 });
@@ -40,7 +41,16 @@ export class Semaphore {
   /** @returns 0 | -ETIMEDOUT */
   acquire(deadlineNs = NEVER): number {
     if (this.tryAcquire()) return 0;
-    return waitUntil(this.#env, this.#count, this.#take, deadlineNs, undefined, this.#announce);
+    return waitUntil(
+      this.#env,
+      this.#count,
+      this.#take,
+      deadlineNs,
+      undefined,
+      this.#announce,
+      undefined,
+      isUsedUp,
+    );
   }
 
   tryAcquire(): boolean {

@@ -19,6 +19,7 @@ const WRITER = 0xff;
 const SEQUENCE_SHIFT = 8;
 const WAITERS = 4;
 const ALL = Number.POSITIVE_INFINITY;
+const isWriting = (word: number): boolean => (word & WRITER) !== 0;
 
 /** Zeroed memory is stable. */
 export const seqLockField = (): Field => ({ bytes: 8, align: 4 });
@@ -35,10 +36,10 @@ export class SeqLock {
     const { words } = env;
     this.#env = env;
     this.#word = offset;
-    this.#stable = () => (words.load(offset) & WRITER) === 0;
+    this.#stable = () => !isWriting(words.load(offset));
     this.#begin = () => {
       const word = words.load(offset);
-      return (word & WRITER) === 0 && words.compareExchange(offset, word, word | env.threadId) === word;
+      return !isWriting(word) && words.compareExchange(offset, word, word | env.threadId) === word;
     };
     this.#writer = () => words.load(offset) & WRITER;
     this.#announce = (delta) => void words.add(offset + WAITERS, delta);
@@ -51,7 +52,16 @@ export class SeqLock {
     if (this.#writer() === threadId)
       bug(`thread ${threadId} writes under the seqlock at ${this.#word} twice`);
     for (;;) {
-      const result = waitUntil(this.#env, this.#word, this.#begin, deadlineNs, this.#writer, this.#announce);
+      const result = waitUntil(
+        this.#env,
+        this.#word,
+        this.#begin,
+        deadlineNs,
+        this.#writer,
+        this.#announce,
+        undefined,
+        isWriting,
+      );
       if (result !== -EOWNERDEAD) return result;
       const word = words.load(this.#word);
       if (!threads.isDead(word & WRITER)) continue;
@@ -71,8 +81,17 @@ export class SeqLock {
   /** @returns a ticket for readRetry | -ETIMEDOUT | -EOWNERDEAD */
   readBegin(deadlineNs = NEVER): number {
     const word = this.#env.words.load(this.#word);
-    if ((word & WRITER) === 0) return word >>> SEQUENCE_SHIFT;
-    const result = waitUntil(this.#env, this.#word, this.#stable, deadlineNs, this.#writer, this.#announce);
+    if (!isWriting(word)) return word >>> SEQUENCE_SHIFT;
+    const result = waitUntil(
+      this.#env,
+      this.#word,
+      this.#stable,
+      deadlineNs,
+      this.#writer,
+      this.#announce,
+      undefined,
+      isWriting,
+    );
     // A writer that came just now only makes the ticket void.
     return result < 0 ? result : this.#env.words.load(this.#word) >>> SEQUENCE_SHIFT;
   }

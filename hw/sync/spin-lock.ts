@@ -18,6 +18,7 @@ import { EOWNERDEAD, NEVER, waitUntil } from './wait.js';
 
 const FREE = 0;
 const NAP_MS = 1;
+const isHeld = (word: number): boolean => word !== FREE;
 
 /** Zeroed memory is a free lock. */
 export const spinLockField = (): Field => ({ bytes: 4, align: 4 });
@@ -46,7 +47,7 @@ export class SpinLock {
     const take = (): boolean => words.load(this.#word) === FREE && this.#take();
     const owner = (): number => words.load(this.#word);
     for (;;) {
-      const result = waitUntil(this.#env, this.#word, take, deadlineNs, owner, undefined, NAP_MS);
+      const result = waitUntil(this.#env, this.#word, take, deadlineNs, owner, undefined, NAP_MS, isHeld);
       if (result === -EOWNERDEAD) {
         const dead = owner();
         if (!threads.isDead(dead) || words.compareExchange(this.#word, dead, threadId) !== dead) continue;

@@ -26,6 +26,9 @@ export const NEVER = Number.POSITIVE_INFINITY;
  * @param deadlineNs  on env.clock
  * @param announce    called with 1 before parking and -1 after, so that the waker knows to notify
  * @param napMs       longest sleep, for a waker that never notifies
+ * @param blocks      whether ready() cannot hold at this value of the word. Needed when the word comes back to values
+ *                    at which it can: between reading one and ready() it may have been taken and given up again, by
+ *                    a waker that found nobody asleep. The sleep is then only ever on a value that blocks.
  * @returns 0 | -ETIMEDOUT | -EOWNERDEAD
  */
 export function waitUntil(
@@ -36,6 +39,7 @@ export function waitUntil(
   owner?: () => number,
   announce?: (delta: 1 | -1) => void,
   napMs?: number,
+  blocks?: (seen: number) => boolean,
 ): number {
   const { words, clock, threads } = env;
   const looks = env.spin === false ? 1 : SPINS_PER_CLOCK_READ;
@@ -57,7 +61,8 @@ export function waitUntil(
     // The value is read after the announcement: a waker that changes the word from here on sees it.
     const seen = words.load(word);
     const done = ready();
-    if (!done) words.wait(word, seen, Math.min(sliceMs, (deadlineNs - now) / 1e6), napMs !== undefined);
+    if (!done && (blocks === undefined || blocks(seen)))
+      words.wait(word, seen, Math.min(sliceMs, (deadlineNs - now) / 1e6), napMs !== undefined);
     announce?.(-1);
     if (done) return 0;
   }

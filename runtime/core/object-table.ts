@@ -28,6 +28,8 @@ import {
   WAIT_MASK,
 } from './objects-layout.js';
 
+const isHeld = (gate: number): boolean => (gate & WAIT_MASK) !== 0;
+
 export class SharedObjects {
   protected readonly words: Words;
   protected readonly base: number;
@@ -192,10 +194,12 @@ export class ObjectTable extends SharedObjects {
     const status = waitUntil(
       this.#env,
       gate,
-      () => (this.words.load(gate) & WAIT_MASK) === 0,
+      () => !isHeld(this.words.load(gate)),
       this.#env.clock.nowNs() + timeoutNs,
       undefined,
       (delta) => this.words.add(waiting, delta),
+      undefined,
+      isHeld,
     );
     return status === 0 ? 0 : -EBUSY;
   }

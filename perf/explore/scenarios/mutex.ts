@@ -1,39 +1,26 @@
 /** Threads that take one mutex in turn: who is in is alone, and nobody sleeps for ever. */
 import { Mutex } from '../../../hw/sync/mutex.js';
 import { defineScenario, type Scenario, type ThreadContext } from '../scenario.js';
+import { alike, checkVisits, MUTUAL_EXCLUSION, visit } from './alike.js';
 
-const HELD = 0;
-const COUNT = 1;
-
-function scenario(threads: number, rounds: number): Scenario {
+function scenario(threads: number): Scenario {
   const program = (ctx: ThreadContext) => {
     const mutex = new Mutex(ctx.env, ctx.base);
     const run = (): void => {
-      for (let round = 0; round < rounds; round++) {
-        ctx.check('mutual exclusion', mutex.lock() === 0, () => 'lock() failed');
-        ctx.check('mutual exclusion', ++ctx.ghost[HELD]! === 1, () => `${ctx.ghost[HELD]} threads are in`);
-        // A step inside, so that others may come.
-        ctx.words.add(ctx.base + 64, 1);
-        ctx.ghost[HELD]!--;
-        ctx.ghost[COUNT]!++;
-        mutex.unlock();
-      }
+      const result = mutex.lock();
+      ctx.check(MUTUAL_EXCLUSION, result === 0, () => `lock() said ${result}`);
+      visit(ctx);
+      mutex.unlock();
     };
-    const check = (): void =>
-      ctx.check(
-        'mutual exclusion',
-        ctx.ghost[COUNT] === threads * rounds,
-        () => `${ctx.ghost[COUNT]} rounds`,
-      );
-    return { run, check };
+    return { run, check: () => checkVisits(ctx, threads) };
   };
   return defineScenario({
     name: `mutex-${threads}`,
-    about: `${threads} threads take a mutex, ${rounds} time${rounds === 1 ? '' : 's'} each`,
-    checks: ['mutual exclusion'],
-    threads: Array.from({ length: threads }, (_, i) => ({ name: `t${i}`, program })),
+    about: `${threads} threads take a mutex`,
+    checks: [MUTUAL_EXCLUSION],
+    threads: alike(threads, program),
   });
 }
 
-export const mutex2 = scenario(2, 1);
-export const mutex3 = scenario(3, 1);
+export const mutex2 = scenario(2);
+export const mutex3 = scenario(3);
