@@ -54,7 +54,9 @@ export class HardwareThread {
     this.config = handle.config;
     if (handle.config.debugLocks) setLockOrderCheck(true);
     this.memory = MachineMemory.attach(handle.memory);
-    this.kernel = Kernel.load(this.memory);
+    const { zoo } = handle.config.bugs;
+    const bugs = zoo.length === 0 ? undefined : bugSwitches(zoo);
+    this.kernel = Kernel.load(this.memory, bugs);
     const threads = new ThreadTable(this.memory, this.memory.region(ThreadTableLayout, THREADS_KEY));
     this.threadId = threads.register();
     if (this.threadId < 0) throw new Error('machine: the thread table is full');
@@ -66,7 +68,7 @@ export class HardwareThread {
       canPark: options.canPark ?? true,
       spin: options.spin,
       parkSliceMs: options.parkSliceMs,
-      bugs: handle.config.bugs.zoo.length === 0 ? undefined : bugSwitches(handle.config.bugs.zoo),
+      bugs,
     };
     this.#log = options.log ?? (() => undefined);
     this.memory.external = new UnreachableMemory(foreignRangeOf(handle.config), this.#log);

@@ -7,8 +7,10 @@
  */
 
 import { writeFileSync } from 'node:fs';
+import { bugSwitches } from '../hw/bugs/bug-switches.js';
 import { PortLayout } from '../hw/iotlb/port-layout.js';
 import { Kernel } from '../hw/kernel/kernel.js';
+import { refusedBugs } from '../hw/kernel/variants.js';
 import { FrameAllocator } from '../hw/memory/frame-allocator.js';
 import { framesLayout } from '../hw/memory/frames-layout.js';
 import { MachineMemory } from '../hw/memory/machine-memory.js';
@@ -133,9 +135,12 @@ export class Machine {
   /** Use createMachine. */
   constructor(config: CheckedConfig, options: CreateOptions) {
     this.config = config;
+    const zoo = bugSwitches(config.bugs.zoo);
+    const refused = refusedBugs(zoo);
+    if (refused !== null) throw new ConfigError('bugs.zoo', refused);
     const memory = createMemory(config, options.memory);
     allocBaseRegions(memory);
-    const kernel = Kernel.load(memory);
+    const kernel = Kernel.load(memory, zoo);
     allocMachineRegions(memory, kernel, config);
     createDriverRegions(
       memory,

@@ -47,6 +47,41 @@ const table = {
     origin: 'the order that arm_smmu_domain_inv_range relies on (arm-smmu-v3.c:2730), turned round on attach',
     invariant: 'R5',
   },
+  'table-linked-before-filled': {
+    where: 'hw/kernel/assembly/pagetable.ts, pagetable-replace.ts',
+    origin:
+      'AMD increase_address_space (May 2020; 1e56310b40fd, Sept 2025), settled by generic_pt 789a5913b29c',
+    invariant: 'R24',
+  },
+  'dirty-cleared-without-cas': {
+    where: 'hw/kernel/assembly/pagetable-dirty.ts',
+    origin: 'R16: a dirty state that hardware sets between the read and the write is lost',
+    invariant: 'R16',
+  },
+  'micro-tlb-survives-epoch': {
+    where: 'hw/kernel/assembly/dma.ts',
+    origin:
+      'R1: a translation cached ahead of the TLB outlives the SYNC (as CVE-2025-71202, SVA stale IOTLB)',
+    invariant: 'R1',
+  },
+  'iotlb-fill-unguarded': {
+    where: 'hw/kernel/assembly/iotlb.ts, hits.ts',
+    origin:
+      'R1: an entry is used while it is refilled, half of either translation (as R4, torn DTE, CVE-2026-45944)',
+    invariant: 'R1',
+  },
+  'epoch-entered-unchecked': {
+    where: 'hw/kernel/assembly/dma.ts',
+    origin:
+      'the SYNC protocol without its second look: the store-load order that arm-smmu-v3.c:2730 has a fence for',
+    invariant: 'R1',
+  },
+  'atc-fill-unguarded': {
+    where: 'hw/kernel/assembly/atc.ts',
+    origin:
+      'R2: Will Deacon, 21 Aug 2019, nr_ats_masters without a barrier: an ATC fill passes the invalidation',
+    invariant: 'R2',
+  },
 } as const satisfies Record<string, BugOrigin>;
 
 export type BugName = keyof typeof table;

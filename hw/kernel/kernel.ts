@@ -8,9 +8,9 @@
  * Who may call what is a matter of the layouts: the IOTLB's and the contexts' writer is the pIOMMU alone, the
  * dma* calls belong to the port's device. Nothing here allocates, waits or throws.
  */
-import { readFileSync } from 'node:fs';
+import type { BugSwitches } from '../bugs/bug-switches.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
-import { Wasm } from '../memory/webassembly.js';
+import { instantiateKernel } from './variants.js';
 
 /** What a checker sees of one IOTLB entry. */
 export interface IotlbEntryView {
@@ -116,14 +116,6 @@ interface Exports {
   ptTakeFreed(table: number): number;
 }
 
-let compiled: object | undefined;
-
-/** Compiled once per thread: threads may not share what they have not been sent. */
-function compiledModule(): object {
-  compiled ??= new Wasm.Module(readFileSync(new URL('./kernel.wasm', import.meta.url)));
-  return compiled;
-}
-
 export class Kernel {
   /** Everything the module exports, the layout constants (wasm globals) included. */
   readonly exports: Readonly<Record<string, unknown>>;
@@ -134,9 +126,14 @@ export class Kernel {
     this.#x = exports as unknown as Exports;
   }
 
-  static load(memory: MachineMemory): Kernel {
-    const { exports } = new Wasm.Instance(compiledModule(), { env: { memory: memory.memory } });
-    const kernel = new Kernel(exports);
+  /**
+   * An instance of this thread's own, over a machine's memory. Of the explore variant when the thread has a schedule
+   * hook by then (variants.ts).
+   * @param bugs  of the zoo; those of compiled code need the explore variant
+   * @throws Error when one of those is on without it
+   */
+  static load(memory: MachineMemory, bugs?: BugSwitches): Kernel {
+    const kernel = new Kernel(instantiateKernel(memory, bugs));
     const { linear, basePa, bytes } = memory.ram;
     kernel.#x.machineInit(linear, basePa, bytes);
     return kernel;

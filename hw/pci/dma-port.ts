@@ -34,6 +34,7 @@ import { requireAddress, requireBytes } from '../memory/bytes-argument.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { SyncEnv } from '../sync/thread.js';
 import { NEVER, waitUntil } from '../sync/wait.js';
+import { OP_LOAD, OP_STORE, scheduleHook } from '../sync/words.js';
 import { AtsControl } from './ats-control.js';
 import { type PageRequest, PageRequester, type PageResponse, ssidOf } from './page-requests.js';
 import { verdictIn } from './stall-verdict.js';
@@ -238,7 +239,9 @@ export class DmaPort {
     requireBytes(bytes, 'bytes');
     return this.#transfer(iova, bytes, XLAT_FLAG_WRITE, options, (linear, at, n) => {
       // Phantom, or ignored: translated and permission-checked, no data phase.
-      if (linear >= 0) this.#memory.u8.set(bytes.subarray(at, at + n), linear);
+      if (linear < 0) return;
+      scheduleHook()?.point(OP_STORE, linear);
+      this.#memory.u8.set(bytes.subarray(at, at + n), linear);
     });
   }
 
@@ -252,8 +255,12 @@ export class DmaPort {
     requireAddress(iova, 'iova');
     requireBytes(into, 'into');
     return this.#transfer(iova, into, 0, options, (linear, at, n) => {
-      if (linear < 0) into.fill(0, at, at + n);
-      else into.set(this.#memory.u8.subarray(linear, linear + n), at);
+      if (linear < 0) {
+        into.fill(0, at, at + n);
+        return;
+      }
+      scheduleHook()?.point(OP_LOAD, linear);
+      into.set(this.#memory.u8.subarray(linear, linear + n), at);
     });
   }
 

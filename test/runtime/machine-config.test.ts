@@ -1,4 +1,5 @@
 import test from 'ava';
+import { createMachine } from '../../runtime/machine.js';
 import { ConfigError, checkConfig, ridOf } from '../../runtime/machine-config.js';
 import type { MachineConfig } from '../../runtime/machine-schema.js';
 
@@ -212,6 +213,14 @@ test('config: defaults are filled in, devices get their IOMMU and stream', (t) =
   const { iommu, ...bugs } = config.bugs;
   t.is(iommu, 0);
   t.false(Object.values(bugs).some((bug) => bug));
+});
+
+test('config: a zoo bug of compiled code is refused where no explorer runs the thread', (t) => {
+  const error = t.throws(() => createMachine({ ...good, bugs: { zoo: ['atc-fill-unguarded'] } }), {
+    instanceOf: ConfigError,
+    message: /atc-fill-unguarded: needs the explore variant/,
+  });
+  t.is(error.key, 'bugs.zoo');
 });
 
 test('config: a Requester ID is bus << 8 | device << 3 | function', (t) => {

@@ -39,7 +39,8 @@ import {
   XLAT_SSID,
   XLAT_STATUS,
 } from './layout';
-import { schedulePoint } from './machine';
+import { OP_LOAD, OP_RMW, OP_STORE, schedulePoint, schedulePointIfValid } from './machine';
+import { BUG_ATC_UNGUARDED, hasBug } from './zoo';
 
 const VALID: u64 = 1;
 const READ: u32 = 2;
@@ -49,10 +50,13 @@ const PAGE_MASK: u64 = ~0xfff;
 /** Whether the device uses its ATC now; empties it when ATS was switched since. Inside the epoch. */
 export function atsReady(port: usize): bool {
   if (load<u32>(port, PORT_ATS) == 0) return false;
+  schedulePoint(OP_LOAD, port + PORT_ATS_CONTROL);
   const control = atomic.load<u32>(port, PORT_ATS_CONTROL);
+  schedulePoint(OP_LOAD, port + PORT_ATC_GEN);
   // Before the batch asks for anything: what is then answered may be kept only while this does not move.
   store<u32>(port, atomic.load<u32>(port, PORT_ATC_GEN), PORT_ATC_GEN_SEEN);
   if (control != load<u32>(port, PORT_ATS_SEEN)) {
+    schedulePoint(OP_STORE, port + PORT_ATC);
     memory.fill(port + PORT_ATC, 0, ATC_ENTRIES * ATC_BYTES);
     store<u32>(port, control, PORT_ATS_SEEN);
   }
@@ -88,6 +92,7 @@ export function runAtc(first: usize, n: u32, atc: usize, sid: u32, ssid: u32): u
       break;
     const iova = load<u64>(xlat, XLAT_IOVA);
     const entry = slotOf(atc, iova >> 12, spread);
+    schedulePoint(OP_LOAD, entry + ATC_ENTRY_WORD);
     const known = load<u64>(entry, ATC_ENTRY_WORD);
     if ((known ^ iova) >> 12 != 0) break;
     if ((u32(known) & (READ << flags)) == 0 || load<u32>(entry, ATC_ENTRY_SSID) != ssid) break;
@@ -105,6 +110,7 @@ export function runAtc(first: usize, n: u32, atc: usize, sid: u32, ssid: u32): u
 /** The entry that answers one access, or 0. */
 export function atcFind(port: usize, ssid: u32, iova: u64, need: u32): usize {
   const entry = slotOf(port + PORT_ATC, iova >> 12, spreadOf(ssid));
+  schedulePoint(OP_LOAD, entry + ATC_ENTRY_WORD);
   const known = load<u64>(entry, ATC_ENTRY_WORD);
   if ((known ^ iova) >> 12 != 0 || (u32(known) & need) == 0 || load<u32>(entry, ATC_ENTRY_SSID) != ssid)
     return 0;
@@ -116,6 +122,7 @@ export function atcAnswer(entry: usize, xlat: usize, low: u64): void {
   const ipaPage = u64(load<u32>(entry, ATC_ENTRY_IPA_PAGE));
   store<u64>(xlat, load<u64>(entry, ATC_ENTRY_ADDRESS) | low, XLAT_PA);
   store<u64>(xlat, select<u64>(0, (ipaPage << 12) | low, ipaPage == 0), XLAT_IPA);
+  schedulePoint(OP_LOAD, entry + ATC_ENTRY_WORD);
   store<u64>(xlat, ((load<u64>(entry, ATC_ENTRY_WORD) >> SIZE_SHIFT) & 63) << 32, XLAT_STATUS);
   store<u64>(xlat, u64(load<u32>(entry, ATC_ENTRY_FILL_SEQ)), XLAT_FILL_SEQ);
   store<u64>(xlat, u64(XLAT_FROM_ATC), XLAT_SOURCE);
@@ -133,18 +140,25 @@ export function atcInsert(
   fillSeq: u32,
 ): void {
   const gen = load<u32>(port, PORT_ATC_GEN_SEEN);
+  schedulePoint(OP_LOAD, port + PORT_ATC_GEN);
   if (atomic.load<u32>(port, PORT_ATC_GEN) != gen) return;
   const entry = slotOf(port + PORT_ATC, iova >> 12, spreadOf(ssid));
+  schedulePoint(OP_STORE, entry + ATC_ENTRY_WORD);
   store<u64>(entry, 0, ATC_ENTRY_WORD);
+  schedulePoint(OP_STORE, entry + ATC_ENTRY_ADDRESS);
   store<u64>(entry, address & PAGE_MASK, ATC_ENTRY_ADDRESS);
   store<u32>(entry, fillSeq, ATC_ENTRY_FILL_SEQ);
   store<u32>(entry, ssid, ATC_ENTRY_SSID);
   store<u32>(entry, u32(ipa >> 12), ATC_ENTRY_IPA_PAGE);
-  schedulePoint();
   const word = (iova & PAGE_MASK) | (u64(sizeLg2 & 63) << SIZE_SHIFT) | u64(permissions) | VALID;
+  schedulePoint(OP_STORE, entry + ATC_ENTRY_WORD);
   atomic.store<u64>(entry, word, ATC_ENTRY_WORD);
-  schedulePoint();
-  if (atomic.load<u32>(port, PORT_ATC_GEN) != gen) atomic.store<u64>(entry, 0, ATC_ENTRY_WORD);
+  if (hasBug(BUG_ATC_UNGUARDED)) return;
+  schedulePoint(OP_LOAD, port + PORT_ATC_GEN);
+  if (atomic.load<u32>(port, PORT_ATC_GEN) != gen) {
+    schedulePoint(OP_STORE, entry + ATC_ENTRY_WORD);
+    atomic.store<u64>(entry, 0, ATC_ENTRY_WORD);
+  }
 }
 
 // The entry that atcFindPa and atcFindPage found, for a report.
@@ -154,17 +168,22 @@ let foundFillSeq: u32 = 0;
 
 /** Whether the next batch will begin with this ATC as it is: ATS is on, and was not switched since the last one. */
 function inUse(port: usize): bool {
+  schedulePoint(OP_LOAD, port + PORT_ATS_CONTROL);
   const control = atomic.load<u32>(port, PORT_ATS_CONTROL);
+  schedulePoint(OP_LOAD, port + PORT_ATS_SEEN);
   return load<u32>(port, PORT_ATS) != 0 && (control & 1) != 0 && load<u32>(port, PORT_ATS_SEEN) == control;
 }
 
 /** Reads an entry that its device may be replacing. @returns whether there is one */
 function readEntry(entry: usize): bool {
+  schedulePointIfValid(entry + ATC_ENTRY_WORD);
   const word = atomic.load<u64>(entry, ATC_ENTRY_WORD);
   if ((word & VALID) == 0) return false;
   foundWord = word;
+  schedulePoint(OP_LOAD, entry + ATC_ENTRY_ADDRESS);
   foundAddress = atomic.load<u64>(entry, ATC_ENTRY_ADDRESS);
   foundFillSeq = atomic.load<u32>(entry, ATC_ENTRY_FILL_SEQ);
+  schedulePoint(OP_LOAD, entry + ATC_ENTRY_WORD);
   return atomic.load<u64>(entry, ATC_ENTRY_WORD) == word;
 }
 
@@ -177,6 +196,7 @@ export function atcFindPa(port: usize, firstPfn: f64, pages: f64, from: u32): i3
   if (!(pages > 0) || !inUse(port)) return -1;
   const first = u64(firstPfn);
   const last = first + u64(pages) - 1;
+  schedulePoint(OP_LOAD, port + PORT_ATC);
   for (let i = from; i < ATC_ENTRIES; i++) {
     if (!readEntry(port + PORT_ATC + i * ATC_BYTES)) continue;
     const pfn = foundAddress >> 12;
@@ -190,6 +210,7 @@ export function atcFindPage(port: usize, firstPage: f64, pages: f64, from: u32):
   if (!(pages > 0) || !inUse(port)) return -1;
   const first = u64(firstPage);
   const last = first + u64(pages) - 1;
+  schedulePoint(OP_LOAD, port + PORT_ATC);
   for (let i = from; i < ATC_ENTRIES; i++) {
     if (!readEntry(port + PORT_ATC + i * ATC_BYTES)) continue;
     const page = foundWord >> 12;
@@ -218,20 +239,24 @@ export function atcFoundFillSeq(): u32 {
  * @returns how many
  */
 export function atcInvalidate(port: usize, ssid: u32, firstPage: f64, pages: f64): i32 {
+  schedulePoint(OP_RMW, port + PORT_ATC_GEN);
   atomic.add<u32>(port, 1, PORT_ATC_GEN);
   if (!(pages > 0)) return 0;
   const first = u64(firstPage);
   const last = first + u64(pages) - 1;
   let removed = 0;
+  schedulePoint(OP_LOAD, port + PORT_ATC);
   for (let entry = port + PORT_ATC, end = entry + ATC_ENTRIES * ATC_BYTES; entry < end; entry += ATC_BYTES) {
-    schedulePoint();
+    schedulePointIfValid(entry + ATC_ENTRY_WORD);
     const word = atomic.load<u64>(entry, ATC_ENTRY_WORD);
     if ((word & VALID) == 0) continue;
+    if (ssid != NO_SSID) schedulePoint(OP_LOAD, entry + ATC_ENTRY_SSID);
     if (ssid != NO_SSID && load<u32>(entry, ATC_ENTRY_SSID) != ssid) continue;
     const lg2 = (word >> SIZE_SHIFT) & 63;
     const span: u64 = lg2 <= 12 ? 0 : ((<u64>1) << (lg2 - 12)) - 1;
     const start = (word >> 12) & ~span;
     if (start > last || (start | span) < first) continue;
+    schedulePoint(OP_STORE, entry + ATC_ENTRY_WORD);
     atomic.store<u64>(entry, 0, ATC_ENTRY_WORD);
     removed++;
   }

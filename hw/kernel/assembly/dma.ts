@@ -101,9 +101,10 @@ import {
   XLAT_SSID,
   XLAT_STATUS,
 } from './layout';
-import { schedulePoint } from './machine';
+import { notifyAll, OP_LOAD, OP_RMW, OP_STORE, schedulePoint } from './machine';
 import { copyXlat, ringSlot } from './rings';
 import { abort, BYPASS_LG2, cacheable, stagesOf, succeed } from './walk';
+import { BUG_EPOCH_UNCHECKED, BUG_MICRO_SURVIVES, hasBug } from './zoo';
 
 const EBUSY: i32 = 16;
 const SLOT_BITS: u32 = 6;
@@ -129,8 +130,9 @@ function contextIndex(sid: u32, ssid: u32): u32 {
 /** @returns whether the configuration of the stream, or substream, is cached */
 function readContext(contexts: usize, sid: u32, ssid: u32): bool {
   const context = contexts + contextIndex(sid, ssid) * CONTEXT_BYTES;
+  schedulePoint(OP_LOAD, context + CONTEXT_SEQ);
   const seq = atomic.load<u32>(context, CONTEXT_SEQ);
-  schedulePoint();
+  schedulePoint(OP_LOAD, context + CONTEXT_SID);
   const usable =
     (atomic.load<u32>(context, CONTEXT_SID) == sid) &
     (atomic.load<u32>(context, CONTEXT_SSID) == ssid) &
@@ -140,7 +142,7 @@ function readContext(contexts: usize, sid: u32, ssid: u32): bool {
   contextTag = atomic.load<u32>(context, CONTEXT_TAG);
   contextOutputBits = atomic.load<u32>(context, CONTEXT_S1_OUTPUT_BITS);
   const flags = atomic.load<u32>(context, CONTEXT_FLAGS);
-  schedulePoint();
+  schedulePoint(OP_LOAD, context + CONTEXT_SEQ);
   const known = usable & (atomic.load<u32>(context, CONTEXT_SEQ) == seq);
   contextPasses = known & ((flags & (CONTEXT_FLAG_ATS | CONTEXT_FLAG_ATS_S1CHK)) == CONTEXT_FLAG_ATS);
   contextCached = known & (contextKind >= CONTEXT_S1) & (contextKind <= CONTEXT_S1_EL2) & cacheable(flags);
@@ -181,14 +183,16 @@ function count(port: usize, at: usize, n: u32): void {
 function enter(port: usize, unit: usize): void {
   let gen: u32;
   do {
+    schedulePoint(OP_LOAD, unit + UNIT_GEN);
     gen = atomic.load<u32>(unit, UNIT_GEN);
-    schedulePoint();
+    schedulePoint(OP_STORE, port + PORT_ACK);
     atomic.store<u32>(port, gen, PORT_ACK);
-    schedulePoint();
+    if (hasBug(BUG_EPOCH_UNCHECKED)) break;
+    schedulePoint(OP_LOAD, unit + UNIT_GEN);
     // The store must be visible before this load, or a SYNC could pass us by: both are sequentially consistent.
   } while (atomic.load<u32>(unit, UNIT_GEN) != gen);
   if (load<u32>(port, PORT_LAST_GEN) != gen) {
-    memory.fill(port + PORT_MICRO, 0, MICRO_ENTRIES * MICRO_BYTES);
+    if (!hasBug(BUG_MICRO_SURVIVES)) memory.fill(port + PORT_MICRO, 0, MICRO_ENTRIES * MICRO_BYTES);
     store<u32>(port, gen, PORT_LAST_GEN);
   }
 }
@@ -196,10 +200,12 @@ function enter(port: usize, unit: usize): void {
 /** Drops answers to batches that were left before they came. @returns requests still in flight */
 function dropOldAnswers(port: usize): u32 {
   const cons = load<u32>(port, PORT_RESP_CONS);
+  schedulePoint(OP_LOAD, port + PORT_RESP_PROD);
   const prod = atomic.load<u32>(port, PORT_RESP_PROD);
   const flying = load<u32>(port, PORT_IN_FLIGHT);
   if (prod == cons) return flying;
   const left = flying - min(prod - cons, flying);
+  schedulePoint(OP_STORE, port + PORT_RESP_CONS);
   atomic.store<u32>(port, prod, PORT_RESP_CONS);
   store<u32>(port, left, PORT_IN_FLIGHT);
   return left;
@@ -295,6 +301,7 @@ export function dmaBegin(port: usize, slots: u32): i32 {
     }
     store<u32>(xlat, (batchSeq << SLOT_BITS) | i, XLAT_COOKIE);
     store<u32>(xlat, XLAT_PENDING, XLAT_STATUS);
+    if (misses == 0) schedulePoint(OP_STORE, ringSlot(port + PORT_REQ, prod));
     copyXlat(ringSlot(port + PORT_REQ, prod + misses), xlat);
     misses++;
   }
@@ -305,7 +312,7 @@ export function dmaBegin(port: usize, slots: u32): i32 {
   if (misses != 0) {
     count(port, PORT_MISSES, misses);
     store<u32>(port, flying + misses, PORT_IN_FLIGHT);
-    schedulePoint();
+    schedulePoint(OP_STORE, port + PORT_REQ_PROD);
     atomic.store<u32>(port, prod + misses, PORT_REQ_PROD);
   }
   return i32(misses);
@@ -313,6 +320,7 @@ export function dmaBegin(port: usize, slots: u32): i32 {
 
 /** One slot on its way to the pIOMMU, as a request of another kind or at another address than the slot's own. */
 function send(to: usize, xlat: usize, cookie: u32, iova: u64, flags: u32): void {
+  schedulePoint(OP_STORE, to);
   store<u32>(xlat, cookie, XLAT_COOKIE);
   store<u32>(xlat, XLAT_PENDING, XLAT_STATUS);
   copyXlat(to, xlat);
@@ -377,7 +385,7 @@ function beginAts(port: usize, n: u32, sid: u32, flying: u32): i32 {
   if (misses != 0) {
     count(port, PORT_MISSES, misses);
     store<u32>(port, flying + misses, PORT_IN_FLIGHT);
-    schedulePoint();
+    schedulePoint(OP_STORE, port + PORT_REQ_PROD);
     atomic.store<u32>(port, prod + misses, PORT_REQ_PROD);
   }
   return i32(misses);
@@ -407,16 +415,19 @@ function granted(port: usize, xlat: usize, from: usize): u32 {
 }
 
 function ringDoorbell(unit: usize): void {
+  schedulePoint(OP_RMW, unit + UNIT_DOORBELL);
   atomic.add<u32>(unit, 1, UNIT_DOORBELL);
-  if (atomic.load<u32>(unit, UNIT_DOORBELL_PARKED) != 0) atomic.notify(unit + UNIT_DOORBELL, -1);
+  schedulePoint(OP_LOAD, unit + UNIT_DOORBELL_PARKED);
+  if (atomic.load<u32>(unit, UNIT_DOORBELL_PARKED) != 0) notifyAll(unit + UNIT_DOORBELL);
 }
 
 export function dmaPoll(port: usize): i32 {
   let cons = load<u32>(port, PORT_RESP_CONS);
+  schedulePoint(OP_LOAD, port + PORT_RESP_PROD);
   const prod = atomic.load<u32>(port, PORT_RESP_PROD);
   let outstanding = load<u32>(port, PORT_OUTSTANDING);
   if (prod == cons) return i32(outstanding);
-  schedulePoint();
+  schedulePoint(OP_LOAD, ringSlot(port + PORT_RESP, cons));
   if (prod - cons > PORT_RING_SLOTS) cons = prod - PORT_RING_SLOTS;
   const flying = load<u32>(port, PORT_IN_FLIGHT);
   store<u32>(port, flying - min(prod - cons, flying), PORT_IN_FLIGHT);
@@ -502,13 +513,14 @@ export function dmaPoll(port: usize): i32 {
       );
     }
   }
+  schedulePoint(OP_STORE, port + PORT_RESP_CONS);
   atomic.store<u32>(port, cons, PORT_RESP_CONS);
   store<u32>(port, outstanding, PORT_OUTSTANDING);
   if (faults != 0) count(port, PORT_FAULTS, faults);
   if (denied != 0) count(port, PORT_ATS_DENIED, denied);
   if (again != 0) {
     store<u32>(port, load<u32>(port, PORT_IN_FLIGHT) + again, PORT_IN_FLIGHT);
-    schedulePoint();
+    schedulePoint(OP_STORE, port + PORT_REQ_PROD);
     atomic.store<u32>(port, reqProd + again, PORT_REQ_PROD);
     ringDoorbell(<usize>load<u32>(port, PORT_UNIT));
   }
@@ -517,7 +529,8 @@ export function dmaPoll(port: usize): i32 {
 
 export function dmaEnd(port: usize): void {
   const unit = <usize>load<u32>(port, PORT_UNIT);
+  schedulePoint(OP_STORE, port + PORT_ACK);
   atomic.store<u32>(port, 0, PORT_ACK);
-  schedulePoint();
+  schedulePoint(OP_LOAD, unit + UNIT_SYNC_WAITING);
   if (atomic.load<u32>(unit, UNIT_SYNC_WAITING) != 0) ringDoorbell(unit);
 }

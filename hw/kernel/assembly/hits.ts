@@ -31,7 +31,8 @@ import {
   XLAT_SSID,
   XLAT_STATUS,
 } from './layout';
-import { schedulePoint } from './machine';
+import { OP_LOAD, schedulePoint } from './machine';
+import { BUG_IOTLB_UNGUARDED, hasBug } from './zoo';
 
 export const MICRO_WORD: usize = 0;
 export const MICRO_PA: usize = 8;
@@ -135,6 +136,7 @@ export function runHits(
     const set = sets + setIndex(mask, iova >> sizeLg2, spread) * SET_BYTES;
     // The way is picked without branches on plain loads of most of the key, which only guess.
     let entry: usize = 0;
+    schedulePoint(OP_LOAD, set);
     entry = select<usize>(set, entry, differs(set, guess) == 0);
     entry = select<usize>(set + IOTLB_ENTRY_BYTES, entry, differs(set + IOTLB_ENTRY_BYTES, guess) == 0);
     entry = select<usize>(
@@ -149,14 +151,17 @@ export function runHits(
     );
     if (entry == 0) break;
     // As iotlb.ts readEntry: what is used was read by atomic loads, between two equal and even sequences.
+    schedulePoint(OP_LOAD, entry + IOTLB_ENTRY_SEQ);
     const seq = atomic.load<u32>(entry, IOTLB_ENTRY_SEQ);
-    schedulePoint();
+    schedulePoint(OP_LOAD, entry + IOTLB_ENTRY_PAGE);
     const word = atomic.load<u64>(entry, IOTLB_ENTRY_PAGE);
+    schedulePoint(OP_LOAD, entry + IOTLB_ENTRY_PA);
     const page = atomic.load<u64>(entry, IOTLB_ENTRY_PA);
     const tail = atomic.load<u64>(entry, IOTLB_ENTRY_FILL_SEQ);
     const owner = atomic.load<u32>(entry, IOTLB_ENTRY_TAG);
-    schedulePoint();
-    const again = atomic.load<u32>(entry, IOTLB_ENTRY_SEQ);
+    schedulePoint(OP_LOAD, entry + IOTLB_ENTRY_SEQ);
+    let again = atomic.load<u32>(entry, IOTLB_ENTRY_SEQ);
+    if (hasBug(BUG_IOTLB_UNGUARDED)) again = seq;
     if ((u64((again ^ seq) | (seq & 1) | (owner ^ tag)) | ((word ^ key) & KEY_MASK)) != 0) break;
     if ((u32(word) & need) == 0) break;
     const below = iova & inPage;

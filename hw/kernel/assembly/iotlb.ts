@@ -28,7 +28,8 @@ import {
   UNIT_FILL_SEQ,
   UNIT_LEAF_SIZES,
 } from './layout';
-import { schedulePoint } from './machine';
+import { OP_LOAD, OP_RMW, OP_STORE, schedulePoint } from './machine';
+import { BUG_IOTLB_UNGUARDED, hasBug } from './zoo';
 
 export const VALID: u64 = 1;
 export const READ: u64 = 1 << 1;
@@ -70,14 +71,17 @@ function setOf(iotlb: usize, mask: u32, n: u64, sizeBit: u32, tag: u32): usize {
 /** Reads one entry under its sequence into hit*. @returns false when a refill got in between */
 function readEntry(entry: usize): bool {
   // All loads are atomic: they cost nothing on x86, and keep their order on machines that would reorder them.
+  schedulePoint(OP_LOAD, entry + IOTLB_ENTRY_SEQ);
   const seq = atomic.load<u32>(entry, IOTLB_ENTRY_SEQ);
-  schedulePoint();
+  schedulePoint(OP_LOAD, entry + IOTLB_ENTRY_PAGE);
   hitWord = atomic.load<u64>(entry, IOTLB_ENTRY_PAGE);
   hitTag = atomic.load<u32>(entry, IOTLB_ENTRY_TAG);
+  schedulePoint(OP_LOAD, entry + IOTLB_ENTRY_PA);
   hitPa = atomic.load<u64>(entry, IOTLB_ENTRY_PA);
   hitFillSeq = atomic.load<u32>(entry, IOTLB_ENTRY_FILL_SEQ);
   hitIpaPage = atomic.load<u32>(entry, IOTLB_ENTRY_IPA_PAGE);
-  schedulePoint();
+  if (hasBug(BUG_IOTLB_UNGUARDED)) return (seq & 1) == 0;
+  schedulePoint(OP_LOAD, entry + IOTLB_ENTRY_SEQ);
   return (atomic.load<u32>(entry, IOTLB_ENTRY_SEQ) == seq) & ((seq & 1) == 0);
 }
 
@@ -95,6 +99,7 @@ function matches(entry: usize, tag: u32, key: u64): bool {
  * @returns the entry, described by hit*, or 0
  */
 export function find(unit: usize, iotlb: usize, tag: u32, stages: u64, page: u64): usize {
+  schedulePoint(OP_LOAD, unit + UNIT_LEAF_SIZES);
   let sizes = load<u32>(unit, UNIT_LEAF_SIZES) & ~LEAF_SIZES_GLOBAL;
   const mask = setMask(iotlb);
   let found: usize = 0;
@@ -106,6 +111,7 @@ export function find(unit: usize, iotlb: usize, tag: u32, stages: u64, page: u64
     const set = setOf(iotlb, mask, n, bit, tag);
     // The way is picked without branches on plain loads, which only guess; the checked reading decides.
     let entry: usize = 0;
+    schedulePoint(OP_LOAD, set);
     entry = select<usize>(set, entry, matches(set, tag, key));
     entry = select<usize>(set + 32, entry, matches(set + 32, tag, key));
     entry = select<usize>(set + 64, entry, matches(set + 64, tag, key));
@@ -121,8 +127,10 @@ export function find(unit: usize, iotlb: usize, tag: u32, stages: u64, page: u64
 }
 
 export function iotlbInit(unit: usize, iotlb: usize, entries: u32): void {
+  schedulePoint(OP_STORE, iotlb);
   store<u32>(iotlb, entries / IOTLB_WAYS, IOTLB_SETS);
   memory.fill(iotlb + IOTLB_ENTRIES, 0, entries * IOTLB_ENTRY_BYTES);
+  schedulePoint(OP_STORE, unit + UNIT_LEAF_SIZES);
   atomic.store<u32>(unit, 0, UNIT_LEAF_SIZES);
 }
 
@@ -150,7 +158,10 @@ export function fill(
   const sizeBit = sizeLg2 - 12;
   const present = load<u32>(unit, UNIT_LEAF_SIZES);
   const wanted = present | (1 << sizeBit) | select<u32>(LEAF_SIZES_GLOBAL, 0, (bits & GLOBAL) != 0);
-  if (wanted != present) atomic.store<u32>(unit, wanted, UNIT_LEAF_SIZES);
+  if (wanted != present) {
+    schedulePoint(OP_STORE, unit + UNIT_LEAF_SIZES);
+    atomic.store<u32>(unit, wanted, UNIT_LEAF_SIZES);
+  }
   const n = page >> u64(sizeBit);
   const key = (n << u64(sizeLg2)) | (u64(sizeLg2) << SIZE_SHIFT) | (bits & (S1 | S2)) | VALID;
   const set = setOf(iotlb, setMask(iotlb), n, sizeBit, tag);
@@ -167,14 +178,16 @@ export function fill(
     victim = select<usize>(set + 96, victim, matches(set + 96, tag, key));
   }
   // An exchange-and-add, not a store: the plain stores below must not pass it.
+  schedulePoint(OP_RMW, victim + IOTLB_ENTRY_SEQ);
   const seq = atomic.add<u32>(victim, 1, IOTLB_ENTRY_SEQ);
-  schedulePoint();
+  schedulePoint(OP_STORE, victim + IOTLB_ENTRY_PAGE);
   store<u32>(victim, tag, IOTLB_ENTRY_TAG);
   store<u64>(victim, key | (bits & (READ | WRITE | GLOBAL)), IOTLB_ENTRY_PAGE);
+  schedulePoint(OP_STORE, victim + IOTLB_ENTRY_PA);
   store<u64>(victim, (pa >> u64(sizeLg2)) << u64(sizeLg2), IOTLB_ENTRY_PA);
   store<u32>(victim, fillSeq, IOTLB_ENTRY_FILL_SEQ);
   store<u32>(victim, (ipaPage >> sizeBit) << sizeBit, IOTLB_ENTRY_IPA_PAGE);
-  schedulePoint();
+  schedulePoint(OP_STORE, victim + IOTLB_ENTRY_SEQ);
   atomic.store<u32>(victim, seq + 2, IOTLB_ENTRY_SEQ);
 }
 
@@ -210,6 +223,7 @@ function endOf(iotlb: usize): usize {
 }
 
 function remove(entry: usize): void {
+  schedulePoint(OP_STORE, entry + IOTLB_ENTRY_PAGE);
   // Plain: the SYNC that makes it count moves the generation with an atomic operation first.
   store<u64>(entry, 0, IOTLB_ENTRY_PAGE);
 }
@@ -231,6 +245,7 @@ function sweep(iotlb: usize, tagMask: u32, tag: u32, wordMask: u64, word: u64): 
 
 export function iotlbInvalidateAll(unit: usize, iotlb: usize): i32 {
   const removed = sweep(iotlb, 0, 0, VALID, VALID);
+  schedulePoint(OP_STORE, unit + UNIT_LEAF_SIZES);
   atomic.store<u32>(unit, 0, UNIT_LEAF_SIZES);
   return removed;
 }
@@ -386,6 +401,7 @@ function readStable(entry: usize): bool {
 
 function count(iotlb: usize, tagMask: u32, tag: u32, wordMask: u64, word: u64): i32 {
   let n = 0;
+  schedulePoint(OP_LOAD, iotlb + IOTLB_ENTRIES);
   for (let entry = iotlb + IOTLB_ENTRIES, end = endOf(iotlb); entry < end; entry += IOTLB_ENTRY_BYTES)
     if (
       (load<u64>(entry, IOTLB_ENTRY_PAGE) & wordMask) == word &&
@@ -423,6 +439,7 @@ export function iotlbFindPa(iotlb: usize, firstPfn: f64, pages: f64, from: u32):
   const first = u64(firstPfn);
   const last = first + u64(pages) - 1;
   const entries = load<u32>(iotlb, IOTLB_SETS) * IOTLB_WAYS;
+  schedulePoint(OP_LOAD, iotlb + IOTLB_ENTRIES);
   for (let i = from; i < entries; i++) {
     const entry = iotlb + IOTLB_ENTRIES + i * IOTLB_ENTRY_BYTES;
     const word = load<u64>(entry, IOTLB_ENTRY_PAGE);

@@ -1,3 +1,5 @@
+import * as env from './env';
+
 /**
  * The machine as the compiled code sees it: where RAM is, and the schedule point. State here is per instance
  * (per thread) and constant after machineInit.
@@ -14,14 +16,42 @@ export function machineInit(linear: u32, ramBasePa: f64, ramBytes: f64): void {
   ramLastWord = u64(ramBytes) - 8;
 }
 
-/** Between two shared accesses: where the explore variant will let another thread run. Compiles to nothing. */
-export function schedulePoint(): void {}
+// What an access is, as hw/sync/words.ts numbers it.
+export const OP_LOAD: i32 = 0;
+export const OP_STORE: i32 = 1;
+export const OP_RMW: i32 = 2;
+export const OP_NOTIFY: i32 = 4;
+
+/**
+ * Before a shared access: where the explore variant lets another thread run. Compiles to nothing in the normal one.
+ * A block of words that a protocol word guards has one point, and so has a sweep over what only the sweeping thread
+ * may change otherwise; what a thread reads and it alone writes has none, for nobody's access conflicts with that.
+ * @param at  offset in linear memory of what is accessed
+ */
+export function schedulePoint(op: i32, at: usize): void {
+  if (isDefined(EXPLORE)) env.schedulePoint(op, at);
+}
+
+/**
+ * The same before the owner of a page table looks at one of many entries. Hardware writes to valid ones only, so
+ * the others are no point.
+ */
+export function schedulePointIfValid(slot: usize): void {
+  if (isDefined(EXPLORE)) if ((load<u64>(slot) & 1) != 0) env.schedulePoint(OP_LOAD, slot);
+}
+
+/** Wakes every thread that sleeps on a word. The explore variant's host does it where threads sleep. */
+export function notifyAll(word: usize): void {
+  if (isDefined(EXPLORE)) env.schedulePoint(OP_NOTIFY, word);
+  else atomic.notify(word, -1);
+}
 
 /**
  * Orders all stores before it against everything after it, through a word of the caller's. (atomic.fence of
  * this compiler release emits a module that its own validator refuses.)
  */
 export function fence(word: usize): void {
+  if (isDefined(EXPLORE)) schedulePoint(OP_RMW, word);
   atomic.add<u32>(word, 0);
 }
 

@@ -14,12 +14,13 @@ import {
   REASON_DONE,
   REASON_WILD,
 } from './layout';
-import { fence, schedulePoint } from './machine';
+import { fence, OP_LOAD, OP_RMW, OP_STORE, schedulePoint, schedulePointIfValid } from './machine';
 import {
   addressOf,
   begin,
   CONTIGUOUS,
   cleaned,
+  DBM,
   groupBits,
   isDirty,
   isLeaf,
@@ -33,6 +34,7 @@ import {
   tableEntries,
   VALID,
 } from './pagetable-format';
+import { BUG_DIRTY_NO_CAS, hasBug } from './zoo';
 
 // The range being scanned, and where the work stands.
 let first: u64 = 0;
@@ -64,9 +66,15 @@ function mark(pt: usize, from: u64, to: u64): void {
 
 /** Makes a leaf clean that was found, and told, to be dirty: if it is no longer, or not yet, it stays as it is. */
 function clean(slot: usize): void {
+  schedulePoint(OP_LOAD, slot);
   let descriptor = load<u64>(slot);
   while (isDirty(descriptor)) {
-    schedulePoint();
+    if (hasBug(BUG_DIRTY_NO_CAS)) {
+      schedulePoint(OP_STORE, slot);
+      atomic.store<u64>(slot, cleaned(descriptor));
+      return;
+    }
+    schedulePoint(OP_RMW, slot);
     const seen = atomic.cmpxchg<u64>(slot, descriptor, cleaned(descriptor));
     if (seen == descriptor) return;
     descriptor = seen;
@@ -79,10 +87,25 @@ function clean(slot: usize): void {
  */
 function report(pt: usize, slot: usize, count: u64, leafFirst: u64, leafLast: u64): bool {
   let dirty = false;
-  for (let i: u64 = 0; i < count && !dirty; i++) dirty = isDirty(load<u64>(slot + usize(i << 3)));
+  let read: u64 = 0;
+  if (hasBug(BUG_DIRTY_NO_CAS)) {
+    schedulePoint(OP_LOAD, slot);
+    read = load<u64>(slot);
+  }
+  for (let i: u64 = 0; i < count && !dirty; i++) {
+    schedulePoint(OP_LOAD, slot + usize(i << 3));
+    dirty = isDirty(load<u64>(slot + usize(i << 3)));
+  }
   const from = max(leafFirst, cursor);
   const to = min(leafLast, last);
   if (!dirty) {
+    if (hasBug(BUG_DIRTY_NO_CAS)) {
+      // What was clean is written back clean: what hardware set meanwhile was told to nobody.
+      if (clearing && (read & DBM) != 0 && !isDirty(read)) {
+        schedulePoint(OP_STORE, slot);
+        atomic.store<u64>(slot, read);
+      }
+    }
     cursor = to + 1;
     return true;
   }
@@ -118,6 +141,7 @@ function scanTable(pt: usize, table: usize, level: u32, tableLast: u64, indexMas
     const entryFirst = cursor & ~(span - 1);
     const entryLast = entryFirst + span - 1;
     let slot = table + usize(((cursor >> bits) & indexMask) << 3);
+    if (level != 3) schedulePointIfValid(slot);
     const descriptor = level == 3 ? load<u64>(slot) : atomic.load<u64>(slot);
     if ((descriptor & VALID) == 0) {
       cursor = min(entryLast, tableLast) + 1;

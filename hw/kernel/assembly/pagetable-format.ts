@@ -25,6 +25,7 @@ import {
   PAGE_TABLE_WINDOW_BYTES,
   PAGE_TABLE_WINDOW_LINEAR,
 } from './layout';
+import { OP_LOAD, schedulePoint } from './machine';
 
 export const VALID: u64 = 1;
 export const TABLE: u64 = 3;
@@ -175,6 +176,7 @@ export function leafOf(pt: usize, page: u64): u64 {
   if (index >= rootEntries) return 0;
   while (table != 0) {
     foundLevel = level;
+    schedulePoint(OP_LOAD, table + usize(index << 3));
     const descriptor = atomic.load<u64>(table + usize(index << 3));
     if ((descriptor & VALID) == 0) return 0;
     if (level == 3 || (descriptor & TYPE_MASK) == BLOCK) {
@@ -198,6 +200,7 @@ export function slotOf(pt: usize, page: u64, level: u32): usize {
   for (let at = startLevel; table != 0; at++) {
     const slot = table + usize(index << 3);
     if (at == level) return slot;
+    schedulePoint(OP_LOAD, slot);
     const descriptor = atomic.load<u64>(slot);
     if (at >= 3 || (descriptor & TYPE_MASK) != TABLE) return 0;
     index = (page >> spanBits(at + 1)) & (tableEntries - 1);

@@ -33,7 +33,7 @@ import {
   STEP_SETTLE,
   STEP_UNDO,
 } from './layout';
-import { fence, schedulePoint } from './machine';
+import { fence, OP_LOAD, OP_RMW, OP_STORE, schedulePoint } from './machine';
 import { giveUp, takeFrame } from './pagetable';
 import {
   ADDRESS_FIELD,
@@ -63,15 +63,16 @@ import {
   toDescriptor,
   VALID,
 } from './pagetable-format';
+import { BUG_LINKED_FIRST, hasBug } from './zoo';
 
 function breakEntry(slot: usize): void {
+  schedulePoint(OP_RMW, slot);
   atomic.and<u64>(slot, ~VALID);
-  schedulePoint();
 }
 
 function restore(slot: usize): void {
+  schedulePoint(OP_RMW, slot);
   atomic.or<u64>(slot, VALID);
-  schedulePoint();
 }
 
 function isTable(descriptor: u64, level: u32): bool {
@@ -99,6 +100,7 @@ function scatter(table: usize, block: u64, level: u32): void {
 
 /** @returns REASON_* */
 function split(pt: usize, slot: usize, level: u32, step: u32): u32 {
+  schedulePoint(OP_LOAD, slot);
   const descriptor = atomic.load<u64>(slot);
   if (step == STEP_UNDO) {
     restore(slot);
@@ -120,12 +122,16 @@ function split(pt: usize, slot: usize, level: u32, step: u32): u32 {
   const table = tableAt(pt, address, tableBytes);
   let was = descriptor;
   for (;;) {
-    scatter(table, was, level);
-    schedulePoint();
+    if (!hasBug(BUG_LINKED_FIRST)) scatter(table, was, level);
+    schedulePoint(OP_RMW, slot);
     const seen = atomic.cmpxchg<u64>(slot, was, toDescriptor(address) | TABLE);
     if (seen == was) break;
     // A walker marked the block meanwhile.
     was = seen;
+  }
+  if (hasBug(BUG_LINKED_FIRST)) {
+    schedulePoint(OP_STORE, table);
+    scatter(table, was, level);
   }
   return REASON_DONE;
 }
@@ -137,6 +143,7 @@ function recorded(descriptor: u64): u64 {
 
 /** Whether the leaves of a table translate as one block at `level` would. */
 function uniform(table: usize, level: u32): bool {
+  schedulePoint(OP_LOAD, table);
   const like = load<u64>(table);
   if (!leafAllowed(level) || !isLeaf(like, level + 1)) return false;
   if ((addressOf(like) & (((<u64>4096) << spanBits(level)) - 1)) != 0) return false;
@@ -154,6 +161,7 @@ function uniform(table: usize, level: u32): bool {
 function gathered(slot: usize, n: u64, like: u64): u64 {
   let value = like;
   for (let i: u64 = 0; i < n; i++) {
+    schedulePoint(OP_LOAD, slot + usize(i << 3));
     const descriptor = atomic.load<u64>(slot + usize(i << 3));
     value |= descriptor & AF;
     if (isDirty(descriptor)) value = dirtied(value);
@@ -162,6 +170,7 @@ function gathered(slot: usize, n: u64, like: u64): u64 {
 }
 
 function collapse(pt: usize, slot: usize, level: u32, step: u32): u32 {
+  schedulePoint(OP_LOAD, slot);
   const descriptor = atomic.load<u64>(slot);
   if (step == STEP_UNDO) {
     restore(slot);
@@ -180,6 +189,7 @@ function collapse(pt: usize, slot: usize, level: u32, step: u32): u32 {
   if (step == STEP_SETTLE) {
     for (let was = descriptor; ; ) {
       const value = gathered(table, tableEntries, was);
+      schedulePoint(OP_RMW, slot);
       const seen = atomic.cmpxchg<u64>(slot, was, value);
       if (seen == was) break;
       was = seen;
@@ -189,7 +199,9 @@ function collapse(pt: usize, slot: usize, level: u32, step: u32): u32 {
   }
   if (load<u32>(pt, PAGE_TABLE_FREED_COUNT) >= FREED_FRAMES) return REASON_FREED;
   const like = (load<u64>(table) & ~CONTIGUOUS & ~TYPE_MASK) | BLOCK;
-  atomic.store<u64>(slot, gathered(table, tableEntries, like));
+  const block = gathered(table, tableEntries, like);
+  schedulePoint(OP_STORE, slot);
+  atomic.store<u64>(slot, block);
   if (step == STEP_MAKE) giveUp(pt, address);
   else store<u64>(pt, address, PAGE_TABLE_RETIRED);
   return REASON_DONE;
@@ -199,6 +211,7 @@ function collapse(pt: usize, slot: usize, level: u32, step: u32): u32 {
 
 /** Whether `n` leaves can carry the hint together: one run of addresses, aligned as a whole, all alike. */
 function groupable(slot: usize, level: u32, n: u64, valid: u64): bool {
+  schedulePoint(OP_LOAD, slot);
   const like = load<u64>(slot) | valid;
   const step = (<u64>4096) << spanBits(level);
   if (!isLeaf(like, level) || (addressOf(like) & ((step << groupBits(level)) - 1)) != 0) return false;
@@ -214,22 +227,25 @@ function groupable(slot: usize, level: u32, n: u64, valid: u64): bool {
 /** Gives or takes the hint from every member; all become dirty where one is. */
 function rehint(slot: usize, n: u64, contiguous: u64): void {
   let dirty = false;
+  schedulePoint(OP_LOAD, slot);
   for (let i: u64 = 0; i < n; i++) dirty = dirty || isDirty(atomic.load<u64>(slot + usize(i << 3)));
   for (let i: u64 = 0; i < n; i++) {
     const at = slot + usize(i << 3);
+    schedulePoint(OP_LOAD, at);
     for (let was = atomic.load<u64>(at); ; ) {
       const alike = dirty && (was & DBM) != 0 ? dirtied(was) : was;
+      schedulePoint(OP_RMW, at);
       const seen = atomic.cmpxchg<u64>(at, was, (alike & ~CONTIGUOUS) | contiguous | VALID);
       if (seen == was) break;
       was = seen;
     }
-    schedulePoint();
   }
 }
 
 function regroup(slot: usize, level: u32, step: u32, contiguous: u64): u32 {
   const n: u64 = 1 << groupBits(level);
   if (step == STEP_BREAK || step == STEP_DIRECT) {
+    schedulePoint(OP_LOAD, slot);
     for (let i: u64 = 0; i < n; i++) {
       const descriptor = load<u64>(slot + usize(i << 3));
       if (!isLeaf(descriptor, level) || (descriptor & CONTIGUOUS) == contiguous) return REASON_SHAPE;

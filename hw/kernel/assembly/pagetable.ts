@@ -27,7 +27,7 @@ import {
   REASON_SPLIT,
   REASON_WILD,
 } from './layout';
-import { fence, schedulePoint } from './machine';
+import { fence, OP_LOAD, OP_STORE, schedulePoint, schedulePointIfValid } from './machine';
 import {
   addressOf,
   BLOCK,
@@ -55,6 +55,7 @@ import {
   toDescriptor,
   VALID,
 } from './pagetable-format';
+import { BUG_LINKED_FIRST, hasBug } from './zoo';
 
 export function ptGive(pt: usize, pfn: f64): u32 {
   const n = load<u32>(pt, PAGE_TABLE_POOL_COUNT);
@@ -156,6 +157,7 @@ function writeRun(slot: usize, level: u32, bits: u64, run: u64): bool {
   if (hint != 0) {
     // A group that is begun is finished: what is in its way is looked for first. What precedes that in its own
     // group goes without the hint.
+    schedulePoint(OP_LOAD, slot);
     const free = firstValid(slot, n);
     n = (free >> group) << group;
     if (n == 0) {
@@ -168,10 +170,10 @@ function writeRun(slot: usize, level: u32, bits: u64, run: u64): bool {
   const end = slot + usize(n << 3);
   let at = slot;
   for (; at < end; at += 8) {
+    schedulePoint(OP_STORE, at);
     if ((load<u64>(at) & VALID) != 0) break;
     store<u64>(at, value);
     value += step;
-    schedulePoint();
   }
   const written = u64(at - slot) >> 3;
   advance(written, bits);
@@ -204,6 +206,7 @@ function mapSome(pt: usize, root: usize): void {
   let entries = rootEntries;
   for (;;) {
     const slot = table + usize(index << 3);
+    schedulePoint(OP_LOAD, slot);
     const descriptor = atomic.load<u64>(slot);
     const isTable = level != 3 && (descriptor & TYPE_MASK) == TABLE;
     if (!isTable && leafFits(level, bits)) {
@@ -226,10 +229,17 @@ function mapSome(pt: usize, root: usize): void {
       if (address == 0) return;
       const fresh = tableAt(pt, address, tableBytes);
       const filled = leafFits(below, belowBits);
+      if (hasBug(BUG_LINKED_FIRST)) {
+        schedulePoint(OP_STORE, slot);
+        atomic.store<u64>(slot, toDescriptor(address) | TABLE);
+        schedulePoint(OP_STORE, fresh);
+      }
       if (filled) fillFresh(fresh, below, belowBits, belowIndex);
       else memory.fill(fresh, 0, usize(tableBytes));
-      schedulePoint();
-      atomic.store<u64>(slot, toDescriptor(address) | TABLE);
+      if (!hasBug(BUG_LINKED_FIRST)) {
+        schedulePoint(OP_STORE, slot);
+        atomic.store<u64>(slot, toDescriptor(address) | TABLE);
+      }
       if (filled) return;
     }
     table = tableAt(pt, address, tableBytes);
@@ -286,10 +296,13 @@ function clearPages(table: usize, last: u64, indexMask: u64): void {
   const end = slot + usize(((last >> bits) - (cursor >> bits) + 1) << 3);
   let n: u64 = 0;
   for (; slot < end; slot += 8) {
+    schedulePointIfValid(slot);
     const descriptor = load<u64>(slot);
     n += descriptor & (descriptor >> 1) & VALID;
-    if (descriptor != 0) store<u64>(slot, 0);
-    schedulePoint();
+    if (descriptor != 0) {
+      schedulePoint(OP_STORE, slot);
+      store<u64>(slot, 0);
+    }
   }
   unmapped += n << bits;
   cursor = last + 1;
@@ -299,6 +312,7 @@ function clearPages(table: usize, last: u64, indexMask: u64): void {
 function countPages(table: usize): void {
   let n: u64 = 0;
   const end = table + usize(tableBytes);
+  schedulePoint(OP_LOAD, table);
   for (let slot = table; slot < end; slot += 32) {
     const a = load<u64>(slot);
     const b = load<u64>(slot, 8);
@@ -324,6 +338,7 @@ function clearTable(pt: usize, table: usize, level: u32, last: u64, indexMask: u
     const slot = table + usize(((cursor >> bits) & indexMask) << 3);
     const first = cursor & ~(span - 1);
     const entryLast = first + span - 1;
+    schedulePointIfValid(slot);
     const descriptor = atomic.load<u64>(slot);
     if ((descriptor & VALID) == 0) {
       cursor = min(entryLast, last) + 1;
@@ -331,6 +346,7 @@ function clearTable(pt: usize, table: usize, level: u32, last: u64, indexMask: u
     }
     if ((descriptor & TYPE_MASK) == BLOCK) {
       // Wholly in the range: ptUnmap made sure before it began.
+      schedulePoint(OP_STORE, slot);
       store<u64>(slot, 0);
       unmapped += span;
       cursor = entryLast + 1;
@@ -359,6 +375,7 @@ function clearTable(pt: usize, table: usize, level: u32, last: u64, indexMask: u
       stop(pt, REASON_FREED);
       return false;
     }
+    schedulePoint(OP_STORE, slot);
     atomic.store<u64>(slot, 0);
     giveUp(pt, address);
   }

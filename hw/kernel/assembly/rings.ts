@@ -19,7 +19,7 @@ import {
   PORT_RING_SLOTS,
   XLAT_BYTES,
 } from './layout';
-import { schedulePoint } from './machine';
+import { notifyAll, OP_LOAD, OP_RMW, OP_STORE, schedulePoint } from './machine';
 
 export function copyXlat(to: usize, from: usize): void {
   store<u64>(to, load<u64>(from));
@@ -38,30 +38,38 @@ export function ringSlot(slots: usize, index: u32): usize {
 
 export function takeRequests(port: usize, dst: usize, max: u32): u32 {
   const cons = load<u32>(port, PORT_REQ_CONS);
+  schedulePoint(OP_LOAD, port + PORT_REQ_PROD);
   const prod = atomic.load<u32>(port, PORT_REQ_PROD);
-  schedulePoint();
   const filled = prod - cons;
   if (filled > PORT_RING_SLOTS) {
+    schedulePoint(OP_STORE, port + PORT_REQ_CONS);
     atomic.store<u32>(port, prod, PORT_REQ_CONS);
     return 0;
   }
   const n = min(filled, max);
   if (n == 0) return 0;
+  schedulePoint(OP_LOAD, ringSlot(port + PORT_REQ, cons));
   for (let i: u32 = 0; i < n; i++) copyXlat(dst + i * XLAT_BYTES, ringSlot(port + PORT_REQ, cons + i));
+  schedulePoint(OP_STORE, port + PORT_REQ_CONS);
   atomic.store<u32>(port, cons + n, PORT_REQ_CONS);
   return n;
 }
 
 export function answer(port: usize, src: usize, n: u32): u32 {
   const prod = load<u32>(port, PORT_RESP_PROD);
+  schedulePoint(OP_LOAD, port + PORT_RESP_CONS);
   const filled = prod - atomic.load<u32>(port, PORT_RESP_CONS);
-  schedulePoint();
   const room: u32 = filled > PORT_RING_SLOTS ? 0 : min(PORT_RING_SLOTS - filled, n);
+  if (room != 0) schedulePoint(OP_STORE, ringSlot(port + PORT_RESP, prod));
   for (let i: u32 = 0; i < room; i++) copyXlat(ringSlot(port + PORT_RESP, prod + i), src + i * XLAT_BYTES);
-  if (room != 0) atomic.store<u32>(port, prod + room, PORT_RESP_PROD);
-  schedulePoint();
+  if (room != 0) {
+    schedulePoint(OP_STORE, port + PORT_RESP_PROD);
+    atomic.store<u32>(port, prod + room, PORT_RESP_PROD);
+  }
   // Add before looking at `parked`: a device that announces itself and then reads `answered` misses nothing.
+  schedulePoint(OP_RMW, port + PORT_ANSWERED);
   atomic.add<u32>(port, 1, PORT_ANSWERED);
-  if (atomic.load<u32>(port, PORT_PARKED) != 0) atomic.notify(port + PORT_ANSWERED, -1);
+  schedulePoint(OP_LOAD, port + PORT_PARKED);
+  if (atomic.load<u32>(port, PORT_PARKED) != 0) notifyAll(port + PORT_ANSWERED);
   return room;
 }

@@ -32,7 +32,7 @@ import {
   CONTEXT_S2_ROOT,
   CONTEXT_S2_START_LEVEL,
 } from './layout';
-import { ramBase, ramLastWord, ramLinear, schedulePoint } from './machine';
+import { OP_LOAD, ramBase, ramLastWord, ramLinear, schedulePoint } from './machine';
 import {
   AP_READ_ONLY,
   AP_TABLE_PRIVILEGED,
@@ -190,7 +190,7 @@ function findPlaceOfStage2(ipa: u64): u64 {
   let seen: u64 = 0;
   while (offset <= last) {
     if (shift == 12) break;
-    schedulePoint();
+    schedulePoint(OP_LOAD, linear + u32(offset));
     const descriptor = atomic.load<u64>(linear + u32(offset));
     if ((descriptor & 3) != 3) break;
     seen |= descriptor;
@@ -220,7 +220,7 @@ function findPlaceOfStage1(iova: u64): u64 {
   let hierarchy: u64 = 0;
   while (offset <= last) {
     if (shift == 12) break;
-    schedulePoint();
+    schedulePoint(OP_LOAD, linear + u32(offset));
     const descriptor = atomic.load<u64>(linear + u32(offset));
     if ((descriptor & 3) != 3) break;
     hierarchy |= descriptor;
@@ -258,7 +258,7 @@ function findPlaceOfNested1(context: usize, iova: u64): u64 {
     }
     if (offset > last) return 0;
     if (shift == 12) break;
-    schedulePoint();
+    schedulePoint(OP_LOAD, linear + u32(offset));
     const descriptor = atomic.load<u64>(linear + u32(offset));
     if ((descriptor & 3) != 3) break;
     hierarchy |= descriptor;
@@ -285,7 +285,7 @@ function foundPlace1(iova: u64, shift: u64, offset: u64): u64 {
 export function endStage2(context: usize, ipa: u64, need: u32, place: u64): bool {
   if (place == 0) return false;
   const shift = place >> 32;
-  schedulePoint();
+  schedulePoint(OP_LOAD, <usize>ramLinear + u32(place));
   const descriptor = atomic.load<u64>(<usize>ramLinear + u32(place));
   const below = ((<u64>1) << shift) - 1;
   const type: u64 = shift == 12 ? 3 : 1;
@@ -308,7 +308,7 @@ export function endStage2(context: usize, ipa: u64, need: u32, place: u64): bool
 export function endStage1(context: usize, iova: u64, need: u32, place: u64): bool {
   if (place == 0) return false;
   const shift = place >> 32;
-  schedulePoint();
+  schedulePoint(OP_LOAD, <usize>ramLinear + u32(place));
   const descriptor = atomic.load<u64>(<usize>ramLinear + u32(place));
   const below = ((<u64>1) << shift) - 1;
   const type: u64 = shift == 12 ? 3 : 1;

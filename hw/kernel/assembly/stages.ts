@@ -71,7 +71,7 @@ import {
   XLAT_FAULT_TABLE_WRITE,
   XLAT_OK,
 } from './layout';
-import { isExternal, ramWord, schedulePoint } from './machine';
+import { isExternal, OP_LOAD, OP_RMW, ramWord, schedulePoint } from './machine';
 import {
   AP_READ_ONLY,
   AP_TABLE_PRIVILEGED,
@@ -129,7 +129,7 @@ export function blame(fault: u32, level: u32, ipa: u64): void {
 
 /** Hardware update of a descriptor. @returns whether it still was what the walk saw */
 function update(word: usize, descriptor: u64, updated: u64): bool {
-  schedulePoint();
+  schedulePoint(OP_RMW, word);
   return atomic.cmpxchg<u64>(word, descriptor, updated) == descriptor;
 }
 
@@ -176,7 +176,7 @@ function fullStage2(context: usize, ipa: u64, need: u32): u32 {
       outFetch = slot;
       return F_WALK_EABT;
     }
-    schedulePoint();
+    schedulePoint(OP_LOAD, word);
     descriptor = atomic.load<u64>(word);
     if ((descriptor & 1) == 0) return F_TRANSLATION;
     if (level == 3) {
@@ -272,7 +272,7 @@ export function stage1(context: usize, iova: u64, need: u32, nested: bool): u32 
     word = ramWord(pa);
     outLevel = level;
     if (word == 0) return abortFetch(pa);
-    schedulePoint();
+    schedulePoint(OP_LOAD, word);
     descriptor = atomic.load<u64>(word);
     if ((descriptor & 1) == 0) return F_TRANSLATION;
     if (level == 3) {
