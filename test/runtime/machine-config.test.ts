@@ -210,8 +210,9 @@ test('config: defaults are filled in, devices get their IOMMU and stream', (t) =
       ['npu', 1, 7],
     ],
   );
-  const { iommu, ...bugs } = config.bugs;
+  const { iommu, zoo, ...bugs } = config.bugs;
   t.is(iommu, 0);
+  t.deepEqual(zoo, []);
   t.false(Object.values(bugs).some((bug) => bug));
 });
 
