@@ -68,7 +68,7 @@ export function machineScenario<Shared = undefined>(spec: MachineScenario<Shared
 
 const small = (config: MachineConfig): MachineConfig => ({
   maxFds: 1,
-  memory: '4MiB',
+  memory: '2MiB',
   debugLocks: true,
   ...config,
 });
@@ -90,7 +90,13 @@ function startCore<Shared>(
   });
   machine.hostInline(false);
   const { memory, config: checked } = machine.handle();
-  const published: Published = { ram: memory.ram, regions: memory.regions, config: checked, shared };
+  const { ram, regions } = memory;
+  const end = Math.max(...Object.values(regions).map(({ base, size }) => base + size));
+  ctx.uses([
+    [0, end],
+    [ram.linear, ram.linear + ram.bytes],
+  ]);
+  const published: Published = { ram, regions, config: checked, shared };
   ctx.publish(published);
   return body;
 }

@@ -42,6 +42,8 @@ export interface ThreadContext {
   random(n: number): number;
   /** A word that threads sleep on for nothing but rest (ThreadTable.still): they go on when anything was stored. */
   restsOn(offset: number): void;
+  /** Thread 0: the parts of the memory, [first, end) in bytes, that are used and so zeroed each time. Default: all. */
+  uses(ranges: readonly (readonly [number, number])[]): void;
   /** From the first thread to the others, before they attach; structured as JSON. */
   publish(value: unknown): void;
   /** What the first thread published. */

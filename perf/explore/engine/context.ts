@@ -36,6 +36,8 @@ export class WorkerContext implements ThreadContext {
   readonly ghost: Int32Array;
   readonly base = BASE;
   readonly env: SyncEnv;
+  /** What uses() said; null: all of the memory. */
+  used: readonly (readonly [number, number])[] | null = null;
   readonly #parts: ContextParts;
   #random: number;
   #published: { version: number; value: unknown } = { version: 0, value: undefined };
@@ -91,6 +93,10 @@ export class WorkerContext implements ThreadContext {
     x ^= x << 5;
     this.#random = x;
     return Math.floor(((x >>> 0) / 2 ** 32) * n);
+  }
+
+  uses(ranges: readonly (readonly [number, number])[]): void {
+    this.used = ranges;
   }
 
   restsOn(offset: number): void {

@@ -59,7 +59,7 @@ export function runCampaign(
     }
     exhausted = !strategy.next(plan);
     if (exhausted) break;
-    bytes.fill(0);
+    thread.clear(bytes);
     ghost.fill(0);
     reset(control, scenario);
     schedule();

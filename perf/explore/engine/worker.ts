@@ -47,6 +47,11 @@ export class ExploredThread {
     setLockOrderCheck(true);
   }
 
+  /** Makes the memory what it was when the scenario was first set up: zero. Thread 0. */
+  clear(bytes: Uint8Array): void {
+    for (const [first, end] of this.#context.used ?? [[0, bytes.length]]) bytes.fill(0, first, end);
+  }
+
   prepare(): void {
     this.scheduler.active = false;
     setLockOrderCheck(true);
