@@ -24,6 +24,7 @@ import type { Scenario } from './scenario.js';
 const WASM_PAGE = 65_536;
 
 export interface SessionOptions {
+  /** Switched on in campaigns that do not say. Default: none. */
   readonly bugs?: readonly BugName[];
   readonly seed?: number;
   /** Processor that all its threads share: handing over is then several times faster. Default: not pinned. */
@@ -42,6 +43,7 @@ export class ExploreSession {
   readonly #control: ControlMemory;
   readonly #workers: readonly Worker[];
   readonly #onProgress: SessionOptions['onProgress'];
+  readonly #bugs: readonly BugName[];
   #recording: { steps: RecordedStep[]; notes: RecordedNote[] } = { steps: [], notes: [] };
   #settle: { resolve(result: CampaignResult): void; reject(error: Error): void } | null = null;
   #broken: Error | null = null;
@@ -56,6 +58,7 @@ export class ExploreSession {
     this.#control = control;
     this.#workers = workers;
     this.#onProgress = options.onProgress;
+    this.#bugs = options.bugs ?? [];
   }
 
   /** Starts the workers. @throws what the module or its scenario is wrong with */
@@ -67,10 +70,9 @@ export class ExploreSession {
     control.i32[H.threads] = scenario.threads.length;
     const shared = {
       control: control.buffer,
-      memory: memoryOf(scenario, options.bugs ?? []),
+      memory: memoryOf(scenario),
       ghost: new SharedArrayBuffer(GHOST_WORDS * 4),
       source,
-      bugs: options.bugs ?? [],
       seed: options.seed ?? 1,
     };
     // A new thread inherits the processor of the one that starts it.
@@ -100,7 +102,7 @@ export class ExploreSession {
     this.#recording = { steps: [], notes: [] };
     return new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
-      const message: ToDriver = { type: 'campaign', request };
+      const message: ToDriver = { type: 'campaign', request: { bugs: this.#bugs, ...request } };
       this.#workers[0]!.postMessage(message);
     });
   }
@@ -161,11 +163,8 @@ export class ExploreSession {
   }
 }
 
-function memoryOf({ memory }: Scenario, bugs: readonly BugName[]): WasmMemory {
-  if (memory !== undefined && 'machine' in memory) {
-    const { machine } = memory;
-    return memoryFor({ ...machine, bugs: { ...machine.bugs, zoo: [...bugs] } });
-  }
+function memoryOf({ memory }: Scenario): WasmMemory {
+  if (memory !== undefined && 'machine' in memory) return memoryFor(memory.machine);
   const pages = Math.ceil((memory?.bytes ?? WASM_PAGE) / WASM_PAGE);
   return new Wasm.Memory({ initial: pages, maximum: pages, shared: true });
 }

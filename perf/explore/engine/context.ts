@@ -1,5 +1,5 @@
 /** A thread's ThreadContext: see scenario.ts. */
-import { type BugName, bugSwitches } from '../../../hw/bugs/bug-switches.js';
+import { BUG_NAMES, type BugName, bugSwitches, NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import type { WasmMemory } from '../../../hw/memory/webassembly.js';
 import { type Clock, type SyncEnv, ThreadTable, ThreadTableLayout } from '../../../hw/sync/thread.js';
 import { Words } from '../../../hw/sync/words.js';
@@ -20,7 +20,6 @@ export interface ContextParts {
   readonly index: number;
   readonly names: readonly string[];
   readonly checks: readonly string[];
-  readonly bugs: readonly BugName[];
   readonly seed: number;
   readonly note: (text: string) => void;
 }
@@ -32,14 +31,15 @@ export class WorkerContext implements ThreadContext {
   readonly memory: WasmMemory;
   readonly words: Words;
   readonly clock: Clock;
-  readonly bugs: readonly BugName[];
+  bugs: readonly BugName[] = [];
   readonly ghost: Int32Array;
   readonly base = BASE;
-  readonly env: SyncEnv;
+  env: SyncEnv;
   /** What uses() said; null: all of the memory. */
   used: readonly (readonly [number, number])[] | null = null;
   readonly #parts: ContextParts;
   #random: number;
+  #bugBits: readonly [number, number] = [0, 0];
   #published: { version: number; value: unknown } = { version: 0, value: undefined };
 
   constructor(parts: ContextParts) {
@@ -51,7 +51,6 @@ export class WorkerContext implements ThreadContext {
     this.memory = parts.memory;
     this.words = new Words(parts.memory.buffer as SharedArrayBuffer);
     this.clock = { nowNs: () => scheduler.nowNs, epochNs: 0 };
-    this.bugs = parts.bugs;
     this.ghost = parts.ghost;
     this.env = {
       words: this.words,
@@ -61,13 +60,20 @@ export class WorkerContext implements ThreadContext {
       canPark: true,
       spin: false,
       parkSliceMs: Number.POSITIVE_INFINITY,
-      bugs: bugSwitches(parts.bugs),
+      bugs: NO_BUGS,
     };
     this.#random = 0;
   }
 
   /** Before a schedule. */
   reset(): void {
+    const { i32 } = this.#parts.control;
+    const [low, high] = [i32[H.bugs]!, i32[H.bugs + 1]!];
+    if (low !== this.#bugBits[0] || high !== this.#bugBits[1]) {
+      this.#bugBits = [low, high];
+      this.bugs = bugsOf(low, high);
+      this.env = { ...this.env, bugs: bugSwitches(this.bugs) };
+    }
     this.#random = (this.#parts.seed ^ Math.imul(this.index + 1, 0x9e3779b9)) | 1;
   }
 
@@ -122,6 +128,20 @@ export class WorkerContext implements ThreadContext {
     return this.#published.value;
   }
 }
+
+/** The bits of the control memory that stand for these bugs. @throws RangeError the zoo has outgrown them */
+export function bugBits(bugs: readonly BugName[]): readonly [number, number] {
+  if (BUG_NAMES.length > 64) throw new RangeError(`the zoo has ${BUG_NAMES.length} bugs, and 64 bits`);
+  const bits = [0, 0];
+  for (const bug of bugs) {
+    const index = BUG_NAMES.indexOf(bug);
+    bits[index >> 5]! |= 1 << (index & 31);
+  }
+  return [bits[0]!, bits[1]!];
+}
+
+const bugsOf = (low: number, high: number): BugName[] =>
+  BUG_NAMES.filter((_, index) => (((index < 32 ? low : high) >>> (index & 31)) & 1) !== 0);
 
 /** `still` of a scenario without a machine. */
 export const REST_AT = THREADS_AT + ThreadTableLayout.at.still;

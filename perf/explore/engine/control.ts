@@ -51,6 +51,8 @@ export const H = {
   publishedLength: 22,
   /** Every step of this schedule is kept by its thread. */
   record: 23,
+  /** Bugs of the zoo that are on, one bit each in the order of BUG_NAMES: this word and the next. */
+  bugs: 24,
 } as const;
 
 /** Words of a thread. */

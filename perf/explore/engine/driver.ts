@@ -3,6 +3,7 @@ import type { WasmMemory } from '../../../hw/memory/webassembly.js';
 import type { Scenario } from '../scenario.js';
 import { createStrategy } from '../strategies/index.js';
 import { Plan, Run } from '../strategies/strategy.js';
+import { bugBits } from './context.js';
 import {
   type ControlMemory,
   END_DONE,
@@ -43,6 +44,7 @@ export function runCampaign(
   const bytes = new Uint8Array(memory.buffer);
   for (let i = 0; i < MAX_CHECKS; i++) i32[control.checkCount(i)] = 0;
   i32[H.checksRun] = 0;
+  [i32[H.bugs], i32[H.bugs + 1]] = bugBits(request.bugs ?? []) as [number, number];
   i32[H.record] = request.record === true ? 1 : 0;
   let schedules = 0;
   let steps = 0;

@@ -17,13 +17,14 @@ export interface ExploreWorkerData {
   readonly ghost: SharedArrayBuffer;
   readonly index: number;
   readonly source: ScenarioSource;
-  readonly bugs: readonly BugName[];
   readonly seed: number;
 }
 
 export interface CampaignRequest {
   readonly strategy: StrategyName;
   readonly options: StrategyOptions;
+  /** Switched on, by name. Default: none. */
+  readonly bugs?: readonly BugName[];
   /** Ends after so many schedules, or milliseconds; at the first violation in any case. */
   readonly schedules: number;
   readonly timeMs: number;

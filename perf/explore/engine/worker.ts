@@ -13,7 +13,7 @@ import type { ExploreWorkerData, FromWorker, ToDriver } from './messages.js';
 import { Recorder } from './recorder.js';
 import { ScheduleOver, ThreadScheduler } from './thread-scheduler.js';
 
-const { control: buffer, memory, ghost, index, source, bugs, seed } = workerData as ExploreWorkerData;
+const { control: buffer, memory, ghost, index, source, seed } = workerData as ExploreWorkerData;
 const post = (message: FromWorker): void => parentPort?.postMessage(message);
 const control = new ControlMemory(buffer);
 
@@ -39,7 +39,6 @@ export class ExploredThread {
       index,
       names,
       checks: scenario.checks,
-      bugs,
       seed,
       note: (text) => this.recorder.note(text),
     });
