@@ -25,6 +25,7 @@ const TASKS = {
   bench: command('bench'),
   scale: command('scale'),
   inspect: command('inspect'),
+  zoo: command('zoo'),
   test: (args) => [zx, join(root, 'scripts/test.mjs'), ...args],
 };
 

@@ -12,6 +12,7 @@ import { addServe } from './commands/serve.js';
 import { addSoak } from './commands/soak.js';
 import { addStress } from './commands/stress.js';
 import { addTopology } from './commands/topology.js';
+import { addZoo } from './commands/zoo.js';
 import { EXIT_CLEAN, EXIT_USAGE, type Surroundings } from './surroundings.js';
 
 /** Commands that have a place and no code: named, so that nobody looks for a typing error. */
@@ -55,6 +56,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
   addScale(program, surroundings, done);
   addServe(program, surroundings, done);
   addRun(program, surroundings, done);
+  addZoo(program, surroundings, done);
   for (const [name, text] of Object.entries(NOT_YET))
     program
       .command(name)

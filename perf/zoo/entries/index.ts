@@ -1,0 +1,5 @@
+/** Every bug of the zoo with how it is found: one table a group of code. */
+import type { ZooEntry } from '../entry.js';
+import { syncEntries } from './sync.js';
+
+export const ENTRIES: readonly ZooEntry[] = [...syncEntries];
