@@ -5,14 +5,14 @@
  * the driver makes to shared memory, until the attach is over.
  *
  * The model fetches words in ascending order; what it can have read beside the stores of one step is every subset of
- * them, so all subsets are tried.
+ * them, so all subsets are tried. Another plan keeps nothing back: the device reads between any two stores.
  */
 
 import { OP_LOAD, OP_STORE, type ScheduleHook, setScheduleHook, type WordOp } from '../../hw/sync/words.js';
 import type { DriverWorld } from './attach-world.js';
 
 export interface Plan {
-  /** Which step of the attach: stores between two accesses to something else. -1: read from the start. */
+  /** Which step of the attach: stores between two accesses to something else. -1: read from the start, keep nothing. */
   readonly step: number;
   /** A bit for each store of that step: visible when the device first reads. */
   readonly visible: number;
@@ -24,6 +24,8 @@ export interface Probed {
   readonly reads: number;
   /** Different results of reads, in the order in which they first came. */
   readonly results: readonly number[];
+  /** Reads by a domain that would not have told this SMMU of an unmap. */
+  readonly untold: number;
 }
 
 interface Pending {
@@ -41,13 +43,15 @@ export function probeAttach(world: DriverWorld, attach: () => number, plan: Plan
   } finally {
     setScheduleHook(null);
   }
-  return { steps: prober.steps, reads: prober.reads, results: [...prober.results] };
+  const { steps, reads, results, untold } = prober;
+  return { steps, reads, results: [...results], untold };
 }
 
 class Prober implements ScheduleHook {
   readonly steps: number[] = [];
   readonly results = new Set<number>();
   reads = 0;
+  untold = 0;
 
   readonly #world: DriverWorld;
   readonly #plan: Plan | null;
@@ -68,7 +72,8 @@ class Prober implements ScheduleHook {
   }
 
   storing(offset: number, bytes: 4 | 8, low: number, high: number): boolean {
-    if (this.#world.inModel || bytes !== 8 || !this.#world.isRam(offset)) return false;
+    if (this.#plan?.step === -1 || this.#world.inModel || bytes !== 8 || !this.#world.isRam(offset))
+      return false;
     const value = (BigInt.asUintN(32, BigInt(high)) << 32n) | BigInt.asUintN(32, BigInt(low));
     this.#pending.push({ offset, value });
     return true;
@@ -115,7 +120,9 @@ class Prober implements ScheduleHook {
   #read(): void {
     setScheduleHook(null);
     this.reads++;
-    this.results.add(this.#world.read());
+    const result = this.#world.read();
+    this.results.add(result);
+    if (!this.#world.isTold(result)) this.untold++;
     setScheduleHook(this);
   }
 }

@@ -6,6 +6,7 @@
 import type { BugSwitches } from '../../hw/bugs/bug-switches.js';
 import type { Words } from '../../hw/sync/words.js';
 import type { Domain, DriverViommu, PagingDomain, ViommuOwner } from '../../runtime/drivers/contract.js';
+import type { Smmuv3PagingDomain } from '../../runtime/drivers/smmuv3/domain.js';
 import { DriverFixture } from '../kit/smmu-driver-fixture.js';
 import { cd, S1_PAGE } from '../kit/smmu-structures.js';
 import { dataOf } from '../kit/user-data.js';
@@ -25,15 +26,23 @@ const NO_OWNER: ViommuOwner = { allocMmap: () => -12, freeMmap: () => undefined,
 
 /** What read() returns when there is no translation: aborted, or refused because V = 0 or S1DSS says so. */
 export const ABORTED = -1;
-/** XLAT_ABORT, C_BAD_STE, C_BAD_CD, F_STREAM_DISABLED; a Translation Request's UR and CA. */
-const REFUSALS = [0xff, 0x04, 0x0a, 0x06, 0xfb, 0xfa];
+/**
+ * XLAT_ABORT; C_BAD_STREAMID, C_BAD_STE, F_STREAM_DISABLED, C_BAD_SUBSTREAMID, C_BAD_CD; a Translation Request's UR
+ * and CA.
+ */
+const REFUSALS = [0xff, 0x02, 0x04, 0x06, 0x08, 0x0a, 0xfb, 0xfa];
 
 export interface Target {
   readonly name: string;
   readonly domain: Domain | null;
   /** What a read returns when it goes by this configuration. */
   readonly reads: number;
+  /** Whose table is under it. */
+  readonly table: Smmuv3PagingDomain | null;
 }
+
+/** Frames of a leaf of the stream table. */
+const LEAF_LG2 = 14;
 
 export interface WorldOptions {
   readonly ats?: boolean;
@@ -82,6 +91,14 @@ export class DriverWorld {
     return REFUSALS.includes(status) ? ABORTED : 0x1000 + status;
   }
 
+  /** Whether the domain that a read went by would tell this SMMU of an unmap: its translation may be cached now. */
+  isTold(result: number): boolean {
+    const target = this.targets.find(({ reads }) => reads === result);
+    return (
+      target?.table == null || target.table.invs.some(({ smmu }) => smmu === this.fixture.smmus[0]!.smmu)
+    );
+  }
+
   attach(target: Target): number {
     return this.fixture.smmus[0]!.attach(this.fixture.devices[0]!, target.domain);
   }
@@ -94,6 +111,15 @@ export class DriverWorld {
     );
   }
 
+  /** Fills the frames that the next leaf of the stream table gets with STEs that let everything through. */
+  soilNextLeaf(): void {
+    const { frames, memory } = this.fixture;
+    const pfn = frames.alloc(LEAF_LG2);
+    for (let pa = pfn * 4096; pa < pfn * 4096 + 2 ** LEAF_LG2; pa += 64)
+      this.words.store64(memory.linearOf(pa, 8), 1n | (4n << 1n));
+    frames.free(pfn, 2 ** LEAF_LG2 / 4096);
+  }
+
   target(name: string): Target {
     const found = this.targets.find((target) => target.name === name);
     if (found === undefined) throw new Error(`no target ${name}`);
@@ -104,20 +130,25 @@ export class DriverWorld {
     const { fixture } = this;
     const device = fixture.devices[0]!;
     const paging = (name: string, flags: number): Target => {
-      const domain = fixture.paging(0, flags);
-      return { name, domain, reads: this.#map(domain, PAGE) };
+      const domain = fixture.paging(0, flags) as Smmuv3PagingDomain;
+      return { name, domain, reads: this.#map(domain, PAGE), table: domain };
     };
-    const parent = fixture.paging(0, NEST_PARENT);
+    const parent = fixture.paging(0, NEST_PARENT) as Smmuv3PagingDomain;
     const viommu = device.iommu.allocViommu(device, parent, ARM_SMMUV3, null, NO_OWNER);
     if (typeof viommu === 'number') throw new Error(`allocViommu said ${viommu}`);
     if (viommu.vdeviceInit(device, 0x10n) !== 0) throw new Error('vdeviceInit');
     return [
-      { name: 'blocked', domain: null, reads: ABORTED },
+      { name: 'blocked', domain: null, reads: ABORTED, table: null },
       paging('s1', 0),
       paging('s1, other', 0),
       paging('s2', NEST_PARENT),
       paging('s2, other', NEST_PARENT),
-      { name: 's2 of guest', domain: this.#nested(viommu, 4, 0), reads: this.#map(parent, PAGE) },
+      {
+        name: 's2 of guest',
+        domain: this.#nested(viommu, 4, 0),
+        reads: this.#map(parent, PAGE),
+        table: parent,
+      },
       this.#guest('nested', viommu, parent, GUEST_PAGE),
       this.#guest('nested, other CDs', viommu, parent, GUEST_PAGE + 0x100),
     ];
@@ -142,7 +173,7 @@ export class DriverWorld {
   }
 
   /** A guest's CD, three levels of tables and a page, from `at` on in its own addresses. */
-  #guest(name: string, viommu: DriverViommu, parent: PagingDomain, at: number): Target {
+  #guest(name: string, viommu: DriverViommu, parent: Smmuv3PagingDomain, at: number): Target {
     const { fixture } = this;
     const ram = fixture.pages(4);
     if (parent.map(at, ram, 4, RW) !== 0) throw new Error('map');
@@ -156,6 +187,6 @@ export class DriverWorld {
     write64(1, Math.floor(PAGE / 2 ** 18), BigInt(ipa(2)) | 3n);
     write64(2, Math.floor(PAGE / 2 ** 9) % 512, BigInt(ipa(3)) | 3n);
     write64(3, PAGE % 512, BigInt(ipa(4)) | S1_PAGE);
-    return { name, domain: this.#nested(viommu, 5, ipa(0)), reads };
+    return { name, domain: this.#nested(viommu, 5, ipa(0)), reads, table: parent };
   }
 }
