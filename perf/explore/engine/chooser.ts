@@ -57,6 +57,19 @@ export function visibleStores(control: ControlMemory, pick = -1): number {
 
 export const flushChoice = (thread: number, entry: number): number => thread | ((entry + 1) << 8);
 
+/** In a plan: the nth store that could become visible, for whoever knows how many there are but not which. */
+export const NTH_STORE = 1 << 20;
+
+/** For the log: where among the visible stores the chosen one is, and the first of its thread. */
+export function storePlaces(control: ControlMemory, choice: number): number {
+  let first = -1;
+  for (let n = 0; ; n++) {
+    const store = visibleStores(control, n);
+    if (first < 0 && (store & 255) === (choice & 255)) first = n;
+    if (store === choice) return (n << 10) | (first << 20);
+  }
+}
+
 /** xorshift32 of the control memory. @returns 0..n-1 */
 export function randomBelow(control: ControlMemory, n: number): number {
   const { i32 } = control;
@@ -78,8 +91,10 @@ export function choose(control: ControlMemory, current: number, enabled: number,
   const decision = i32[H.decisions]!;
   if (decision < i32[H.planLength]!) {
     const planned = i32[control.plan(decision)]!;
-    if (planned >= 0 && isPossible(control, planned, enabled)) return planned;
-    if (planned >= 0) i32[H.diverged] = 1;
+    if (planned >= NTH_STORE && planned - NTH_STORE < stores)
+      return visibleStores(control, planned - NTH_STORE);
+    if (planned >= 0 && isPossible(control, planned, enabled, stores)) return planned;
+    if (planned >= 0 && i32[H.planStrict] !== 0) i32[H.diverged] = 1;
   }
   switch (i32[H.policy]) {
     case POLICY_RANDOM:
@@ -99,9 +114,10 @@ export function continued(current: number, enabled: number): number {
   }
 }
 
-function isPossible(control: ControlMemory, choice: number, enabled: number): boolean {
-  if (choice < 256) return (enabled & (1 << choice)) !== 0;
-  return (choice >>> 8) - 1 < control.i32[control.thread(choice & 255) + T.buffered]!;
+function isPossible(control: ControlMemory, choice: number, enabled: number, stores: number): boolean {
+  if (choice < 256) return choice < 32 && (enabled & (1 << choice)) !== 0;
+  for (let n = 0; n < stores; n++) if (visibleStores(control, n) === choice) return true;
+  return false;
 }
 
 function nth(control: ControlMemory, enabled: number, n: number): number {

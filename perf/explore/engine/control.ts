@@ -2,7 +2,7 @@
  * The explorer's own memory: whose turn it is, who is parked on what, the plan of the schedule under way and the log
  * of what happened. It lies beside the memory under test, never in it, and no access to it is a schedule point.
  *
- *   header | threads: 16 words each | checks | plan | decisions: 4 words each | buffers | text
+ *   header | threads: 16 words each | checks | plan | decisions: 5 words each | buffers | text
  *
  * One thread runs at a time, the one whose token is set; it alone reads and writes here, so but for the tokens
  * nothing needs an atomic access. Whoever hands over the token stores it last and wakes its owner.
@@ -35,6 +35,7 @@ export const H = {
   policy: 9,
   random: 10,
   planLength: 11,
+  /** A planned choice that is not possible is a divergence; 0: it is left out. */
   planStrict: 12,
   changePoints: 13,
   /** Threads there are. */
@@ -99,10 +100,13 @@ export const POLICY_CONTINUE = 0;
 export const POLICY_RANDOM = 1;
 export const POLICY_PCT = 2;
 
-/** Words of a decision in the log. `choice`: a thread, or a store to make visible: thread | (entry + 1) << 8. */
-export const D = { choice: 0, offset: 1, enabled: 2, info: 3 } as const;
-export const DECISION_WORDS = 4;
-/** `info`: op | current << 8 | stores that could have become visible << 16. */
+/**
+ * Words of a decision in the log. `choice`: a thread, or a store to make visible: thread | (entry + 1) << 8.
+ * `enabled`: threads | site << 12. `info`: op | current << 8. `stores`, that could have become visible: their
+ * number | the chosen one's place among them << 10 | the place of the first of the same thread << 20.
+ */
+export const D = { choice: 0, offset: 1, enabled: 2, info: 3, stores: 4 } as const;
+export const DECISION_WORDS = 5;
 export const OP_START = 5;
 export const OP_FLUSH = 6;
 

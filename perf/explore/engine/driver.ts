@@ -1,6 +1,7 @@
 /** Thread 0's other half: plans one schedule after the other, sets each up, starts it, and keeps the count. */
 import type { WasmMemory } from '../../../hw/memory/webassembly.js';
 import type { Scenario } from '../scenario.js';
+import { ScheduleDigest } from '../strategies/digest.js';
 import { createStrategy } from '../strategies/index.js';
 import { Plan, Run } from '../strategies/strategy.js';
 import { bugBits } from './context.js';
@@ -49,10 +50,12 @@ export function runCampaign(
   let schedules = 0;
   let steps = 0;
   let exhausted = false;
+  let diverged = false;
+  const digest = new ScheduleDigest();
   let failure: Failure | null = null;
   const startedMs = performance.now();
   let toldMs = startedMs;
-  while (failure === null && schedules < request.schedules) {
+  while (failure === null && !diverged && schedules < request.schedules) {
     const nowMs = performance.now();
     if (nowMs - startedMs >= request.timeMs) break;
     if (nowMs - toldMs >= PROGRESS_MS) {
@@ -65,8 +68,14 @@ export function runCampaign(
     ghost.fill(0);
     reset(control, scenario);
     schedule();
-    schedules++;
-    steps += run.steps;
+    // A plan that was not used up is one that did not fit either.
+    diverged = run.diverged || (i32[H.planStrict] !== 0 && run.length < i32[H.planLength]!);
+    const ownRun = strategy.scouts !== true;
+    if (ownRun || i32[H.end] === END_VIOLATION) {
+      schedules++;
+      steps += run.steps;
+      digest.add(run);
+    }
     if (i32[H.end] === END_VIOLATION) {
       const record = JSON.parse(control.text) as ViolationRecord;
       if (record.invariant === 'setup') throw new Error(`scenario ${scenario.name}: ${record.detail}`);
@@ -86,6 +95,8 @@ export function runCampaign(
     seconds: (performance.now() - startedMs) / 1000,
     checks: Object.fromEntries(scenario.checks.map((name, i) => [name, i32[control.checkCount(i)]!])),
     exhausted,
+    diverged,
+    digest: digest.text,
     summary: strategy.summary(),
     failure,
   };

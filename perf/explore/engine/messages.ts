@@ -40,6 +40,10 @@ export interface CampaignResult {
   readonly checks: Readonly<Record<string, number>>;
   /** The strategy has nothing left. */
   readonly exhausted: boolean;
+  /** The last schedule did not go as planned: the code is not what it was recorded from, or not deterministic. */
+  readonly diverged: boolean;
+  /** Of the set of schedules: see strategies/digest.ts. */
+  readonly digest: string;
   readonly summary: string;
   readonly failure: Failure | null;
 }

@@ -18,7 +18,7 @@ import {
   type WaitResult,
   type WordOp,
 } from '../../../hw/sync/words.js';
-import { choose, count, enabledThreads, visibleStores } from './chooser.js';
+import { choose, count, enabledThreads, storePlaces, visibleStores } from './chooser.js';
 import {
   BUFFER_ENTRIES,
   type ControlMemory,
@@ -254,7 +254,7 @@ export class ThreadScheduler implements ScheduleHook {
       const enabled = enabledThreads(control, this.#memory);
       const stores = visibleStores(control);
       const choice = choose(control, this.#me, enabled, stores);
-      this.#log(choice, enabled, stores);
+      this.#log(choice, enabled, choice < 256 ? stores : stores | storePlaces(control, choice));
       if (choice < 256) {
         i32[control.thread(choice) + T.status] = STATUS_RUNNABLE;
         return choice;
@@ -276,7 +276,8 @@ export class ThreadScheduler implements ScheduleHook {
     i32[at + D.choice] = choice;
     i32[at + D.offset] = offset;
     i32[at + D.enabled] = enabled | (i32[thread + T.site]! << 12);
-    i32[at + D.info] = (flush ? OP_FLUSH : i32[thread + T.pendingOp]!) | (this.#me << 8) | (stores << 16);
+    i32[at + D.info] = (flush ? OP_FLUSH : i32[thread + T.pendingOp]!) | (this.#me << 8);
+    i32[at + D.stores] = stores;
     i32[H.decisions] = n + 1;
   }
 

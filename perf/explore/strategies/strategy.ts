@@ -33,11 +33,24 @@ export class Plan {
     this.#control.i32[H.random] = seed | 0 || 1;
   }
 
-  /** The first choices, one a decision. @throws RangeError too many */
+  /**
+   * The first choices, one a decision; -1 leaves one to the policy. A run to which they do not fit is diverged.
+   * @throws RangeError too many
+   */
   set choices(choices: ArrayLike<number>) {
+    this.#set(choices, true);
+  }
+
+  /** The same, but what does not fit is left to the policy. */
+  set hints(choices: ArrayLike<number>) {
+    this.#set(choices, false);
+  }
+
+  #set(choices: ArrayLike<number>, strict: boolean): void {
     if (choices.length > MAX_PLAN) throw new RangeError(`${choices.length} choices are too many`);
     for (let i = 0; i < choices.length; i++) this.#control.i32[this.#control.plan(i)] = choices[i]!;
     this.#control.i32[H.planLength] = choices.length;
+    this.#control.i32[H.planStrict] = strict ? 1 : 0;
   }
 
   /** PCT: priorities (higher runs first, all at least 0), and decisions at which whoever runs falls behind all. */
@@ -91,7 +104,7 @@ export class Run {
 
   /** The thread that ran before the decision. */
   current(decision: number): number {
-    return (this.#control.i32[this.#control.decision(decision) + D.info]! >>> 8) & 255;
+    return this.#control.i32[this.#control.decision(decision) + D.info]! >>> 8;
   }
 
   /** Threads that could have been chosen, as bits. */
@@ -101,7 +114,21 @@ export class Run {
 
   /** Stores that could have become visible instead. */
   stores(decision: number): number {
-    return this.#control.i32[this.#control.decision(decision) + D.info]! >>> 16;
+    return this.#control.i32[this.#control.decision(decision) + D.stores]! & 1023;
+  }
+
+  /** Which of them was chosen, where one was; and which is the first of the same thread. */
+  store(decision: number): number {
+    return (this.#control.i32[this.#control.decision(decision) + D.stores]! >>> 10) & 1023;
+  }
+
+  firstStore(decision: number): number {
+    return this.#control.i32[this.#control.decision(decision) + D.stores]! >>> 20;
+  }
+
+  /** Whether a thread could have gone on that ran before: another one is then a preemption. Who begins is not. */
+  couldGoOn(decision: number): boolean {
+    return decision > 0 && (this.enabled(decision) & (1 << this.current(decision))) !== 0;
   }
 
   /** Site of the chosen access, 20 bits, where sites are recorded. */
@@ -118,8 +145,7 @@ export class Run {
     let n = 0;
     for (let i = 0; i < this.length; i++) {
       const choice = this.choice(i);
-      const current = this.current(i);
-      if (choice < 256 && choice !== current && (this.enabled(i) & (1 << current)) !== 0) n++;
+      if (choice < 256 && choice !== this.current(i) && this.couldGoOn(i)) n++;
     }
     return n;
   }
@@ -132,6 +158,8 @@ export interface StrategyOptions {
   readonly depth: number;
   /** Bounded DFS: preemptions at most. */
   readonly preemptions: number;
+  /** DFS: leaves out what provably leads to the same. Default true. */
+  readonly reduce?: boolean;
   /** Of a replay. */
   readonly choices?: readonly number[];
   /** Part i of n of a campaign, from 0. */
@@ -142,6 +170,8 @@ export interface Strategy {
   readonly name: string;
   /** Whether the sites of accesses are to be recorded: costs a few microseconds a step. */
   readonly wantsSites?: boolean;
+  /** The schedule planned last is only to see what there is: it is another shard's, and not counted. */
+  readonly scouts?: boolean;
   /** Plans the next schedule. @returns false when there is none left */
   next(plan: Plan): boolean;
   /** Sees how it went. */
