@@ -39,7 +39,7 @@ function compileNormal(wasm) {
 }
 
 function compileExplore(wasm) {
-  return compileKernel(wasm, 'explore.ts', ['--use', 'EXPLORE=1'], (text) => text);
+  return compileKernel(wasm, 'explore.ts', ['--use', 'EXPLORE=1', '--debug'], (text) => text);
 }
 
 /** The memory is the machine's: imported, shared, up to 4 GiB. No runtime, no static data, no exports but ours. */

@@ -14,7 +14,7 @@
 import { readFileSync } from 'node:fs';
 import type { BugName, BugSwitches } from '../bugs/bug-switches.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
-import { Wasm } from '../memory/webassembly.js';
+import { Wasm, type WasmMemory } from '../memory/webassembly.js';
 import { OP_NOTIFY, OP_STORE, scheduleHook, type WordOp } from '../sync/words.js';
 
 /** Bugs of the zoo that lie in compiled code: their bits, as assembly/zoo.ts has them. */
@@ -34,6 +34,7 @@ const ALL = 0x7fff_ffff;
 
 let normal: object | undefined;
 let explore: object | undefined;
+const instances = new WeakMap<WasmMemory, Record<string, unknown>>();
 
 /** Compiled once per thread: threads may not share what they have not been sent. */
 const compile = (file: string): object =>
@@ -60,15 +61,25 @@ export function instantiateKernel(
   const refused = refusedBugs(bugs);
   if (refused !== null) throw new Error(refused);
   if (scheduleHook() !== null) {
-    explore ??= compile('kernel-explore');
-    const env = { memory: memory.memory, schedulePoint: pointsOf(memory) };
-    const { exports } = new Wasm.Instance(explore, { env });
+    const exports = exploreInstance(memory);
     const setBugs = exports.setBugs as (bits: number) => void;
     setBugs(bugsOn(bugs).reduce<number>((bits, name) => bits | KERNEL_BUGS[name], 0));
     return exports;
   }
   normal ??= compile('kernel');
   return new Wasm.Instance(normal, { env: { memory: memory.memory } }).exports;
+}
+
+/** One for each memory: an explorer builds machine after machine in the same. Every state of an instance is set anew. */
+function exploreInstance(memory: MachineMemory): Record<string, unknown> {
+  let exports = instances.get(memory.memory);
+  if (exports === undefined) {
+    explore ??= compile('kernel-explore');
+    const env = { memory: memory.memory, schedulePoint: pointsOf(memory) };
+    ({ exports } = new Wasm.Instance(explore, { env }));
+    instances.set(memory.memory, exports);
+  }
+  return exports;
 }
 
 /** What the explore variant calls before each shared access. */

@@ -21,6 +21,8 @@ export const unmapDuringDma = machineScenario<undefined>({
     const userVa = machine.user.alloc('4KiB');
     fd.ioasMap({ ioasId, userVa, length: '4KiB', iova: IOVA });
     vfio.attach(ioasId);
+    // The IOTLB knows the page: the device then needs few steps to it.
+    machine.dmaPort('0000:01:00.0').write(IOVA, new Uint8Array(8));
     return () => {
       fd.ioasUnmap({ ioasId, iova: IOVA, length: '4KiB' });
       ctx.ghost[UNMAPPED] = 1;
