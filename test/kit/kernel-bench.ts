@@ -2,6 +2,7 @@
  * A small machine around the compiled kernel: one unit with its contexts and IOTLB, one port, a scratch area
  * of Xlats, and writers for what the pIOMMU and the device would write. Addresses are bigints.
  */
+import type { BugSwitches } from '../../hw/bugs/bug-switches.js';
 import { PortLayout, Xlat } from '../../hw/iotlb/port-layout.js';
 import { contextsLayout, iotlbLayout, StreamContext, UnitLayout } from '../../hw/iotlb/unit-layout.js';
 import { Kernel } from '../../hw/kernel/kernel.js';
@@ -52,7 +53,7 @@ export class KernelBench {
   readonly scratch: number;
   readonly tables: number;
 
-  constructor(options: { ramBytes?: number; entries?: number } = {}) {
+  constructor(options: { ramBytes?: number; entries?: number; bugs?: BugSwitches } = {}) {
     const { ramBytes = 2 << 20, entries = 64 } = options;
     this.memory = MachineMemory.create({ ramBytes, controlBytes: 2 << 20 });
     const { memory } = this;
@@ -62,7 +63,7 @@ export class KernelBench {
     this.port = memory.allocRegion(PortLayout, 'port:0').base;
     this.scratch = memory.allocRegion(ScratchLayout, 'scratch').base;
     this.tables = memory.allocRegion(pageTablesLayout(8), 'page-tables').base;
-    this.kernel = Kernel.load(memory);
+    this.kernel = Kernel.load(memory, options.bugs);
     this.kernel.iotlbInit(this.unit, this.iotlb, entries);
     this.set32(this.unit + UnitLayout.at.gen, 1);
     this.set32(this.port + PortLayout.at.unit, this.unit);

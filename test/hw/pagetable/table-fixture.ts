@@ -1,4 +1,5 @@
 /** A page table of any geometry in a small machine, with frames that count, and the hardware's view of it. */
+import type { BugSwitches } from '../../../hw/bugs/bug-switches.js';
 import { PageTable, type TableFrames } from '../../../hw/pagetable/aarch64.js';
 import { KernelBench } from '../../kit/kernel-bench.js';
 import { type PlainLeaf, type PlainTable, plainWalk } from './plain-walk.js';
@@ -55,10 +56,13 @@ export class TableFixture {
   readonly geometry: Geometry;
   readonly plain: PlainTable;
 
-  constructor(geometry: Geometry, options: { count?: number; contiguous?: boolean } = {}) {
-    const { count = 160, contiguous = false } = options;
+  constructor(
+    geometry: Geometry,
+    options: { count?: number; contiguous?: boolean; bugs?: BugSwitches } = {},
+  ) {
+    const { count = 160, contiguous = false, bugs } = options;
     const bytes = ROOT_BYTES + count * 2 ** geometry.granuleLg2;
-    this.bench = new KernelBench({ ramBytes: Math.ceil(bytes / 2 ** 21) * 2 ** 21 });
+    this.bench = new KernelBench({ ramBytes: Math.ceil(bytes / 2 ** 21) * 2 ** 21, bugs });
     this.frames = new Frames(this.bench, geometry.granuleLg2, count);
     this.geometry = geometry;
     const root = RAM_PFN * 4096;

@@ -1,6 +1,7 @@
 import test from 'ava';
 import { PortDeadError } from '../../../hw/pci/dma-port.js';
 import { createMachine } from '../../../runtime/machine.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 
 const PAGE = 4096;
 const F_TRANSLATION = 0x10;
@@ -116,5 +117,33 @@ test('DMA: what is no bytes, or no address, is a TypeError and no transfer; a Bu
   const seen = Buffer.alloc(5);
   t.is(dma.read(BASE, seen), 0);
   t.is(seen.toString(), 'hello');
+  machine.close();
+});
+
+test('DMA: what is moved is a schedule point for each page, before it is moved', (t) => {
+  const { machine, dma } = device(3);
+  const { linear, bytes } = machine.memory.ram;
+  const sent = pattern(2 * PAGE);
+  // Once, so that nothing has to be fetched but the data.
+  t.is(dma.write(BASE + 777n, sent), 0);
+  for (const [op, move, data] of [
+    ['store', () => dma.write(BASE + 777n, sent.fill(0xaa)), 0xaa],
+    ['load', () => dma.read(BASE + 777n, sent), 0xaa],
+  ] as const) {
+    const places: number[] = [];
+    const bytesBefore: number[] = [];
+    watchAccesses((seen, offset) => {
+      if (seen !== op || offset < linear || offset >= linear + bytes) return;
+      places.push(offset % PAGE);
+      bytesBefore.push(machine.memory.u8[offset]!);
+    });
+    t.is(move(), 0);
+    watchAccesses(null);
+    t.deepEqual(places, [777, 0, 0]);
+    t.is(
+      bytesBefore.every((byte) => byte === data),
+      op === 'load',
+    );
+  }
   machine.close();
 });
