@@ -150,7 +150,8 @@ export class FrameAllocator {
   zero(pfn: number, pages: number): void {
     if (this.isPhantom(pfn)) return;
     const linear = this.#memory.ram.linear + this.#frameOf(pfn, pages) * FRAME_BYTES;
-    this.#memory.u8.fill(0, linear, linear + pages * FRAME_BYTES);
+    // By eight: filling shared memory takes as long per element, however wide.
+    this.#memory.i64.fill(0n, linear / 8, (linear + pages * FRAME_BYTES) / 8);
   }
 
   #frameOf(pfn: number, pages: number): number {

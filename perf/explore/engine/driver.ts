@@ -1,5 +1,4 @@
 /** Thread 0's other half: plans one schedule after the other, sets each up, starts it, and keeps the count. */
-import type { WasmMemory } from '../../../hw/memory/webassembly.js';
 import type { Scenario } from '../scenario.js';
 import { ScheduleDigest } from '../strategies/digest.js';
 import { createStrategy } from '../strategies/index.js';
@@ -31,7 +30,6 @@ const ALL_MEMORY = 0xffff_ffff;
 /** Runs schedules until one fails, the strategy is through, or the budget is used up. */
 export function runCampaign(
   control: ControlMemory,
-  memory: WasmMemory,
   ghost: Int32Array,
   scenario: Scenario,
   thread: ExploredThread,
@@ -42,7 +40,6 @@ export function runCampaign(
   const strategy = createStrategy(request.strategy, request.options);
   const plan = new Plan(control);
   const run = new Run(control);
-  const bytes = new Uint8Array(memory.buffer);
   for (let i = 0; i < MAX_CHECKS; i++) i32[control.checkCount(i)] = 0;
   i32[H.checksRun] = 0;
   [i32[H.bugs], i32[H.bugs + 1]] = bugBits(request.bugs ?? []) as [number, number];
@@ -64,7 +61,7 @@ export function runCampaign(
     }
     exhausted = !strategy.next(plan);
     if (exhausted) break;
-    thread.clear(bytes);
+    thread.clear();
     ghost.fill(0);
     reset(control, scenario);
     schedule();

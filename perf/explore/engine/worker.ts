@@ -23,6 +23,8 @@ export class ExploredThread {
   readonly recorder: Recorder;
   readonly #context: WorkerContext;
   readonly #scenario: Scenario;
+  /** Of eight bytes: filling shared memory byte by byte takes eight times as long. */
+  readonly #words = new Float64Array(memory.buffer);
   #body: ThreadBody | null = null;
 
   constructor(scenario: Scenario) {
@@ -47,8 +49,10 @@ export class ExploredThread {
   }
 
   /** Makes the memory what it was when the scenario was first set up: zero. Thread 0. */
-  clear(bytes: Uint8Array): void {
-    for (const [first, end] of this.#context.used ?? [[0, bytes.length]]) bytes.fill(0, first, end);
+  clear(): void {
+    const words = this.#words;
+    for (const [first, end] of this.#context.used ?? [[0, words.length * 8]])
+      words.fill(0, Math.floor(first / 8), Math.ceil(end / 8));
   }
 
   prepare(): void {
@@ -110,15 +114,7 @@ try {
   if (index === 0)
     parentPort?.on('message', (message: ToDriver) => {
       try {
-        const result = runCampaign(
-          control,
-          memory,
-          new Int32Array(ghost),
-          scenario,
-          thread,
-          message.request,
-          post,
-        );
+        const result = runCampaign(control, new Int32Array(ghost), scenario, thread, message.request, post);
         post({ type: 'result', result });
       } catch (error) {
         post({
