@@ -19,6 +19,7 @@ import {
   type StressOptions,
   TRAFFIC_KINDS,
   type TrafficKind,
+  ZOO_INJECTIONS,
 } from './types.js';
 
 /** What is taken when an option is left out; the seed is then drawn, `devices` counted from the topology. */
@@ -100,7 +101,12 @@ const schema = z.strictObject({
     .optional(),
   s2Sharing: z.enum(['shared', 'per-psmmu'], "must be 'shared' or 'per-psmmu'").default(DEFAULTS.s2Sharing),
   trace: z.string().min(1, 'needs a file name').optional(),
-  inject: z.enum(INJECTIONS, `must be one of ${INJECTIONS.join(', ')}`).optional(),
+  inject: z
+    .enum(
+      [...INJECTIONS, ...ZOO_INJECTIONS],
+      `must be one of ${INJECTIONS.join(', ')}, or of the bugs of 'iommufd zoo --list' outside the compiled kernel`,
+    )
+    .optional(),
   ats: z.enum(ATS_CHOICES, `must be one of ${ATS_CHOICES.join(', ')}`).default(DEFAULTS.ats),
   kill: z
     .string()

@@ -4,6 +4,7 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { BUG_NAMES } from '../../hw/bugs/bug-switches.js';
 import type { InvalidationNote, IoasObserver } from '../../runtime/drivers/contract.js';
 import { createMachine, type Machine } from '../../runtime/machine.js';
 import type { MachineConfig } from '../../runtime/machine-schema.js';
@@ -242,6 +243,7 @@ function bugsOf(inject: Injection | null, config: MachineConfig): NonNullable<Ma
     earlyFree: inject === 'early-free',
     skipAtcInv: inject === 'skip-atc-inv',
     atcBeforeTlbi: inject === 'atc-before-tlbi',
+    zoo: BUG_NAMES.filter((bug) => bug === inject),
   };
 }
 

@@ -1,5 +1,7 @@
 /** What a stress run takes, says while it runs, and returns: plain JSON-able data throughout. */
 import type { MachineDescription } from '../../hw/acpi/description.js';
+import { BUG_NAMES, type BugName } from '../../hw/bugs/bug-switches.js';
+import { KERNEL_BUGS } from '../../hw/kernel/variants.js';
 import type { KillableKind } from '../../workers/protocol/messages.js';
 
 export type TrafficKind = 'nic' | 'nvme' | 'gpu' | 'guest';
@@ -11,7 +13,9 @@ export const INJECTIONS = [
   'skip-atc-inv',
   'atc-before-tlbi',
 ] as const;
-export type Injection = (typeof INJECTIONS)[number];
+/** Of the bug zoo: those that ordinary threads can have. The compiled kernel's need its explore variant. */
+export const ZOO_INJECTIONS = BUG_NAMES.filter((bug) => !(bug in KERNEL_BUGS));
+export type Injection = (typeof INJECTIONS)[number] | BugName;
 /** Injections that only a device with an ATC feels. */
 export const ATS_INJECTIONS: readonly Injection[] = ['skip-atc-inv', 'atc-before-tlbi'];
 /** Which PCI devices have an ATC: those behind a root complex that is described with ATS, all, none. */
