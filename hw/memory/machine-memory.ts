@@ -17,7 +17,8 @@ import { Wasm, type WasmMemory } from './webassembly.js';
 
 const PAGE = 65536;
 const MIB2 = 2 * 1024 * 1024;
-const HEADER_BYTES = LINE;
+/** Before each region: magic, hash of its layout's name, version, size. */
+export const HEADER_BYTES = LINE;
 const MAGIC = 0x494f4d55;
 /** Nothing lives below: an offset of 0 is never valid. */
 const FIRST = PAGE;
@@ -169,7 +170,7 @@ export class MachineMemory {
 }
 
 /** FNV-1a of a layout's name. */
-function nameHash(name: string): number {
+export function nameHash(name: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
   return hash | 0;

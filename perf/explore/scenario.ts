@@ -73,6 +73,8 @@ export interface Scenario {
   readonly threads: readonly ScenarioThread[];
   /** The memory: that of a machine, or so many bytes. Default: 64 KiB. */
   readonly memory?: { readonly machine: MachineConfig } | { readonly bytes: number };
+  /** What stories call its words, in a scenario without a machine: byte offsets from ctx.base. */
+  readonly words?: Readonly<Record<string, number>>;
   /** Steps after which a schedule counts as one that does not end. Default 20000. */
   readonly stepLimit?: number;
   /** Sleeps with a deadline may end by it. Default: time-outs mean that somebody was not woken. */

@@ -40,6 +40,8 @@ export interface Recording {
 
 export class ExploreSession {
   readonly scenario: Scenario;
+  /** As the last schedule left it. */
+  readonly memory: WasmMemory;
   readonly #control: ControlMemory;
   readonly #workers: readonly Worker[];
   readonly #onProgress: SessionOptions['onProgress'];
@@ -51,11 +53,13 @@ export class ExploreSession {
   private constructor(
     scenario: Scenario,
     control: ControlMemory,
+    memory: WasmMemory,
     workers: Worker[],
     options: SessionOptions,
   ) {
     this.scenario = scenario;
     this.#control = control;
+    this.memory = memory;
     this.#workers = workers;
     this.#onProgress = options.onProgress;
     this.#bugs = options.bugs ?? [];
@@ -68,9 +72,10 @@ export class ExploreSession {
     if (scenario === undefined) throw new TypeError(`${source.url} exports no scenario '${source.export}'`);
     const control = new ControlMemory();
     control.i32[H.threads] = scenario.threads.length;
+    const memory = memoryOf(scenario);
     const shared = {
       control: control.buffer,
-      memory: memoryOf(scenario),
+      memory,
       ghost: new SharedArrayBuffer(GHOST_WORDS * 4),
       source,
       seed: options.seed ?? 1,
@@ -85,7 +90,7 @@ export class ExploreSession {
       });
     });
     if (pinned) unpin(currentThread());
-    const session = new ExploreSession(scenario, control, workers, options);
+    const session = new ExploreSession(scenario, control, memory, workers, options);
     try {
       await session.#ready();
     } catch (error) {
@@ -100,11 +105,17 @@ export class ExploreSession {
     if (this.#settle !== null) throw new Error('explore: a campaign is under way');
     if (this.#broken !== null) return Promise.reject(this.#broken);
     this.#recording = { steps: [], notes: [] };
+    this.#control.cancel(false);
     return new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
       const message: ToDriver = { type: 'campaign', request: { bugs: this.#bugs, ...request } };
       this.#workers[0]!.postMessage(message);
     });
+  }
+
+  /** Ends the campaign under way after the schedule under way; run() then resolves with what there is. */
+  cancel(): void {
+    this.#control.cancel(true);
   }
 
   /** Of the last schedule of a campaign with `record`. */
@@ -114,6 +125,12 @@ export class ExploreSession {
       steps: [...steps].sort((a, b) => a.step - b.step),
       notes: [...notes].sort((a, b) => a.step - b.step),
     };
+  }
+
+  /** What the first thread told the others, as JSON gives it back; undefined when nothing. */
+  published(): unknown {
+    const text = this.#control.published;
+    return text === '' ? undefined : JSON.parse(text);
   }
 
   async close(): Promise<void> {

@@ -8,8 +8,8 @@ import { type ControlMemory, H } from './control.js';
 import { ScheduleOver, type ThreadScheduler } from './thread-scheduler.js';
 
 /** A scenario without a machine has the thread table here. */
-const THREADS_AT = 64;
-const BASE = 2048;
+export const THREADS_AT = 64;
+export const BASE = 2048;
 export const GHOST_WORDS = 1024;
 
 export interface ContextParts {

@@ -54,6 +54,10 @@ export const H = {
   record: 23,
   /** Bugs of the zoo that are on, one bit each in the order of BUG_NAMES: this word and the next. */
   bugs: 24,
+  /** The session wants no further schedule. */
+  cancel: 26,
+  /** Accesses that were written down so far. */
+  recorded: 27,
 } as const;
 
 /** Words of a thread. */
@@ -177,6 +181,11 @@ export class ControlMemory {
     const { read: taken, written } = new TextEncoder().encodeInto(text, this.#published);
     if (taken < text.length) throw new RangeError(`a scenario publishes ${text.length} characters`);
     this.i32[H.publishedLength] = written;
+  }
+
+  /** From the session, while the workers run. */
+  cancel(wanted: boolean): void {
+    Atomics.store(this.i32, H.cancel, wanted ? 1 : 0);
   }
 
   /** Makes it `index`'s turn. The caller then waits for its own, or is through. */

@@ -52,7 +52,8 @@ export function runCampaign(
   let failure: Failure | null = null;
   const startedMs = performance.now();
   let toldMs = startedMs;
-  while (failure === null && !diverged && schedules < request.schedules) {
+  const wanted = (): boolean => Atomics.load(i32, H.cancel) === 0;
+  while (failure === null && !diverged && schedules < request.schedules && wanted()) {
     const nowMs = performance.now();
     if (nowMs - startedMs >= request.timeMs) break;
     if (nowMs - toldMs >= PROGRESS_MS) {

@@ -59,15 +59,26 @@ export interface Failure extends ViolationRecord {
 
 /** One access of a recorded schedule, as its thread saw it. */
 export interface RecordedStep {
+  /** From 1, over all threads. */
   readonly step: number;
   readonly thread: number;
   readonly op: number;
   readonly offset: number;
   /** Function and place, innermost first. */
   readonly stack: readonly string[];
+  /** The 32-bit word there, before; and after, of what changes it. int32. */
+  readonly before: number;
+  readonly after?: number;
+  /** A store that is in the thread's store buffer only. */
+  readonly kept?: boolean;
+  /** Of a wait: whether the thread slept. */
+  readonly slept?: boolean;
+  /** Of a notify: how many were woken. */
+  readonly woken?: number;
 }
 
 export interface RecordedNote {
+  /** That of the access before it, by anyone. */
   readonly step: number;
   readonly thread: number;
   readonly text: string;

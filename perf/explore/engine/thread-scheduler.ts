@@ -53,13 +53,26 @@ export interface ViolationRecord {
   readonly thread: string;
 }
 
+/** Whoever writes down what a thread does, as it does it; for a schedule that is to be told. */
+export interface StepWatcher {
+  /** What the thread did last is done: it comes to its next access, or to its end. */
+  arriving(): void;
+  /** It makes this access now. */
+  access(op: number, offset: number): void;
+  /** The access is this store. @param kept  in the store buffer only */
+  storing(offset: number, low: number, kept: boolean): void;
+  slept(asleep: boolean): void;
+  woken(threads: number): void;
+  /** A store that somebody's buffer kept becomes visible, as this thread was to decide. */
+  showing(thread: number, offset: number, low: number): void;
+}
+
 export class ThreadScheduler implements ScheduleHook {
   /** False while the scenario is set up and checked: accesses are then nobody's steps. */
   active = false;
   /** What an access's site is, for whoever wants to know; none by default. */
   siteOf: (() => number) | null = null;
-  /** Told of each step that this thread takes, as it takes it. */
-  onAccess: ((op: number, offset: number) => void) | null = null;
+  watcher: StepWatcher | null = null;
   readonly #control: ControlMemory;
   readonly #i32: Int32Array;
   readonly #memory: Int32Array;
@@ -95,7 +108,10 @@ export class ThreadScheduler implements ScheduleHook {
   }
 
   storing(offset: number, bytes: 4 | 8, low: number, high: number): boolean {
-    if (!this.active || !this.#buffers(offset)) return false;
+    if (!this.active) return false;
+    const kept = this.#buffers(offset);
+    if (this.watcher !== null) this.watcher.storing(offset, low, kept);
+    if (!kept) return false;
     if (this.#i32[this.#at + T.buffered]! === BUFFER_ENTRIES) this.#flush(this.#me, 0);
     const entry = this.#control.bufferEntry(this.#me, this.#i32[this.#at + T.buffered]!++);
     this.#i32[entry] = offset;
@@ -128,7 +144,9 @@ export class ThreadScheduler implements ScheduleHook {
     this.#drain();
     const i32 = this.#i32;
     const rests = offset === this.restOffset;
-    if (!rests && this.#memory[offset >>> 2] !== value) return 'not-equal';
+    const sleeps = rests || this.#memory[offset >>> 2] === value;
+    if (this.watcher !== null) this.watcher.slept(sleeps);
+    if (!sleeps) return 'not-equal';
     i32[this.#at + T.status] = rests ? STATUS_REST : polled ? STATUS_POLL : STATUS_PARKED;
     i32[this.#at + T.waitOffset] = offset;
     i32[this.#at + T.waitValue] = value;
@@ -157,6 +175,7 @@ export class ThreadScheduler implements ScheduleHook {
       if (first < 0) break;
       i32[first + T.status] = STATUS_RUNNABLE;
     }
+    if (this.watcher !== null) this.watcher.woken(woken);
     return woken;
   }
 
@@ -197,7 +216,10 @@ export class ThreadScheduler implements ScheduleHook {
    */
   finish(): boolean {
     const i32 = this.#i32;
-    if (this.active) this.#drain();
+    if (this.active) {
+      if (this.watcher !== null) this.watcher.arriving();
+      this.#drain();
+    }
     this.active = false;
     i32[this.#at + T.status] = STATUS_DONE;
     if (i32[H.end] === END_NOT_YET && this.#programsDone()) i32[H.end] = END_DONE;
@@ -219,6 +241,7 @@ export class ThreadScheduler implements ScheduleHook {
 
   #step(op: WordOp, offset: number): void {
     this.#checkOver();
+    if (this.watcher !== null) this.watcher.arriving();
     const i32 = this.#i32;
     i32[this.#at + T.pendingOp] = op;
     i32[this.#at + T.pendingOffset] = offset;
@@ -232,7 +255,7 @@ export class ThreadScheduler implements ScheduleHook {
       this.#control.take(this.#me);
       this.#checkOver();
     }
-    if (this.onAccess !== null) this.onAccess(op, offset);
+    if (this.watcher !== null) this.watcher.access(op, offset);
   }
 
   /** This thread cannot go on: somebody else does, until it can. */
@@ -259,7 +282,12 @@ export class ThreadScheduler implements ScheduleHook {
         i32[control.thread(choice) + T.status] = STATUS_RUNNABLE;
         return choice;
       }
-      this.#flush(choice & 255, (choice >>> 8) - 1);
+      const [thread, entry] = [choice & 255, (choice >>> 8) - 1];
+      if (this.watcher !== null) {
+        const at = control.bufferEntry(thread, entry);
+        this.watcher.showing(thread, i32[at]!, i32[at + 2]!);
+      }
+      this.#flush(thread, entry);
     }
   }
 

@@ -32,7 +32,7 @@ export class ExploredThread {
     this.#scenario = scenario;
     this.scheduler = new ThreadScheduler(control, memory.buffer as SharedArrayBuffer, index, names);
     if (scenario.memory === undefined || 'bytes' in scenario.memory) this.scheduler.restOffset = REST_AT;
-    this.recorder = new Recorder(control, index);
+    this.recorder = new Recorder(control, memory.buffer as SharedArrayBuffer, index);
     this.#context = new WorkerContext({
       control,
       scheduler: this.scheduler,
