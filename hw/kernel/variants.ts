@@ -62,6 +62,7 @@ export function instantiateKernel(
   if (refused !== null) throw new Error(refused);
   if (scheduleHook() !== null) {
     const exports = exploreInstance(memory);
+    (exports.beginAnew as () => void)();
     const setBugs = exports.setBugs as (bits: number) => void;
     setBugs(bugsOn(bugs).reduce<number>((bits, name) => bits | KERNEL_BUGS[name], 0));
     return exports;
@@ -70,7 +71,7 @@ export function instantiateKernel(
   return new Wasm.Instance(normal, { env: { memory: memory.memory } }).exports;
 }
 
-/** One for each memory: an explorer builds machine after machine in the same. Every state of an instance is set anew. */
+/** One for each memory: an explorer builds machine after machine in the same. What one leaves to the next is forgotten. */
 function exploreInstance(memory: MachineMemory): Record<string, unknown> {
   let exports = instances.get(memory.memory);
   if (exports === undefined) {

@@ -113,6 +113,11 @@ const BATCH_SEQ_MASK: u32 = (1 << 26) - 1;
 /** Size of the last entry that hit: what the next batch looks for first. A guess, of this thread. */
 let likelyLg2: u32 = 12;
 
+/** For an instance that is to begin as a new one does. */
+export function forgetLikelySize(): void {
+  likelyLg2 = 12;
+}
+
 // The stream's configuration as one consistent reading saw it.
 let contextKind: u32 = 0;
 let contextTag: u32 = 0;

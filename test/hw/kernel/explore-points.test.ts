@@ -2,6 +2,7 @@
 import test from 'ava';
 import { PortLayout } from '../../../hw/iotlb/port-layout.js';
 import { contextIndex, UnitLayout } from '../../../hw/iotlb/unit-layout.js';
+import { Kernel } from '../../../hw/kernel/kernel.js';
 import { KERNEL_BUGS } from '../../../hw/kernel/variants.js';
 import { PageTable, PROT_READ } from '../../../hw/pagetable/aarch64.js';
 import { KernelBench, RAM_PA } from '../../kit/kernel-bench.js';
@@ -219,4 +220,26 @@ test('points: what an instance says goes to the hook that the thread has then', 
   t.true(seen(() => bench.translate(context, 0n)).length > 0);
   watchAccesses(null);
   t.is(bench.translate(context, 0n).status, 0);
+});
+
+test('points: an instance that is used again begins as a new one', (t) => {
+  const bench = explored(t);
+  const { unit, iotlb, port } = bench;
+  mapped(bench);
+  bench.set32(bench.port + PORT.sid, 9);
+  // A hit of 2 MiB is what the next batch would look for first.
+  bench.kernel.iotlbFill(unit, iotlb, 4, 512, 0x1200, 21, 2 | 32);
+  bench.kernel.iotlbFill(unit, iotlb, 4, 3, 0x1003, 12, 2 | 32);
+  const batch = (iova: bigint): Seen[] => {
+    bench.ask(bench.slot(0), iova, 0, 9);
+    return seen(() => t.is(bench.kernel.dmaBegin(port, 1), 0));
+  };
+  const small = batch(3n << 12n);
+  batch(600n << 12n);
+  bench.set32(unit + UNIT.gen, 2);
+  t.notDeepEqual(batch(3n << 12n), small);
+  batch(600n << 12n);
+  bench.set32(unit + UNIT.gen, 3);
+  Kernel.load(bench.memory);
+  t.deepEqual(batch(3n << 12n), small);
 });
