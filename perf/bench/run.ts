@@ -15,6 +15,7 @@ import { PAGE_TABLE_ROWS, pageTables } from './page-tables.js';
 import { FULL, type Group, QUICK, runRounds, type Scale } from './rounds.js';
 import { type BenchResult, rowOf } from './row.js';
 import { START_UP_ROWS, startUp } from './start-up.js';
+import { SWITCH_ROWS, switches } from './switches.js';
 import { HIT_ROWS, hits, MISS_ROWS, misses } from './translations.js';
 import { TWO_THREADS_ROWS, twoThreads } from './two-threads.js';
 import { coldWalks, hotWalks, WALK_ROWS } from './walks.js';
@@ -56,6 +57,7 @@ export const SECTIONS: readonly Section[] = [
   { name: 'start-up', rows: START_UP_ROWS, rounds: SLOW, warmUp: 1, set: startUp },
   { name: 'idle', rows: IDLE_ROWS, rounds: 0.125, warmUp: 0, set: idle },
   { name: 'micro', rows: MICRO_ROWS, rounds: SLOW, warmUp: 1, set: micros },
+  { name: 'bug switches', rows: SWITCH_ROWS, rounds: 1, set: switches },
 ];
 
 export const matches = (name: string, filter: string): boolean =>
