@@ -13,11 +13,11 @@ export interface ExploreReport {
   readonly bugs: readonly string[];
   readonly strategy: string;
   readonly seed: number;
-  /** 'i/n', i from 0; 'all' when the parts of n are merged. */
+  /** 'i/n', i from 0; of merged ones 'i,j/n'. */
   readonly shard: string;
   readonly schedules: number;
   readonly steps: number;
-  /** Of processor-bound time: of merged parts, the sum. */
+  /** Of merged shards, the sum: rates are those of one process. */
   readonly seconds: number;
   readonly schedulesPerSecond: number;
   readonly stepsPerSecond: number;

@@ -52,6 +52,8 @@ export const H = {
   publishedLength: 22,
   /** Every step of this schedule is kept by its thread. */
   record: 23,
+  /** Sites of accesses are kept. */
+  sites: 28,
   /** Bugs of the zoo that are on, one bit each in the order of BUG_NAMES: this word and the next. */
   bugs: 24,
   /** The session wants no further schedule. */

@@ -43,6 +43,7 @@ export function runCampaign(
   for (let i = 0; i < MAX_CHECKS; i++) i32[control.checkCount(i)] = 0;
   i32[H.checksRun] = 0;
   [i32[H.bugs], i32[H.bugs + 1]] = bugBits(request.bugs ?? []) as [number, number];
+  i32[H.sites] = strategy.wantsSites === true ? 1 : 0;
   i32[H.record] = request.record === true ? 1 : 0;
   let schedules = 0;
   let steps = 0;

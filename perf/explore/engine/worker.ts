@@ -11,6 +11,7 @@ import { ControlMemory, H, PHASE_CLOSE, PHASE_PREPARE } from './control.js';
 import { runCampaign } from './driver.js';
 import type { ExploreWorkerData, FromWorker, ToDriver } from './messages.js';
 import { Recorder } from './recorder.js';
+import { siteOfCaller } from './sites.js';
 import { ScheduleOver, ThreadScheduler } from './thread-scheduler.js';
 
 const { control: buffer, memory, ghost, index, source, seed } = workerData as ExploreWorkerData;
@@ -60,6 +61,7 @@ export class ExploredThread {
     setLockOrderCheck(true);
     this.#context.reset();
     this.recorder.reset(this.scheduler);
+    this.scheduler.siteOf = control.i32[H.sites] === 0 ? null : siteOfCaller;
     try {
       const body = this.#scenario.threads[index]!.program(this.#context);
       this.#body = typeof body === 'function' ? { run: body } : body;

@@ -23,6 +23,11 @@ export class Plan {
     this.#control = control;
   }
 
+  /** Of the scenario. */
+  get threads(): number {
+    return this.#control.i32[H.threads]!;
+  }
+
   /** What chooses where the choices given here end. */
   set policy(policy: keyof typeof POLICIES) {
     this.#control.i32[H.policy] = POLICIES[policy];
@@ -63,6 +68,9 @@ export class Plan {
       i32[this.#control.plan(k)] = decision;
     });
     i32[H.changePoints] = changePoints.length;
+    // They lie where planned choices would.
+    i32[H.planLength] = 0;
+    i32[H.planStrict] = 0;
   }
 }
 
