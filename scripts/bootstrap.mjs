@@ -23,6 +23,7 @@ const TASKS = {
   chaos: command('chaos'),
   soak: command('soak'),
   bench: command('bench'),
+  explore: command('explore'),
   scale: command('scale'),
   inspect: command('inspect'),
   zoo: command('zoo'),

@@ -4,6 +4,7 @@ import { Command, CommanderError, Help, type Option } from 'commander';
 import { addBench } from './commands/bench.js';
 import { addChaos } from './commands/chaos.js';
 import { addDecode } from './commands/decode.js';
+import { addExplore } from './commands/explore.js';
 import { addFuzz } from './commands/fuzz.js';
 import { addInspect } from './commands/inspect.js';
 import { addRun } from './commands/run.js';
@@ -14,11 +15,6 @@ import { addStress } from './commands/stress.js';
 import { addTopology } from './commands/topology.js';
 import { addZoo } from './commands/zoo.js';
 import { EXIT_CLEAN, EXIT_USAGE, type Surroundings } from './surroundings.js';
-
-/** Commands that have a place and no code: named, so that nobody looks for a typing error. */
-const NOT_YET: Record<string, string> = {
-  explore: 'one thread at a time, every shared access a schedule point',
-};
 
 /** Commander's own, with defaults as a user would type them: without quotes, and none where it is empty. */
 function optionDescription(option: Option): string {
@@ -47,6 +43,7 @@ export async function main(args: readonly string[], surroundings: Surroundings):
     .addHelpText('after', '\nExit codes: 0 clean, 1 a violation or a dead worker, 2 wrong usage.');
   addStress(program, surroundings, done);
   addTopology(program, surroundings, done);
+  addExplore(program, surroundings, done);
   addFuzz(program, surroundings, done);
   addChaos(program, surroundings, done);
   addSoak(program, surroundings, done);
@@ -57,16 +54,6 @@ export async function main(args: readonly string[], surroundings: Surroundings):
   addServe(program, surroundings, done);
   addRun(program, surroundings, done);
   addZoo(program, surroundings, done);
-  for (const [name, text] of Object.entries(NOT_YET))
-    program
-      .command(name)
-      .description(`${text} (not there yet)`)
-      .argument('[args...]')
-      .allowUnknownOption()
-      .action(() => {
-        surroundings.stderr.write(`iommufd ${name}: not there yet\n`);
-        done(EXIT_USAGE);
-      });
   for (const command of program.commands) command.showHelpAfterError(`(iommufd ${command.name()} --help)`);
   try {
     await program.parseAsync(args, { from: 'user' });

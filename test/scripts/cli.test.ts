@@ -86,7 +86,20 @@ const WRONG: [args: string[], stderr: RegExp][] = [
     ['stress', '--report', '/proc/report.json'],
     /--report: ('\/proc\/report.json' cannot be written: E|there is no directory)/,
   ],
-  [['explore'], /not there yet/],
+  [['explore', 'mutex-9'], /iommufd explore: there is no scenario 'mutex-9' \(iommufd explore --list\)/],
+  [['explore', '--strategy', 'luck'], /--strategy: 'luck' is none of .*random/],
+  [['explore', '--strategy', 'replay'], /--strategy: 'replay' is none of/],
+  [['explore', '--shard', '2/2'], /--shard: '2\/2' is not i\/n with i from 0 to n - 1/],
+  [['explore', '--bug', 'heisenbug'], /--bug: there is no bug 'heisenbug'/],
+  [['explore', '--duration', '0'], /--duration: '0' is no number of seconds/],
+  [['explore', '--schedules', '1.5'], /--schedules: '1.5' is not a whole number/],
+  [
+    ['explore', '--scenario-file', '/nonexistent.mjs'],
+    /--scenario-file: '\/nonexistent.mjs' cannot be loaded/,
+  ],
+  [['explore', '--replay', '/nonexistent'], /--replay: '\/nonexistent' is not there/],
+  [['explore', '--replay', '/nonexistent', '--seed', '1'], /--seed: not with --replay/],
+  [['explore', 'mutex-2', '--trace', '/nonexistent/t'], /--trace: there is no directory '\/nonexistent'/],
   [['serve', 'socket'], /too many arguments/],
   [['serve', '--config', '/nonexistent'], /iommufd serve: --config: '\/nonexistent': ENOENT/],
   [['serve', '--topology', 'cix-p2'], /'cix-p2' is neither a preset/],
@@ -110,7 +123,7 @@ for (const [args, message] of WRONG)
     t.is(loaded, 0);
   });
 
-for (const command of ['stress', 'fuzz', 'chaos', 'soak', 'bench', 'scale'])
+for (const command of ['stress', 'explore', 'fuzz', 'chaos', 'soak', 'bench', 'scale'])
   test(`cli: the help of ${command} has exit codes, Ctrl-C, and defaults as one would type them`, async (t) => {
     const { stdout } = await iommufd([command, '--help']);
     t.regex(stdout, /Exit codes: 0 /);
