@@ -6,9 +6,11 @@
  *   ack[s]    0 outside, else the generation seen on entry; slot s belongs to one thread
  *
  *   visitor                                   synchronizer (after taking something away)
- *   do ack = gen while gen != ack             gen += 1 (skipping 0); waiting += 1
+ *   do ack = gen while gen != ack (*)         gen += 1 (skipping 0); waiting += 1
  *   ... what was reachable then stays ...     sleep until every ack is 0 or not older than gen
  *   ack = 0; waiting? wake                    waiting -= 1
+ *
+ * (*) from the second time on: waiting? wake.
  *
  * A visitor that reads gen again after storing ack was either seen by the synchronizer or sees the new
  * generation, and with it what was done before. A visitor that died uses nothing any more: it has left.
@@ -64,8 +66,10 @@ export class Epoch {
     const ack = this.#ack(slot);
     if (words.load(ack) !== 0) bug(`epoch slot ${slot} is entered twice`);
     let gen = words.load(this.#base + this.#at.gen);
-    for (;;) {
+    for (let moved = false; ; moved = true) {
       words.store(ack, gen);
+      // A synchronizer may have seen the older one, and sleep until that visit ends.
+      if (moved) this.#wake();
       const now = words.load(this.#base + this.#at.gen);
       if (now === gen) return gen >>> 0;
       gen = now;
@@ -73,8 +77,13 @@ export class Epoch {
   }
 
   leave(slot: number): void {
+    this.#env.words.store(this.#ack(slot), 0);
+    this.#wake();
+  }
+
+  /** After a slot has ceased to lag. */
+  #wake(): void {
     const { words } = this.#env;
-    words.store(this.#ack(slot), 0);
     if (words.load(this.#base + this.#at.waiting) === 0) return;
     words.add(this.#base + this.#at.turn, 1);
     words.notify(this.#base + this.#at.turn, ALL);
