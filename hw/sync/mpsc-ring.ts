@@ -85,7 +85,7 @@ export class MpscRing {
       if ((state & KIND_MASK) === READY) {
         words.read(slot + 4, into, at + n * this.#slotWords, this.#slotWords);
         n++;
-      } else if (this.#isAbandoned(state)) {
+      } else if (this.#isAbandoned(slot, state)) {
         words.add(this.#base + LOST, 1);
         // It may have died before it moved prod on, and producers would take the freed slot for a full ring.
         words.compareExchange(this.#base, cons | 0, (cons + 1) | 0);
@@ -99,8 +99,9 @@ export class MpscRing {
 
   /** Whether pop() would move: a slot is ready, or its producer is dead. The consumer alone. */
   hasWork(): boolean {
-    const state = this.#env.words.load(this.#slot(this.#env.words.load(this.#base + CONS) >>> 0));
-    return (state & KIND_MASK) === READY || this.#isAbandoned(state);
+    const slot = this.#slot(this.#env.words.load(this.#base + CONS) >>> 0);
+    const state = this.#env.words.load(slot);
+    return (state & KIND_MASK) === READY || this.#isAbandoned(slot, state);
   }
 
   /** The producer that claimed the slot the consumer is at and has not filled it, 0 when there is none. */
@@ -131,8 +132,11 @@ export class MpscRing {
     }
   }
 
-  #isAbandoned(state: number): boolean {
-    return (state & KIND_MASK) === CLAIMED && this.#env.threads.isDead(state & THREAD);
+  #isAbandoned(slot: number, state: number): boolean {
+    const { words, threads } = this.#env;
+    if ((state & KIND_MASK) !== CLAIMED || !threads.isDead(state & THREAD)) return false;
+    // It may have filled the slot before it died, but after `state` was read.
+    return words.load(slot) === state;
   }
 
   /** The state FREE of the slot at an index. */
