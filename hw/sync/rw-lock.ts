@@ -209,11 +209,15 @@ export class RwLock {
   /** Finds a dead reader, or clears the bits of them all. @returns the thread id found, or 0 */
   #forDeadReader(clear: boolean): number {
     const { words, threads } = this.#env;
-    for (let id = 1; id <= MAX_THREADS; id++) {
-      const offset = this.#base + at.readers + (id >>> 5) * 4;
-      if ((words.load(offset) & (1 << (id & 31))) === 0 || !threads.isDead(id)) continue;
-      if (!clear) return id;
-      words.and(offset, ~(1 << (id & 31)));
+    for (let i = 0; i < READER_WORDS; i++) {
+      const offset = this.#base + at.readers + i * 4;
+      for (let bits = words.load(offset); bits !== 0; bits &= bits - 1) {
+        const bit = bits & -bits;
+        const id = i * 32 + 31 - Math.clz32(bit);
+        if (!threads.isDead(id)) continue;
+        if (!clear) return id;
+        words.and(offset, ~bit);
+      }
     }
     return 0;
   }
