@@ -17,8 +17,48 @@ export interface BugOrigin {
 const table = {
   'mutex-wakes-before-release': {
     where: 'hw/sync/mutex.ts',
-    origin: 'npm atomics-sync 1.x: a waiter is notified, or its count read, before the word is released',
+    origin:
+      'the order that counts of waiters rely on (Linux, kernel/futex/waitwake.c: the value, then the waiters), turned round',
     invariant: 'lost wake-up',
+  },
+  'condition-seq-read-after-unlock': {
+    where: 'hw/sync/condition.ts',
+    origin:
+      'npm atomics-sync, Condition.wait: unlocks, then sleeps, and a signal in between is missed; SBCL before 1.0.37.34',
+    invariant: 'lost wake-up',
+  },
+  'semaphore-wakes-only-from-zero': {
+    where: 'hw/sync/semaphore.ts',
+    origin: 'npm atomics-sync, Semaphore.post: wakes one when the count was 0, and nobody for the next unit',
+    invariant: 'lost wake-up',
+  },
+  'barrier-generation-read-late': {
+    where: 'hw/sync/barrier.ts',
+    origin:
+      'npm atomics-sync, Barrier.wait: arrives, and when it gets to sleep the others may have been released',
+    invariant: 'lost wake-up',
+  },
+  'doorbell-parked-after-look': {
+    where: 'hw/sync/doorbell.ts',
+    origin: 'the order of notify_me in QEMU (aio_notify, util/async.c; hangs of July 2015), turned round',
+    invariant: 'lost wake-up',
+  },
+  'epoch-enter-without-recheck': {
+    where: 'hw/sync/epoch.ts',
+    origin:
+      'the barrier of walk_shadow_page_lockless_begin (Linux, kvm/mmu/mmu.c: smp_store_mb of vcpu->mode), left out',
+    invariant: 'R1',
+  },
+  'ring-published-before-written': {
+    where: 'hw/sync/spsc-ring.ts, mpsc-ring.ts',
+    origin:
+      'step 3 of arm_smmu_cmdq_issue_cmdlist (arm-smmu-v3.c: dma_wmb, then the valid bits), turned round',
+    invariant: 'R17',
+  },
+  'ring-full-taken-for-empty': {
+    where: 'hw/sync/spsc-ring.ts',
+    origin: 'bao-hypervisor #382: full and empty by one comparison, without the wrap',
+    invariant: 'R18',
   },
   'ste-hitless-without-barrier': {
     where: 'runtime/drivers/smmuv3/entry-writer.ts',

@@ -55,7 +55,8 @@ export class Barrier {
       words.notify(this.#word, ALL);
       return 1;
     }
-    const generation = word >>> GENERATION_SHIFT;
+    const late = this.#env.bugs?.['barrier-generation-read-late'] === true;
+    const generation = (late ? words.load(this.#word) : word) >>> GENERATION_SHIFT;
     const moved = (now: number): boolean => now >>> GENERATION_SHIFT !== generation || (now & BROKEN) !== 0;
     const result = waitUntil(this.#env, this.#word, () => moved(words.load(this.#word)), deadlineNs);
     // Either still counted, and no more, or released in the last moment.

@@ -41,8 +41,10 @@ export class Condition {
     const { words } = this.#env;
     mutex.assertHeld();
     words.add(this.#seq + WAITERS, 1);
-    const seen = words.load(this.#seq);
+    const late = this.#env.bugs?.['condition-seq-read-after-unlock'] === true;
+    let seen = late ? 0 : words.load(this.#seq);
     mutex.unlock();
+    if (late) seen = words.load(this.#seq);
     const waited = waitUntil(this.#env, this.#seq, () => words.load(this.#seq) !== seen, deadlineNs);
     words.sub(this.#seq + WAITERS, 1);
     const locked = mutex.lock();

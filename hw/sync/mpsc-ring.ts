@@ -42,6 +42,7 @@ export class MpscRing {
   readonly #slots: number;
   readonly #slotsLg2: number;
   readonly #slotWords: number;
+  readonly #publishesEarly: boolean;
 
   constructor(env: SyncEnv, offset: number, slots: number, slotWords: number) {
     if (slots < 1 || (slots & (slots - 1)) !== 0) bug(`ring of ${slots} slots`);
@@ -50,6 +51,7 @@ export class MpscRing {
     this.#slots = slots;
     this.#slotsLg2 = 31 - Math.clz32(slots);
     this.#slotWords = slotWords;
+    this.#publishesEarly = env.bugs?.['ring-published-before-written'] === true;
   }
 
   /**
@@ -64,6 +66,7 @@ export class MpscRing {
       const index = this.#claim();
       if (index < 0) return i;
       const slot = this.#slot(index);
+      if (this.#publishesEarly) words.store(slot, this.#free(index) | READY);
       words.write(slot + 4, from, at + i * this.#slotWords, this.#slotWords);
       words.store(slot, this.#free(index) | READY);
     }

@@ -66,8 +66,9 @@ export class Semaphore {
 
   release(n = 1): void {
     const { words } = this.#env;
-    if (!(n > 0) || words.add(this.#count, n) > MAX_COUNT - n)
-      bug(`semaphore at ${this.#count}: release of ${n}`);
+    const before = n > 0 ? words.add(this.#count, n) : Number.POSITIVE_INFINITY;
+    if (!(before <= MAX_COUNT - n)) bug(`semaphore at ${this.#count}: release of ${n}`);
+    if (before !== 0 && this.#env.bugs?.['semaphore-wakes-only-from-zero']) return;
     if (words.load(this.#count + WAITERS) !== 0) words.notify(this.#count, n);
   }
 

@@ -26,6 +26,8 @@ export class SpscRing {
   readonly #base: number;
   readonly #slots: number;
   readonly #slotWords: number;
+  readonly #publishesEarly: boolean;
+  readonly #forgetsWrap: boolean;
 
   constructor(env: SyncEnv, offset: number, slots: number, slotWords: number) {
     if (slots < 1 || (slots & (slots - 1)) !== 0) bug(`ring of ${slots} slots`);
@@ -33,6 +35,8 @@ export class SpscRing {
     this.#base = offset;
     this.#slots = slots;
     this.#slotWords = slotWords;
+    this.#publishesEarly = env.bugs?.['ring-published-before-written'] === true;
+    this.#forgetsWrap = env.bugs?.['ring-full-taken-for-empty'] === true;
   }
 
   /**
@@ -45,6 +49,7 @@ export class SpscRing {
     const { words } = this.#env;
     const prod = words.load(this.#base);
     const n = Math.min(count, this.#slots - this.#filled(prod, words.load(this.#base + CONS)));
+    if (this.#publishesEarly && n > 0) words.store(this.#base, (prod + n) | 0);
     for (let i = 0; i < n; i++)
       words.write(this.#slot((prod + i) >>> 0), from, at + i * this.#slotWords, this.#slotWords);
     if (n > 0) words.store(this.#base, (prod + n) | 0);
@@ -74,6 +79,7 @@ export class SpscRing {
   }
 
   #filled(prod: number, cons: number): number {
+    if (this.#forgetsWrap) return (prod - cons) & (this.#slots - 1);
     return Math.min((prod - cons) >>> 0, this.#slots);
   }
 

@@ -32,13 +32,13 @@ function scenario(threads: number): Scenario {
 export const semaphore2 = scenario(2);
 export const semaphore3 = scenario(3);
 
-/** One thread gives units that the others wait for, all at once. */
+/** One thread gives the units that the others wait for, one after the other. */
 function handOut(threads: number): Scenario {
   const program = (ctx: ThreadContext) => {
     const semaphore = new Semaphore(ctx.env, ctx.base);
     const run = (): void => {
-      if (ctx.index === 0) semaphore.release(threads - 1);
-      else semaphore.acquire();
+      if (ctx.index !== 0) semaphore.acquire();
+      else for (let i = 1; i < threads; i++) semaphore.release();
     };
     const check = (): void =>
       ctx.check(CONSERVATION, semaphore.value() === 0, () => `${semaphore.value()} units are left`);

@@ -1,5 +1,33 @@
 import test from 'ava';
+import {
+  LITMUS,
+  type LitmusCase,
+  type LitmusOptions,
+  type LitmusRow,
+  runLitmus,
+} from '../../../perf/explore/litmus.js';
 import { ExploreSession } from '../../../perf/explore/session.js';
+
+/** All that two threads have; of three threads' all with 1 preemption. The rest is for the command. */
+const TWO_THREADS: LitmusOptions = { preemptions: 3 };
+const THREE_THREADS = { preemptions: 3, schedules: 1500 } satisfies LitmusOptions;
+
+async function search(one: LitmusCase, options: LitmusOptions): Promise<LitmusRow> {
+  const rows: LitmusRow[] = [];
+  for await (const row of runLitmus({ ...options, cases: [one], cpu: 0 })) rows.push(row);
+  return rows[0]!;
+}
+
+for (const one of LITMUS) {
+  const two = /2$|Rw$|Ww$|Vs$|Late$|^spsc/.test(one.export);
+  const which = two ? 'every schedule' : `the first ${THREE_THREADS.schedules} schedules`;
+  test.serial(`${one.primitive}: ${one.export} keeps its promise in ${which}`, async (t) => {
+    const { failure, exhausted, schedules, threads } = await search(one, two ? TWO_THREADS : THREE_THREADS);
+    t.is(threads, two ? 2 : 3);
+    t.is(failure, null, failure?.detail);
+    t.true(exhausted || schedules === (two ? 0 : THREE_THREADS.schedules));
+  });
+}
 
 /** One campaign of random walks over an export of perf/explore/scenarios. */
 async function walk(file: string, name: string, schedules: number) {
@@ -14,7 +42,7 @@ async function walk(file: string, name: string, schedules: number) {
 }
 
 // A waiter announces itself and reads the word: free. Another takes it, the waiter finds it taken, the other gives it
-// up and finds nobody asleep; and the waiter goes to sleep on a word that says free.
+// up and finds nobody asleep; and the waiter goes to sleep on a word that says free. More than three preemptions.
 for (const [file, name] of [
   ['mutex', 'mutex3'],
   ['spin-lock', 'spinLock3'],

@@ -1,0 +1,104 @@
+/**
+ * The locks and rings of hw/sync, searched to the end: every schedule of two and of three threads with at most so many
+ * preemptions. hw/sync/README.md has the table that this makes.
+ */
+import type { Failure } from './engine/messages.js';
+import { ExploreSession } from './session.js';
+
+/** A scenario, and whose promise it is about. */
+export interface LitmusCase {
+  readonly primitive: string;
+  /** The module below perf/explore/scenarios, without its ending, and its export. */
+  readonly file: string;
+  readonly export: string;
+}
+
+const of = (primitive: string, file: string, ...exports: string[]): LitmusCase[] =>
+  exports.map((name) => ({ primitive, file, export: name }));
+
+export const LITMUS: readonly LitmusCase[] = [
+  ...of('Mutex', 'mutex', 'mutex2', 'mutex3'),
+  ...of('Mutex', 'owner-death', 'mutexDeath2', 'mutexDeath3'),
+  ...of('SpinLock', 'spin-lock', 'spinLock2', 'spinLock3'),
+  ...of('SpinLock', 'owner-death', 'spinLockDeath2', 'spinLockDeath3'),
+  ...of('RwLock', 'rw-lock', 'rwLockRw', 'rwLockWw', 'rwLockRrw', 'rwLockRww'),
+  ...of('RwLock', 'owner-death', 'rwLockDeath2', 'rwLockDeath3'),
+  ...of('SeqLock', 'seq-lock', 'seqLockRw', 'seqLockRrw', 'seqLockRww'),
+  ...of('SeqLock', 'owner-death', 'seqLockDeath2', 'seqLockDeath3'),
+  ...of('Semaphore', 'semaphore', 'semaphore2', 'semaphore3', 'semaphoreHandOut2', 'semaphoreHandOut3'),
+  ...of('Condition', 'condition', 'conditionSignal2', 'conditionSignal3', 'conditionBroadcast3'),
+  ...of('Barrier', 'barrier', 'barrier2', 'barrier3'),
+  ...of('Once', 'once', 'once2', 'once3'),
+  ...of('Once', 'once-death', 'onceDeath2', 'onceDeath3'),
+  ...of('Epoch', 'epoch', 'epochVs', 'epochVvs', 'epochVss', 'epochLate', 'epochDeath2', 'epochDeath3'),
+  ...of('Doorbell', 'doorbell', 'doorbell2', 'doorbell3'),
+  ...of('SpscRing', 'spsc-ring', 'spscSingles', 'spscBatches'),
+  ...of('MpscRing', 'mpsc-ring', 'mpsc2', 'mpsc3', 'mpscDeath2', 'mpscDeath3'),
+];
+
+export interface LitmusRow extends LitmusCase {
+  /** Of the scenario: its name and, in a line, what it does. */
+  readonly scenario: string;
+  readonly about: string;
+  readonly threads: number;
+  readonly preemptions: number;
+  readonly schedules: number;
+  readonly steps: number;
+  readonly seconds: number;
+  /** Whether these were all schedules there are within the bound. */
+  readonly exhausted: boolean;
+  /** Evaluations of its checks. */
+  readonly checks: number;
+  readonly failure: Failure | null;
+}
+
+export interface LitmusOptions {
+  /** Default 3. */
+  readonly preemptions?: number;
+  /** Of one scenario, at most. Default: no limit. */
+  readonly schedules?: number;
+  readonly timeMs?: number;
+  /** Processor for all threads, as in SessionOptions. */
+  readonly cpu?: number;
+  readonly cases?: readonly LitmusCase[];
+}
+
+/** One row after the other, each when its scenario is through. @throws Error a scenario checked nothing */
+export async function* runLitmus(options: LitmusOptions = {}): AsyncGenerator<LitmusRow> {
+  for (const one of options.cases ?? LITMUS) yield await runCase(one, options);
+}
+
+async function runCase(one: LitmusCase, options: LitmusOptions): Promise<LitmusRow> {
+  const { preemptions = 3, schedules = Number.MAX_SAFE_INTEGER, timeMs = Number.POSITIVE_INFINITY } = options;
+  const url = new URL(`./scenarios/${one.file}.js`, import.meta.url).href;
+  const session = await ExploreSession.start(
+    { url, export: one.export },
+    options.cpu === undefined ? {} : { cpu: options.cpu },
+  );
+  try {
+    const { name, about, threads } = session.scenario;
+    const result = await session.run({
+      strategy: 'dfs',
+      options: { threads: threads.length, seed: 1, depth: 0, preemptions, shard: { index: 0, count: 1 } },
+      schedules,
+      timeMs,
+    });
+    const checks = Object.values(result.checks).reduce((sum, n) => sum + n, 0);
+    if (checks === 0) throw new Error(`scenario ${name} checked nothing`);
+    return {
+      ...one,
+      scenario: name,
+      about,
+      threads: threads.length,
+      preemptions,
+      schedules: result.schedules,
+      steps: result.steps,
+      seconds: result.seconds,
+      exhausted: result.exhausted,
+      checks,
+      failure: result.failure,
+    };
+  } finally {
+    await session.close();
+  }
+}
