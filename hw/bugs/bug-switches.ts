@@ -122,6 +122,87 @@ const table = {
       'R2: Will Deacon, 21 Aug 2019, nr_ats_masters without a barrier: an ATC fill passes the invalidation',
     invariant: 'R2',
   },
+  'vdevice-published-before-init': {
+    where: 'runtime/drivers/smmuv3/viommu-record.ts',
+    origin: 'R8: iommufd stored a vDEVICE in vdevs before its driver had initialised it (before 7.0)',
+    invariant: 'R8',
+  },
+  'vsid-used-after-reuse': {
+    where: 'runtime/drivers/smmuv3/invalidate.ts',
+    origin: 'R8: the vSID is looked up, and its vDEVICE let go before the command is on the queue',
+    invariant: 'R8',
+  },
+  'invalidate-reports-unissued': {
+    where: 'runtime/drivers/smmuv3/invalidate.ts',
+    origin: 'arm_vsmmu_cache_invalidate, 7.0: entries before a refused one are reported, not issued (2026)',
+    invariant: 'R8',
+  },
+  'destroy-does-not-wait': {
+    where: 'runtime/core/ctx.ts',
+    origin: 'R15: iommufd_put_object() touches an object whose users are gone (before wait_cnt, 2023)',
+    invariant: 'R15',
+  },
+  'id-reused-before-reference-dropped': {
+    where: 'runtime/core/object-table.ts',
+    origin: 'R15: a reference is taken without seeing that it is still the same object (ABA)',
+    invariant: 'R15',
+  },
+  'fault-answered-twice': {
+    where: 'runtime/objects/fault.ts',
+    origin: 'R10: the group that a detach answers stays in the response list (as CVE-2024-35843, UAF)',
+    invariant: 'R10',
+  },
+  'fault-never-answered': {
+    where: 'runtime/objects/fault.ts',
+    origin: 'R10: a detach drops the groups that nobody has read; the device waits for ever',
+    invariant: 'deadlock',
+  },
+  'veventq-overflow-loses-marker': {
+    where: 'runtime/objects/veventq.ts',
+    origin: 'R11: an event that finds the queue full goes without a word',
+    invariant: 'R11',
+  },
+  'veventq-lost-count-unbalanced': {
+    where: 'runtime/objects/veventq.ts',
+    origin: 'R11: num_events counts the LOST_EVENTS header on one side only (NV-Kernels #78)',
+    invariant: 'R11',
+  },
+  'vevent-after-destroy': {
+    where: 'runtime/drivers/smmuv3/viommu.ts',
+    origin: 'R9: arm-smmu-v3 7.0 forgets a vSID at the next attach, not when its vDEVICE goes',
+    invariant: 'R9',
+  },
+  'unmap-eats-concurrent-map': {
+    where: 'runtime/iova/io-pagetable.ts',
+    origin: '8602018b1f17 (Sina Hassani, Apr 2026): what is mapped behind the cursor is unmapped as well',
+    invariant: 'R13',
+  },
+  'access-unmap-without-wait': {
+    where: 'runtime/iova/io-pagetable.ts',
+    origin: 'R14: an access is told of the unmap, and not waited for (c44d711, unpin with access)',
+    invariant: 'R14',
+  },
+  'revoked-dmabuf-still-mapped': {
+    where: 'runtime/iova/io-pagetable.ts',
+    origin: 'f2d70dbd3dce and "Wait for dma-buf invalidation": a revoke returns before its invalidation',
+    invariant: 'R26',
+  },
+  'hw-queue-freed-before-sync': {
+    where: 'runtime/drivers/tegra241/vcmdq.ts',
+    origin: '9ff145a25c5c: the memory of a VCMDQ goes before the hardware is done with it',
+    invariant: 'R23',
+  },
+  'mailbox-answer-before-result': {
+    where: 'workers/protocol/mailbox-server.ts',
+    origin: 'R21: a call is DONE before its result is there (as CVE-2026-43220, AMD completion wait)',
+    invariant: 'R21',
+  },
+  'mailbox-serves-abandoned-ticket': {
+    where: 'workers/protocol/mailbox-server.ts',
+    origin:
+      'R15: a request that is given up meanwhile is served all the same (as CVE-2025-39966, use after abort)',
+    invariant: 'R15',
+  },
 } as const satisfies Record<string, BugOrigin>;
 
 export type BugName = keyof typeof table;

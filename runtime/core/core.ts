@@ -2,6 +2,7 @@
  * The iommufd driver of one machine: opens `/dev/iommu` and VFIO device files, arbitrates who may own a
  * device's DMA, and takes the events that host drivers raise to the vIOMMUs they are meant for.
  */
+import { type BugSwitches, NO_BUGS } from '../../hw/bugs/bug-switches.js';
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import { EMFILE, ENOMEM, EPERM } from '../../uapi/abi/errno.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
@@ -35,6 +36,8 @@ export class IommufdCore {
   /** Frames by number, whoever owns them. */
   readonly physical: PhysicalMemory;
   readonly compat: Compat;
+  /** Known bugs that are on. */
+  readonly bugs: BugSwitches;
   /** Where a driver's events go. */
   readonly viommus = new Map<DriverViommu, Viommu>();
   /** Device indexes that a VFIO device file has open. */
@@ -56,6 +59,7 @@ export class IommufdCore {
     this.#current = this.own;
     this.physical = context.physical ?? new RamFrames(memory);
     this.compat = context.compat ?? 'fixed';
+    this.bugs = context.env.bugs ?? NO_BUGS;
     if (!memory.hasRegion('objects:0')) IommufdCore.allocRegions(memory, options.maxFds);
     let count = 0;
     while (memory.hasRegion(`objects:${count}`)) count++;

@@ -151,8 +151,9 @@ export class IommufdCtx {
     this.#byId.delete(id);
     this.objects.unpublish(id);
     if (this.vfioIoas === object) this.vfioIoas = null;
+    const waits = !waited && !this.core.bugs['destroy-does-not-wait'];
     // Without users a remaining short reference is one about to be dropped.
-    if (!waited && this.#waitUnheld(object) < 0) {
+    if (waits && this.#waitUnheld(object) < 0) {
       this.objects.republish(id);
       this.#byId.set(id, object);
       return -EBUSY;

@@ -33,10 +33,12 @@ const isHeld = (gate: number): boolean => (gate & WAIT_MASK) !== 0;
 export class SharedObjects {
   protected readonly words: Words;
   protected readonly base: number;
+  readonly #unchecked: boolean;
 
   /** @param index  N of the region `objects:N` */
-  constructor(memory: MachineMemory, words: Words, index: number) {
+  constructor(memory: MachineMemory, { words, bugs }: Pick<SyncEnv, 'words' | 'bugs'>, index: number) {
     this.words = words;
+    this.#unchecked = bugs?.['id-reused-before-reference-dropped'] === true;
     this.base = memory.region(ObjectsLayout, `objects:${index}`).base;
   }
 
@@ -52,6 +54,10 @@ export class SharedObjects {
       const gate = this.words.load(at + OBJECT.gate);
       if ((gate & STATE_MASK) !== LIVE || (gate & WAIT_MASK) === 0) return -ENOENT;
       if (type !== OBJ_ANY && this.words.load(at + OBJECT.type) !== type) return -ENOENT;
+      if (this.#unchecked) {
+        this.words.add(at + OBJECT.gate, 1);
+        break;
+      }
       // Success proves that generation and state were the same when the type was read.
       if (this.words.compareExchange(at + OBJECT.gate, gate, gate + 1) === gate) break;
     }
@@ -99,7 +105,7 @@ export class ObjectTable extends SharedObjects {
   #firstFree = 1;
 
   constructor(memory: MachineMemory, env: SyncEnv, index: number) {
-    super(memory, env.words, index);
+    super(memory, env, index);
     this.#env = env;
   }
 

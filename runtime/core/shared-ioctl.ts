@@ -29,12 +29,9 @@ export class SharedIommufd {
     invalidators: ReadonlyMap<string, SharedInvalidator>,
     compat?: Compat,
   ) {
-    this.#invalidations = new Invalidations(
-      new SharedObjects(memory, env.words, fdIndex),
-      user,
-      invalidators,
-      { compat },
-    );
+    this.#invalidations = new Invalidations(new SharedObjects(memory, env, fdIndex), user, invalidators, {
+      compat,
+    });
   }
 
   /**

@@ -12,6 +12,7 @@
  *
  * @source drivers/iommu/iommufd/pages.c
  */
+import type { BugSwitches } from '../../hw/bugs/bug-switches.js';
 import { EINVAL, ENOMEM } from '../../uapi/abi/errno.js';
 import type { Gather, IoasObserver, PagingDomain, RuntimeBugs } from '../drivers/contract.js';
 import { firstUnitOf, type IoptArea, PAGE_LG2, PAGE_SIZE, unitsOf, unitsPerPage } from './area.js';
@@ -22,6 +23,7 @@ export interface FillContext {
   readonly ioasId: number;
   readonly observer: IoasObserver | undefined;
   readonly bugs: RuntimeBugs;
+  readonly zoo: BugSwitches;
   /** Whether neighbouring pages may share a large IO page; without, an area can be cut: see split-area.ts. */
   largePages: boolean;
   log(message: string): void;

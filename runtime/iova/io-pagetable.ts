@@ -377,20 +377,25 @@ export class IoPagetable implements AreaOwner {
         from = areaFirst;
         area.preventAccess = true;
         this.accesses.notifyUnmap(areaFirst, areaLast - areaFirst + 1n);
-        if (++tries <= UNMAP_TRIES) continue;
-        this.#context.log(`iommufd: an access does not let go of IOVA ${areaFirst}`);
-        return { status: -EDEADLOCK, bytes };
+        const waits = !this.#context.zoo['access-unmap-without-wait'];
+        if (waits && ++tries <= UNMAP_TRIES) continue;
+        if (waits) {
+          this.#context.log(`iommufd: an access does not let go of IOVA ${areaFirst}`);
+          return { status: -EDEADLOCK, bytes };
+        }
       }
       this.#unmapArea(area, pages);
       bytes += areaLast - areaFirst + 1n;
       // What is mapped behind the cursor from now on is not ours to unmap.
       if (areaLast >= last) return { status: 0, bytes };
-      from = areaLast + 1n;
+      if (!this.#context.zoo['unmap-eats-concurrent-map']) from = areaLast + 1n;
     }
   }
 
   revokeArea(area: IoptArea, pages: IoptPages): void {
-    if (this.#domains.length > 0) unfillDomains(this.#context, area, pages, this.#domains);
+    if (this.#context.zoo['revoked-dmabuf-still-mapped'])
+      for (const domain of this.#domains) unmapArea(area, domain, newGather(false));
+    else if (this.#domains.length > 0) unfillDomains(this.#context, area, pages, this.#domains);
   }
 
   #unmapArea(area: IoptArea, pages: IoptPages): void {

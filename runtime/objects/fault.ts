@@ -151,11 +151,16 @@ export class Fault extends IommufdObject {
   }
 
   #end(which: (group: FaultGroup) => boolean): void {
+    const { bugs } = this.ctx.core;
     const unread = this.#deliver.filter(which);
     this.#deliver = this.#deliver.filter((group) => !which(group));
-    for (const group of unread) group.respond(PAGE_RESP_INVALID);
+    for (const group of bugs['fault-never-answered'] ? [] : unread) group.respond(PAGE_RESP_INVALID);
     for (const [cookie, group] of [...this.#response]) {
       if (!which(group)) continue;
+      if (bugs['fault-answered-twice']) {
+        group.faults.at(-1)!.respond(PAGE_RESP_INVALID);
+        continue;
+      }
       this.#response.delete(cookie);
       group.respond(PAGE_RESP_INVALID);
     }

@@ -51,6 +51,7 @@ export class Ioas extends IommufdObject {
         ioasId: id,
         observer: context.observer,
         bugs: context.bugs,
+        zoo: ctx.core.bugs,
         largePages: true,
         log: (message) => context.log(message),
         allocFails: (site) => ctx.core.allocFails(site),

@@ -61,6 +61,7 @@ export class Veventq extends IommufdObject {
     this.#sequence = sequence === INT_MAX ? 0 : sequence + 1;
     const full = this.#events.length - this.#head >= this.depth;
     const failed = !full && this.ctx.core.allocFails('vevent');
+    if (full && this.ctx.core.bugs['veventq-overflow-loses-marker']) return 0;
     if (full || failed) this.#lost = sequence;
     else {
       this.#lost = -1;
@@ -98,6 +99,7 @@ export class Veventq extends IommufdObject {
     const header = VeventHeader.toBytes({ flags: IOMMU_VEVENTQ_FLAG_LOST_EVENTS, sequence: this.#lost });
     if (put(done, header) < 0) return done === 0 ? -EFAULT : done;
     this.#lost = -1;
+    if (this.ctx.core.bugs['veventq-lost-count-unbalanced']) this.#head++;
     return done + HEADER_BYTES;
   }
 

@@ -2,6 +2,7 @@
  * The core's side of the mailbox: finds posted tickets, performs each call on a private copy of its structure,
  * and publishes the outcome. What clients wrote is not trusted: a malformed ticket is answered, never thrown.
  */
+import { type BugSwitches, NO_BUGS } from '../../hw/bugs/bug-switches.js';
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import type { Words } from '../../hw/sync/words.js';
 import { EFAULT, EINVAL, EIO } from '../../uapi/abi/errno.js';
@@ -51,11 +52,12 @@ export class MailboxServer {
   readonly #words: Words;
   readonly #base: number;
   readonly #targets: MailboxTargets;
+  readonly #bugs: BugSwitches;
   /** Found but not served yet, oldest post first. */
   #gathered: Gathered[] = [];
 
   /** Carves the mailbox out on first use, and empties it. Only while no other thread is attached. */
-  constructor(memory: MachineMemory, targets: MailboxTargets) {
+  constructor(memory: MachineMemory, targets: MailboxTargets, bugs: BugSwitches = NO_BUGS) {
     if (!memory.hasRegion(MAILBOX_KEY)) memory.allocRegion(MailboxLayout, MAILBOX_KEY);
     const { base, size } = memory.region(MailboxLayout, MAILBOX_KEY);
     memory.u8.fill(0, base, base + size);
@@ -63,6 +65,7 @@ export class MailboxServer {
     this.#words = memory.words;
     this.#base = base;
     this.#targets = targets;
+    this.#bugs = bugs;
   }
 
   /**
@@ -129,18 +132,23 @@ export class MailboxServer {
     const words = this.#words;
     const at = this.#at(index);
     const state = words.load(at + AT.state);
-    if (kindOf(state) !== TICKET_POSTED || words.load(at + AT.order) !== order) return false;
     const serving = ticketState(TICKET_SERVING, ownerOf(state));
-    if (words.compareExchange(at + AT.state, state, serving) !== state) return false;
+    if (this.#bugs['mailbox-serves-abandoned-ticket']) words.store(at + AT.state, serving);
+    else {
+      if (kindOf(state) !== TICKET_POSTED || words.load(at + AT.order) !== order) return false;
+      if (words.compareExchange(at + AT.state, state, serving) !== state) return false;
+    }
     let result = -EIO;
     try {
       result = this.#perform(at);
     } finally {
-      words.store(at + AT.result, result);
+      const late = this.#bugs['mailbox-answer-before-result'];
+      if (!late) words.store(at + AT.result, result);
       const done = ticketState(TICKET_DONE, ownerOf(state));
       const before = words.compareExchange(at + AT.state, serving, done);
       if (before !== serving) words.store(at + AT.state, TICKET_FREE);
       if (words.load(at + AT.waiting) !== 0) words.notify(at + AT.state, Number.POSITIVE_INFINITY);
+      if (late) words.store(at + AT.result, result);
     }
     return true;
   }

@@ -107,15 +107,17 @@ export class Smmuv3Invalidator implements SharedInvalidator {
         next++;
         if (!(atcBlind && (this.#cmds[n * COMMAND_WORDS]! & 0xff) === CMD_ATC_INV)) n++;
       }
-      if (status < 0 && this.#asLinux70) {
-        table.leave();
+      const early = this.#env.bugs?.['vsid-used-after-reuse'] === true;
+      if (early) table.leave();
+      if (status < 0 && (this.#asLinux70 || this.#env.bugs?.['invalidate-reports-unissued'])) {
+        if (!early) table.leave();
         handled[0] = next;
         return status;
       }
       const last = next === count || status < 0 || this.#asLinux70;
       const sync = last || next - handled[0]! >= PER_SYNC;
       const ticket = next > handled[0]! ? queue.submit(this.#cmds, n, sync) : 0;
-      table.leave();
+      if (!early) table.leave();
       const done = ticket >= 0 && sync && next > handled[0]! ? queue.wait(ticket) : Math.min(ticket, 0);
       if (done < 0) {
         if (this.#asLinux70) handled[0] = next - 1;

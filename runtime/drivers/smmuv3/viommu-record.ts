@@ -106,6 +106,10 @@ export class ViommuTable {
     const { words } = this.#env;
     const entry = this.#probe(vsid, (at) => words.load(at + VdeviceEntry.state) !== VDEVICE_USED);
     if (entry < 0) return -ENOSPC;
+    if (this.#env.bugs?.['vdevice-published-before-init']) {
+      words.store(entry + VdeviceEntry.vsid, vsid | 0);
+      words.store(entry + VdeviceEntry.state, VDEVICE_USED);
+    }
     return this.#change(() => {
       words.store(entry + VdeviceEntry.vsid, vsid | 0);
       words.store(entry + VdeviceEntry.psid, psid | 0);

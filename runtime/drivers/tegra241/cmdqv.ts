@@ -8,6 +8,7 @@
  *
  * @source drivers/iommu/arm/arm-smmu-v3/tegra241-cmdqv.c
  */
+import { type BugSwitches, NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import type { SyncEnv } from '../../../hw/sync/thread.js';
 import { waitUntil } from '../../../hw/sync/wait.js';
 import {
@@ -62,6 +63,8 @@ export class Tegra241Cmdqv {
   readonly smmu: SmmuDevice;
   readonly registers: CmdqvRegisters;
   readonly compat: Compat;
+  /** Known bugs that are on. */
+  readonly bugs: BugSwitches;
   readonly vcmdqsPerVintf: number;
   readonly sidsPerVintf: number;
   readonly version: number;
@@ -73,6 +76,7 @@ export class Tegra241Cmdqv {
     this.smmu = smmu;
     this.registers = options.registers;
     this.compat = options.compat;
+    this.bugs = options.env.bugs ?? NO_BUGS;
     this.#options = options;
     const param = options.registers.read32(CMDQV_PARAM.offset);
     const vintfs = 2 ** CMDQV_PARAM.NUM_VINTF_LOG2.get(param);

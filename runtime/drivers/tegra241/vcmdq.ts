@@ -102,6 +102,10 @@ class Vcmdq implements DriverHwQueue {
   #deinit(): void {
     const { registers, smmu } = this.#cmdqv;
     const page0 = this.#page0;
+    if (this.#cmdqv.bugs['hw-queue-freed-before-sync']) {
+      registers.write32(page0 + VCMDQ_CONFIG.offset, 0);
+      return;
+    }
     this.#cmdqv.writeConfig(page0 + VCMDQ_CONFIG.offset, page0 + VCMDQ_STATUS.offset, 0);
     // A device that did not complete an ATC_INV of this queue is reported now, not to the next guest.
     smmu.issueSync((words, at) => encodeSync(words, at, SYNC_CS_NONE));

@@ -16,7 +16,7 @@ const { handle, control, id, type, tag } = workerData as {
 };
 
 const memory = MachineMemory.attach(handle);
-const objects = new SharedObjects(memory, memory.words, 0);
+const objects = new SharedObjects(memory, memory, 0);
 const flags = new Int32Array(control);
 let held = 0;
 let absent = 0;

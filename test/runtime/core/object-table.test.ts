@@ -105,7 +105,7 @@ test('a forced destroy gives up after 60 s with EBUSY, and the object lives on',
 test('another thread may hold an object when the fd is closed: close waits for it', (t) => {
   const bench = new CoreBench();
   const object = published(bench, IOAS);
-  const elsewhere = new SharedObjects(bench.memory, bench.memory.words, 0);
+  const elsewhere = new SharedObjects(bench.memory, bench.memory, 0);
   elsewhere.get(object.id, IOAS);
   let steps = 0;
   (bench.env as { relax?: () => boolean }).relax = () => {
