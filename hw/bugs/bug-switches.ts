@@ -25,7 +25,7 @@ const table = {
     where: 'hw/sync/condition.ts',
     origin:
       'npm atomics-sync, Condition.wait: unlocks, then sleeps, and a signal in between is missed; SBCL before 1.0.37.34',
-    invariant: 'lost wake-up',
+    invariant: 'deadlock',
   },
   'semaphore-wakes-only-from-zero': {
     where: 'hw/sync/semaphore.ts',
@@ -36,12 +36,12 @@ const table = {
     where: 'hw/sync/barrier.ts',
     origin:
       'npm atomics-sync, Barrier.wait: arrives, and when it gets to sleep the others may have been released',
-    invariant: 'lost wake-up',
+    invariant: 'deadlock',
   },
   'doorbell-parked-after-look': {
     where: 'hw/sync/doorbell.ts',
     origin: 'the order of notify_me in QEMU (aio_notify, util/async.c; hangs of July 2015), turned round',
-    invariant: 'lost wake-up',
+    invariant: 'deadlock',
   },
   'epoch-enter-without-recheck': {
     where: 'hw/sync/epoch.ts',
