@@ -8,8 +8,8 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { BugName } from '../../hw/bugs/bug-switches.js';
 import { writeWhole } from '../report/report-json.js';
-import type { CampaignResult, Failure, ScenarioSource } from './engine/messages.js';
-import { loadScenarios } from './registry.js';
+import type { Failure, ScenarioSource } from './engine/messages.js';
+import { loadScenarios, scenariosOf } from './registry.js';
 import {
   choicesOf,
   differencesFrom,
@@ -126,8 +126,7 @@ export async function explore(options: ExploreOptions): Promise<Exploration> {
       { scenario: name, bugs, strategy, seed, shard },
       { ...result, failure: found?.failure ?? null },
     );
-    const problem = report.failure === null ? problemOf(result, signal?.aborted === true) : null;
-    return { ...report, ok: report.failure === null && problem === null, problem, told: found?.told ?? null };
+    return { ...report, ...verdictOf(report, signal?.aborted === true), told: found?.told ?? null };
   } finally {
     signal?.removeEventListener('abort', stop);
     await session.close();
@@ -193,7 +192,6 @@ export async function findScenario(scenario: URL | string, name?: string): Promi
 }
 
 async function onlyExport(url: string): Promise<string> {
-  const { scenariosOf } = await import('./registry.js');
   const found = await scenariosOf(url);
   if (found.length === 0) throw new TypeError(`${url} exports no scenario`);
   if (found.length > 1)
@@ -206,11 +204,19 @@ async function onlyExport(url: string): Promise<string> {
 const processor = (cpu: number | null | undefined): number | null =>
   cpu === undefined ? process.pid % availableParallelism() : cpu;
 
-/** Fails closed: a campaign that looked at nothing proves nothing. */
-function problemOf({ checks, diverged, summary }: CampaignResult, interrupted: boolean): string | null {
-  if (diverged) return `the code did not follow its plan: ${summary}`;
+/**
+ * Fails closed: a campaign that looked at nothing proves nothing.
+ * @param interrupted  there was no time to look
+ */
+export function verdictOf(
+  { failure, checks, diverged, summary }: ExploreReport,
+  interrupted = false,
+): Pick<Exploration, 'ok' | 'problem'> {
+  if (failure !== null) return { ok: false, problem: null };
+  if (diverged) return { ok: false, problem: `the code did not follow its plan: ${summary}` };
   const evaluated = Object.values(checks).reduce((sum, n) => sum + n, 0);
-  return evaluated === 0 && !interrupted ? 'no check ran' : null;
+  if (evaluated === 0 && !interrupted) return { ok: false, problem: 'no check ran' };
+  return { ok: true, problem: null };
 }
 
 async function tell(

@@ -31,6 +31,7 @@ export interface ExploreOutput {
   list(scenarios: readonly Scenario[]): void;
   listen(scenario: Scenario, request: { readonly strategy: string; readonly seed: number }): ScenarioListener;
   replayed(result: Replayed, file: string): void;
+  merged(report: Exploration): void;
   result(tally: ExploreTally): void;
 }
 
@@ -59,6 +60,7 @@ export function jsonOutput(stdout: Output): ExploreOutput {
     replayed({ file: { choices: _, ...file }, ...result }, path) {
       say({ type: 'replayed', path, recorded: file, ...result });
     },
+    merged: (report) => say({ type: 'report', ...report }),
     result: (tally) => say({ type: 'result', ...tally }),
   };
 }
@@ -107,6 +109,9 @@ export function textOutput(stdout: Output, stderr: Output, table: TableOptions):
     replayed(result, path) {
       for (const text of replayLines(result, path)) line(text);
       if (result.told !== null) told(result.told);
+    },
+    merged(report) {
+      for (const text of campaignLines(report)) line(text);
     },
     result({ scenarios, schedules, steps, failures, problems, skipped, seed, interrupted }) {
       const parts = [

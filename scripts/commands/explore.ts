@@ -98,6 +98,7 @@ async function run(names: readonly string[], flags: Flags, around: Surroundings)
     ? jsonOutput(around.stdout)
     : textOutput(around.stdout, around.stderr, { columns: around.stdout.columns ?? 120, rows });
   if (flags.replay !== undefined) return replayFile(flags.replay, names, flags, around, output);
+  if (flags.merge !== undefined) return merge(flags.merge, names, flags, output);
   const request = requestOf(names, flags);
   const scenarios = await chosen(names, flags);
   if (flags.list === true) {
@@ -179,6 +180,22 @@ async function replayFile(
     if (error instanceof TypeError) throw new OptionError('replay', error.message);
     throw error;
   }
+}
+
+async function merge(
+  files: readonly string[],
+  names: readonly string[],
+  { merge: _, out: __, rows: ___, json: ____, ...others }: Flags,
+  output: ExploreOutput,
+): Promise<number> {
+  const [other] = Object.keys(others);
+  if (other !== undefined) throw new OptionError(other, 'not with --merge, which runs nothing');
+  if (names.length > 0) throw new OptionError('explore', 'name no scenario with --merge');
+  const { mergeFiles } = await import('../../perf/explore/report-file.js');
+  const { verdictOf } = await import('../../perf/explore/run.js');
+  const merged = mergeFiles(files).map((report) => ({ ...report, ...verdictOf(report), told: null }));
+  for (const report of merged) output.merged(report);
+  return merged.every(({ ok }) => ok) ? EXIT_CLEAN : EXIT_FOUND;
 }
 
 type Request = Omit<ExploreOptions, 'scenario'> & { readonly seed: number; readonly strategy: StrategyName };

@@ -99,6 +99,8 @@ const WRONG: [args: string[], stderr: RegExp][] = [
   ],
   [['explore', '--replay', '/nonexistent'], /--replay: '\/nonexistent' is not there/],
   [['explore', '--replay', '/nonexistent', '--seed', '1'], /--seed: not with --replay/],
+  [['explore', '--merge', '/nonexistent'], /--merge: '\/nonexistent' cannot be read/],
+  [['explore', '--shard', '0/2', '--merge', 'x'], /--shard: not with --merge/],
   [['explore', 'mutex-2', '--trace', '/nonexistent/t'], /--trace: there is no directory '\/nonexistent'/],
   [['serve', 'socket'], /too many arguments/],
   [['serve', '--config', '/nonexistent'], /iommufd serve: --config: '\/nonexistent': ENOENT/],

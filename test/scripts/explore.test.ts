@@ -177,6 +177,42 @@ test.serial('explore: a replay of code that has changed says so, and proves noth
   t.regex(stdout, /note: .*mended\.mjs is not what it was/);
 });
 
+test.serial('explore: the shards of a campaign, merged, are the campaign', async (t) => {
+  const path = folder(t);
+  const args = ['mutex-2', '--seed', '5', '--schedules', '100', '--json'];
+  const files = [0, 1].map((i) => join(path, `${i}.jsonl`));
+  for (const [i, file] of files.entries()) {
+    const { stdout, code } = await explore([...args, '--shard', `${i}/2`]);
+    t.is(code, 0);
+    writeFileSync(file, stdout);
+  }
+  const merged = await explore(['--merge', ...files, '--json']);
+  t.is(merged.code, 0, merged.stderr);
+  const whole = await explore(['mutex-2', '--seed', '5', '--schedules', '200', '--json']);
+  const facts = (line: string) => {
+    const { schedules, steps, checks, digest } = JSON.parse(line) as Record<string, unknown>;
+    return { schedules, steps, checks, digest };
+  };
+  t.deepEqual(facts(merged.lines[0]!), facts(whole.lines.at(-2)!));
+  t.regex((await explore(['--merge', ...files])).stdout, /^mutex-2\n {2}200 schedules, .* shard 0,1\/2\n/);
+
+  const [first] = files;
+  const twice = await explore(['--merge', first!, first!]);
+  t.is(twice.code, 2);
+  t.regex(twice.stderr, /--merge: mutex-2: shard 0\/2 is there twice/);
+  for (const [text, message] of [
+    ['{"type":"report"}', /line 1: no report of this version: version/],
+    ['{', /line 1: .*JSON/],
+    ['', /has no report/],
+    ['null', /has no report/],
+  ] as const) {
+    writeFileSync(first!, text);
+    const { code, stderr } = await explore(['--merge', first!]);
+    t.is(code, 2);
+    t.regex(stderr, message);
+  }
+});
+
 test.serial('explore: Ctrl-C ends it with the results so far', async (t) => {
   const abort = new AbortController();
   setTimeout(() => abort.abort(), 1500);
