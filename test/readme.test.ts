@@ -31,7 +31,7 @@ const examples = examplesOf(readFileSync(join(root, 'README.md'), 'utf8'));
 test('readme: every marked example is found', (t) => {
   t.deepEqual(
     examples.map(({ name }) => name),
-    ['inline', 'ats', 'faults', 'memory', 'threads', 'nested'],
+    ['inline', 'ats', 'faults', 'memory', 'threads', 'nested', 'explore'],
   );
   for (const { files, output } of examples) {
     t.true(files.length > 0);

@@ -10,14 +10,15 @@ const MAX_COLUMN = 48;
 const MAX_ACCESSES = 12;
 
 export interface TableOptions {
-  /** Of the terminal. */
-  readonly columns: number;
-  /** The last so many. */
-  readonly rows: number;
+  /** Of the terminal. Default 100. */
+  readonly columns?: number;
+  /** The last so many. Default: all. */
+  readonly rows?: number;
 }
 
 /** Without threads that took no step, and without colours. */
-export function renderStory(story: Story, { columns, rows }: TableOptions): string {
+export function renderStory(story: Story, options: TableOptions = {}): string {
+  const { columns = 100, rows = story.rows.length } = options;
   const threads = story.threads.filter((name) => story.rows.some(({ thread }) => thread === name));
   const width = columnWidth(threads.length, columns);
   const table = new Table({
@@ -25,7 +26,7 @@ export function renderStory(story: Story, { columns, rows }: TableOptions): stri
     colWidths: [STEP_COLUMN, ...threads.map(() => width)],
     style: { head: [], border: [], compact: true, 'padding-left': 1, 'padding-right': 1 },
   });
-  const told = story.rows.slice(-rows);
+  const told = rows === 0 ? [] : story.rows.slice(-rows);
   for (const row of told)
     table.push([
       row.first === row.last ? String(row.first) : `${row.first}-${row.last}`,
