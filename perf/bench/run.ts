@@ -4,6 +4,7 @@ import { Kernel } from '../../hw/kernel/kernel.js';
 import { MachineMemory } from '../../hw/memory/machine-memory.js';
 import { type Compiled, compileBaseline } from './baseline.js';
 import { CLIENT_ROWS, clients } from './clients.js';
+import { EXPLORE_ROWS, explore } from './explore.js';
 import type { Figure } from './figures.js';
 import { IDLE_ROWS, idle } from './idle.js';
 import { INVALIDATION_ROWS, invalidations } from './invalidations.js';
@@ -54,6 +55,7 @@ export const SECTIONS: readonly Section[] = [
   { name: 'many SMMUs', rows: MANY_SMMUS_ROWS, rounds: 1, set: manySmmus },
   { name: 'live mappings', rows: LIVE_MAPPINGS_ROWS, rounds: SLOW, warmUp: 0, set: liveMappings },
   { name: 'clients', rows: CLIENT_ROWS, rounds: 0.5, warmUp: 2, set: clients },
+  { name: 'explore', rows: EXPLORE_ROWS, rounds: 1, warmUp: 6, set: explore },
   { name: 'start-up', rows: START_UP_ROWS, rounds: SLOW, warmUp: 1, set: startUp },
   { name: 'idle', rows: IDLE_ROWS, rounds: 0.125, warmUp: 0, set: idle },
   { name: 'micro', rows: MICRO_ROWS, rounds: SLOW, warmUp: 1, set: micros },
