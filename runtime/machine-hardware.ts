@@ -2,8 +2,10 @@
  * What any thread works out from a machine's checked configuration, which travels with the handle: the hardware
  * behind each IOMMU, and the keys of the regions. Loaded by every worker, so it must not bring the schema along.
  */
+import { bugSwitches } from '../hw/bugs/bug-switches.js';
 import { type GranuleLg2, type Smmuv3Config, smmuv3Config } from '../hw/smmuv3/config.js';
 import { type CmdqvConfig, cmdqvConfig } from '../hw/tegra241-cmdqv/config.js';
+import type { RuntimeBugs } from './drivers/contract.js';
 import type { CheckedConfig, ResolvedConfig } from './machine-schema.js';
 
 export const THREADS_KEY = 'threads';
@@ -15,11 +17,19 @@ export const portKey = (device: number): string => `port:${device}`;
 export function smmuConfigOf(config: CheckedConfig, index: number): Smmuv3Config {
   const { bugs } = config;
   const here = bugs.iommu === index;
+  const zoo = bugSwitches(bugs.zoo);
   return hardwareOf(config.iommus[index]!, index, {
-    skipTlbi: here && bugs.skipTlbi,
-    earlySync: here && bugs.earlySync,
+    skipTlbi: (here && bugs.skipTlbi) || zoo['tlbi-skipped'],
+    earlySync: (here && bugs.earlySync) || zoo['sync-completes-early'],
+    dropsUnderLoad: zoo['tlbi-dropped-under-load'],
   });
 }
+
+/** The defects of the core; those of the drivers are theirs to look up. */
+export const coreBugsOf = ({ bugs }: CheckedConfig): RuntimeBugs => ({
+  ...bugs,
+  earlyFree: bugs.earlyFree || bugSwitches(bugs.zoo)['frame-freed-before-sync'],
+});
 
 /** The CMDQV beside one of the machine's SMMUs, null where there is none. @throws CmdqvConfigError */
 export function cmdqvConfigOf(iommu: ResolvedConfig['iommus'][number], index: number): CmdqvConfig | null {

@@ -52,6 +52,7 @@ import { ConfigError, checkConfig } from './machine-config.js';
 import {
   CLOCK_KEY,
   cmdqvConfigOf,
+  coreBugsOf,
   FRAMES_KEY,
   invalidatorOptionsOf,
   portKey,
@@ -169,7 +170,6 @@ export class Machine {
     this.#lines = config.iommus.map(
       (_, index) => new InterruptLines(this.env, smmuv3Regions(memory, smmuConfigOf(config, index))),
     );
-    const { bugs } = config;
     const mock = options.testIoctl === true ? this.#makeMock() : undefined;
     const instances = this.iommus.map(({ instance }) => instance);
     this.core = new IommufdCore({
@@ -183,7 +183,7 @@ export class Machine {
         [DRIVER_NAME, new Smmuv3Invalidator(memory, this.env, invalidatorOptionsOf(config))],
       ]),
       observer: instruments.observer,
-      bugs,
+      bugs: coreBugsOf(config),
       compat: config.compat,
       log,
     });

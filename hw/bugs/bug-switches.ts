@@ -203,6 +203,74 @@ const table = {
       'R15: a request that is given up meanwhile is served all the same (as CVE-2025-39966, use after abort)',
     invariant: 'R15',
   },
+  'tlbi-dropped-under-load': {
+    where: 'hw/smmuv3/command-executor.ts',
+    origin:
+      'NVIDIA Tegra264 erratum: a TLBI or CFGI is lost while translations wait; to be issued twice, each with a SYNC',
+    invariant: 'R1',
+  },
+  'tlbi-skipped': {
+    where: 'hw/smmuv3/command-executor.ts',
+    origin: 'CVE-2025-71202: what is gone from the tables is not taken out of the IOTLB (SVA)',
+    invariant: 'R1',
+  },
+  'sync-completes-early': {
+    where: 'hw/smmuv3/command-queue.ts',
+    origin:
+      '[IHI0070] 4.6.3: a SYNC completes after every transaction that could have used what was invalidated',
+    invariant: 'R1',
+  },
+  'frame-freed-before-sync': {
+    where: 'runtime/iova/domain-fill.ts, io-pagetable.ts',
+    origin:
+      'Robin Murphy, Dec 2021: a flush queue that lets go of pages before their invalidation is complete',
+    invariant: 'R1',
+  },
+  'tlbi-nh-va-without-vmid': {
+    where: 'runtime/drivers/smmuv3/invalidate.ts',
+    origin: 'Shameer Kolothum, Nov 2019: the VMID is missing in TLBI_NH_VA, here of a guest',
+    invariant: 'R1',
+  },
+  'tlbi-wrong-vmid': {
+    where: 'runtime/drivers/smmuv3/domain-invalidate.ts',
+    origin: 'VT-d: a nested stage 2 that changes is flushed under another domain (deepin PR 1934)',
+    invariant: 'R1',
+  },
+  's2-unmap-skips-a-vmid': {
+    where: 'runtime/drivers/smmuv3/domain-invalidate.ts',
+    origin: 'R7: a stage 2 under several VMIDs, of which an unmap reaches the first of each SMMU',
+    invariant: 'R7',
+  },
+  'atc-inv-before-tlbi-sync': {
+    where: 'runtime/drivers/smmuv3/domain-invalidate.ts',
+    origin: 'Will Deacon, 21 Aug 2019: ATC_INV ahead of the SYNC that the TLBIs need',
+    invariant: 'R2',
+  },
+  'atc-inv-skipped': {
+    where: 'runtime/drivers/smmuv3/domain-invalidate.ts',
+    origin: 'Will Deacon, 21 Aug 2019: nr_ats_masters is read as 0 and no ATC_INV goes out',
+    invariant: 'R2',
+  },
+  'device-never-answers-atc-inv': {
+    where: 'runtime/drivers/smmuv3/domain-invalidate.ts',
+    origin: 'CVE-2026-43130, -43161; arm-smmu-v3 quarantine v6: an ATC timeout is taken for a completion',
+    invariant: 'R22',
+  },
+  'vmid-freed-before-flush': {
+    where: 'runtime/drivers/smmuv3/smmu-device.ts',
+    origin: 'R6: the VMID is anybody’s again while its flush is under way',
+    invariant: 'R6',
+  },
+  'asid-freed-before-flush': {
+    where: 'runtime/drivers/smmuv3/smmu-device.ts',
+    origin: 'R6: the ASID is anybody’s again while its flush is under way',
+    invariant: 'R6',
+  },
+  'dirty-cleared-without-flush': {
+    where: 'runtime/drivers/smmuv3/dirty.ts',
+    origin: 'R16: the mark goes from the table, and a cached translation that is dirty already stays',
+    invariant: 'R16',
+  },
 } as const satisfies Record<string, BugOrigin>;
 
 export type BugName = keyof typeof table;

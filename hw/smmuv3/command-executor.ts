@@ -39,6 +39,8 @@ export interface ExecutorParts {
   readonly atc: AtcInvalidations;
   readonly prefetch: Prefetch;
   readonly log: Log;
+  /** Whether translations wait to be made. */
+  loaded(): boolean;
 }
 
 export class CommandExecutor {
@@ -49,6 +51,9 @@ export class CommandExecutor {
   readonly #unit: number;
   readonly #iotlb: number;
   readonly #skipTlbi: boolean;
+  readonly #dropsUnderLoad: boolean;
+  /** With that erratum, the command that was lost last. */
+  #dropped = '';
   readonly #logged = new Set<number>();
   /** The command being executed. */
   #c: Uint32Array = new Uint32Array(C.COMMAND_WORDS);
@@ -61,12 +66,14 @@ export class CommandExecutor {
     this.#unit = parts.regions.unit;
     this.#iotlb = parts.regions.iotlb;
     this.#skipTlbi = parts.config.bugs.skipTlbi === true;
+    this.#dropsUnderLoad = parts.config.bugs.dropsUnderLoad === true;
   }
 
   /** @returns CERROR_NONE or CERROR_ILL */
   execute(command: Uint32Array, opcode: number): number {
     this.#c = command;
     const config = this.#config;
+    if (this.#dropsUnderLoad && this.#isDropped(opcode)) return CERROR_NONE;
     switch (opcode) {
       case C.CMD_TLBI_NH_ALL:
       case C.CMD_TLBI_NH_ASID:
@@ -103,6 +110,17 @@ export class CommandExecutor {
       default:
         return this.#refuse(opcode);
     }
+  }
+
+  /** The Tegra264 erratum: an invalidation that meets translations under way is lost; the same once more is not. */
+  #isDropped(opcode: number): boolean {
+    const tlbi = opcode >= C.CMD_TLBI_NH_ALL && opcode <= C.CMD_TLBI_NSNH_ALL;
+    const cfgi = opcode >= C.CMD_CFGI_STE && opcode <= C.CMD_CFGI_CD_ALL;
+    if (!tlbi && !cfgi) return false;
+    const command = this.#c.join();
+    const lost = command !== this.#dropped && this.#parts.loaded();
+    this.#dropped = lost ? command : '';
+    return lost;
   }
 
   /** What the SMMU does not have is named, once. */

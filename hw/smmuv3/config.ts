@@ -31,6 +31,8 @@ export interface Smmuv3Bugs {
   readonly earlySync?: boolean;
   /** CMD_ATC_INV is consumed without effect. */
   readonly skipAtcInv?: boolean;
+  /** TLBI and CFGI commands are consumed without effect while translations wait, unless they come a second time. */
+  readonly dropsUnderLoad?: boolean;
 }
 
 /** log2 of a translation granule in bytes: 4, 16 and 64 KiB. */

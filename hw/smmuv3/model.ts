@@ -108,7 +108,7 @@ export class Smmuv3 {
       log,
     };
     const prefetch = new Prefetch({ ...shared, memory });
-    const executing = { ...shared, bus, prefetch };
+    const executing = { ...shared, bus, prefetch, loaded: () => this.#translation.loaded };
     this.#commands = new CommandQueue({ ...executing, gate: this.#gate, interrupts, atc: this.#atc });
     this.#translation = new Translation({ ...shared, memory, events, ports });
     this.#companion =

@@ -92,13 +92,22 @@ export class Translation {
     this.#batch = parts.regions.smmu + at.batch;
   }
 
-  hasWork(): boolean {
+  /** Whether a device waits for a translation. */
+  get loaded(): boolean {
     const { words } = this.#memory;
     for (let i = this.#ports.count - 1; i >= 0; i--) {
       const port = this.#ports.base(i);
       if (port === 0) continue;
       if (words.load(port + PortLayout.at.reqProd) !== words.load(port + PortLayout.at.reqCons)) return true;
-      if (this.#pages.pending(port)) return true;
+    }
+    return false;
+  }
+
+  hasWork(): boolean {
+    if (this.loaded) return true;
+    for (let i = this.#ports.count - 1; i >= 0; i--) {
+      const port = this.#ports.base(i);
+      if (port !== 0 && this.#pages.pending(port)) return true;
     }
     return this.#stalls.unrecorded !== 0 && this.#events.space() > 0;
   }

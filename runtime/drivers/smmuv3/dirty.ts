@@ -12,10 +12,13 @@ const CHUNK_PAGES = 2 ** 20;
 export class TableDirtyTracking implements DirtyTracking {
   readonly holesFail: boolean;
   readonly #table: PageTable;
+  readonly #keepsCached: boolean;
   #bitmap = new Uint8Array(0);
 
-  constructor(table: PageTable, holesFail: boolean) {
+  /** @param keepsCached  known bug: what SMMUs hold as dirty is left to them */
+  constructor(table: PageTable, holesFail: boolean, keepsCached = false) {
     this.#table = table;
+    this.#keepsCached = keepsCached;
     this.holesFail = holesFail;
   }
 
@@ -41,7 +44,7 @@ export class TableDirtyTracking implements DirtyTracking {
       if (found !== 0)
         eachRun(bitmap, pages, (from, count) => {
           report(first + from, count);
-          if (clear) add(gather, first + from, count);
+          if (clear && !this.#keepsCached) add(gather, first + from, count);
         });
       bitmap.fill(0);
       if (found < 0) return found;

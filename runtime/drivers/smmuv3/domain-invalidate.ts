@@ -5,7 +5,7 @@
  *
  *   TLBI ... SYNC on each SMMU, all waited for -> ATC_INV ... SYNC on each SMMU, all waited for
  *
- * Two deliberate defects (RuntimeBugs) break this on one SMMU: no ATC_INV at all, or ATC_INV and its SYNC first.
+ * Two deliberate defects (RuntimeBugs, and of the zoo) break this on one SMMU: no ATC_INV at all, or ATC_INV and its SYNC first.
  *
  * An ATC invalidation that times out is acknowledged as Linux does (gerror.ts), and its SYNC then completes. Linux
  * goes on as if the ATC were clean; here the round ends in -ETIMEDOUT, so that the caller can tell.
@@ -112,17 +112,18 @@ function round(
     const atcTimeouts = isAts(type) ? smmu.queue.atcTimeouts : 0;
     const tickIssued = notes === null ? 0 : tick();
     const issuedNs = notes === null ? 0 : smmu.queue.nowNs();
+    const onlyFirst = !isAts(type) && smmu.bugs['s2-unmap-skips-a-vmid'];
     let end = first;
     for (; end < invs.length && invs[end]!.smmu === smmu && wanted(invs[end]!); end++)
-      addCommands(invs[end]!, range);
+      if (end === first || !onlyFirst) addCommands(invs[end]!, range);
     trips.push({ smmu, ticket: smmu.batch.submit(), tickIssued, issuedNs, atcTimeouts, first, end });
     first = end;
   }
   for (const { smmu, ticket, tickIssued, issuedNs, atcTimeouts, first, end } of trips) {
     let waited = ticket < 0 ? ticket : smmu.queue.wait(ticket);
     // Which ATC_INV it was nobody says: with several outstanding, all of them count as failed.
-    if (isAts(invs[first]!.type) && waited === 0 && smmu.queue.atcTimeouts !== atcTimeouts)
-      waited = -ETIMEDOUT;
+    const counts = isAts(invs[first]!.type) && !smmu.bugs['device-never-answers-atc-inv'];
+    if (counts && waited === 0 && smmu.queue.atcTimeouts !== atcTimeouts) waited = -ETIMEDOUT;
     if (waited < 0) status = waited;
     if (notes === null) continue;
     const tickDone = tick();

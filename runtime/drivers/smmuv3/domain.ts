@@ -125,7 +125,13 @@ export class Smmuv3PagingDomain implements PagingDomain {
         free: (pfn) => this.#freeTable(pfn),
       },
     });
-    this.dirty = dirty ? new TableDirtyTracking(this.#table, resources.compat === '7.0') : undefined;
+    this.dirty = dirty
+      ? new TableDirtyTracking(
+          this.#table,
+          resources.compat === '7.0',
+          home.bugs['dirty-cleared-without-flush'],
+        )
+      : undefined;
     this.#writable = dirty ? PROT_WRITE | PROT_DBM | PROT_DIRTY : PROT_WRITE;
   }
 

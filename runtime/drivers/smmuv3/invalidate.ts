@@ -94,6 +94,7 @@ export class Smmuv3Invalidator implements SharedInvalidator {
     const vmid = table.vmid;
     const view = new DataView(entries.buffer, entries.byteOffset, entries.byteLength);
     const atcBlind = table.iommu === this.#atcBlind;
+    const untagged = this.#env.bugs?.['tlbi-nh-va-without-vmid'] === true;
     for (let next = 0; next < count; ) {
       // The table stays as it is from the look-up of a StreamID until the command is on the queue.
       let status = table.enter();
@@ -102,7 +103,7 @@ export class Smmuv3Invalidator implements SharedInvalidator {
       while (status === 0 && n < PER_TRIP && next < count) {
         for (let i = 0; i < COMMAND_WORDS; i++)
           this.#cmds[n * COMMAND_WORDS + i] = view.getUint32(next * stride + i * 4, true);
-        status = convert(this.#cmds, n * COMMAND_WORDS, vmid, table);
+        status = convert(this.#cmds, n * COMMAND_WORDS, vmid, table, untagged);
         if (status < 0) break;
         next++;
         if (!(atcBlind && (this.#cmds[n * COMMAND_WORDS]! & 0xff) === CMD_ATC_INV)) n++;
@@ -141,12 +142,17 @@ export class Smmuv3Invalidator implements SharedInvalidator {
   }
 }
 
-/** Turns the guest's command at `at` into the host's, in place. @returns 0 | -EIO */
+/**
+ * Turns the guest's command at `at` into the host's, in place.
+ * @param untagged  known bug: TLBI_NH_VA goes out with VMID 0, the host's own
+ * @returns 0 | -EIO
+ */
 export function convert(
   cmds: Uint32Array,
   at: number,
   vmid: number,
   table: { find(vsid: number): number },
+  untagged = false,
 ): number {
   const opcode = cmds[at]! & 0xff;
   switch (opcode) {
@@ -158,7 +164,8 @@ export function convert(
     case CMD_TLBI_NH_VA:
     case CMD_TLBI_NH_VAA:
       // VMID is the low half of word 1, ASID the high one.
-      cmds[at + 1] = ((cmds[at + 1]! & 0xffff_0000) | vmid) >>> 0;
+      cmds[at + 1] =
+        ((cmds[at + 1]! & 0xffff_0000) | (untagged && opcode === CMD_TLBI_NH_VA ? 0 : vmid)) >>> 0;
       return 0;
     case CMD_ATC_INV:
     case CMD_CFGI_CD:

@@ -3,6 +3,7 @@
  * spaces, and the few commands that everything else is made of (Linux: struct arm_smmu_device).
  */
 
+import { type BugSwitches, NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import {
   CMD_TLBI_EL2_ASID,
   CMD_TLBI_NH_ASID,
@@ -31,6 +32,8 @@ export interface SmmuDeviceOptions {
   /** Deliberate defects: ATCs are never invalidated, or before the SMMU's own caches. */
   readonly skipAtcInv?: boolean;
   readonly atcBeforeTlbi?: boolean;
+  /** Of the zoo. Default: none. */
+  readonly bugs?: BugSwitches;
 }
 
 export class SmmuDevice {
@@ -45,6 +48,7 @@ export class SmmuDevice {
   readonly wrongVmid: boolean;
   readonly skipAtcInv: boolean;
   readonly atcBeforeTlbi: boolean;
+  readonly bugs: BugSwitches;
 
   constructor(options: SmmuDeviceOptions) {
     this.index = options.index;
@@ -57,6 +61,7 @@ export class SmmuDevice {
     this.wrongVmid = options.wrongVmid ?? false;
     this.skipAtcInv = options.skipAtcInv ?? false;
     this.atcBeforeTlbi = options.atcBeforeTlbi ?? false;
+    this.bugs = options.bugs ?? NO_BUGS;
   }
 
   /** One command and a SYNC. @returns 0 | -ETIMEDOUT */
@@ -78,7 +83,8 @@ export class SmmuDevice {
   /** Everything under an ASID of the host's own stage 1 (VMID 0, or the EL2-E2H regime). */
   flushAsid(asid: number): number {
     const opcode = this.features.e2h ? CMD_TLBI_EL2_ASID : CMD_TLBI_NH_ASID;
-    return this.issueSync((words, at) => encodeTlbi(words, at, opcode, 0, asid));
+    const encode = (words: Uint32Array, at: number) => encodeTlbi(words, at, opcode, 0, asid);
+    return this.bugs['asid-freed-before-flush'] ? this.issue(encode) : this.issueSync(encode);
   }
 
   /** All that a device's ATC holds, or all of one substream. */
@@ -95,6 +101,7 @@ export class SmmuDevice {
 
   /** Everything under a VMID, of either stage. */
   flushVmid(vmid: number): number {
-    return this.issueSync((words, at) => encodeTlbi(words, at, CMD_TLBI_S12_VMALL, vmid, 0));
+    const encode = (words: Uint32Array, at: number) => encodeTlbi(words, at, CMD_TLBI_S12_VMALL, vmid, 0);
+    return this.bugs['vmid-freed-before-flush'] ? this.issue(encode) : this.issueSync(encode);
   }
 }

@@ -188,15 +188,17 @@ export class Smmuv3Instance implements IommuInstance {
     const queue = resetSmmu(reset);
     if (typeof queue === 'number') return queue;
     const buggy = options.bugOnIommu === undefined || options.bugOnIommu === index;
+    const zoo = env.bugs ?? NO_BUGS;
     smmu = new SmmuDevice({
       index,
       name: options.name,
       features,
       queue,
       onAllocate: options.onAllocate,
-      wrongVmid: buggy && options.bugs?.wrongVmid === true,
-      skipAtcInv: buggy && options.bugs?.skipAtcInv === true,
-      atcBeforeTlbi: buggy && options.bugs?.atcBeforeTlbi === true,
+      wrongVmid: (buggy && options.bugs?.wrongVmid === true) || zoo['tlbi-wrong-vmid'],
+      skipAtcInv: (buggy && options.bugs?.skipAtcInv === true) || zoo['atc-inv-skipped'],
+      atcBeforeTlbi: (buggy && options.bugs?.atcBeforeTlbi === true) || zoo['atc-inv-before-tlbi-sync'],
+      bugs: zoo,
     });
     const impl = options.impl?.(smmu) ?? null;
     if (typeof impl === 'number')

@@ -1,5 +1,6 @@
 /** ATS in the driver's parts: commands, their order, and what a timeout means. [IHI0070] 4.5.1, 4.6, 7.1, 8.1. */
 import test from 'ava';
+import { NO_BUGS } from '../../../../hw/bugs/bug-switches.js';
 import { atcSpan } from '../../../../runtime/drivers/smmuv3/atc.js';
 import { invalidateRange } from '../../../../runtime/drivers/smmuv3/domain-invalidate.js';
 import {
@@ -107,6 +108,7 @@ function recorder(
   return {
     index,
     wrongVmid: false,
+    bugs: NO_BUGS,
     skipAtcInv: over.skipAtcInv ?? false,
     atcBeforeTlbi: over.atcBeforeTlbi ?? false,
     features: { ranged: true, e2h: over.e2h ?? false },

@@ -1,5 +1,6 @@
 /** A vIOMMU's vSID table and identity: collisions, removal, reuse of the record, and what destroy gives back. */
 import test from 'ava';
+import { NO_BUGS } from '../../../../hw/bugs/bug-switches.js';
 import type { InvalidationNote } from '../../../../runtime/drivers/contract.js';
 import { invalidateRange } from '../../../../runtime/drivers/smmuv3/domain-invalidate.js';
 import { Smmuv3Invalidator } from '../../../../runtime/drivers/smmuv3/invalidate.js';
@@ -100,6 +101,7 @@ function issued(type: InvType, id: number, pages: number, waited = 0) {
   const smmu = {
     index: 0,
     wrongVmid: false,
+    bugs: NO_BUGS,
     features: { ranged: false },
     batch: {
       add(encode: (words: Uint32Array, at: number) => void) {
