@@ -9,7 +9,7 @@
 
 import { UnitLayout } from '../../hw/iotlb/unit-layout.js';
 import type { MemoryHandle } from '../../hw/memory/machine-memory.js';
-import { createMachine, type Machine } from '../../runtime/machine.js';
+import { type CreateOptions, createMachine, type Machine } from '../../runtime/machine.js';
 import type { CheckedConfig, MachineConfig } from '../../runtime/machine-schema.js';
 import { type MachineHandle, MachineThread } from '../../runtime/machine-thread.js';
 import { runUnit } from '../../workers/unit-loop.js';
@@ -26,6 +26,8 @@ import {
 export interface MachineScenario<Shared> extends Omit<Scenario, 'threads' | 'memory'> {
   /** Small: all of its memory is zeroed for each schedule. maxFds is 1 unless it is said. */
   readonly machine: MachineConfig;
+  /** For checks of what the core does while it does it. */
+  readonly instrument?: (ctx: ThreadContext) => NonNullable<CreateOptions['instrument']>;
   /** Sets up, unexplored; `share` is for the others. @returns what the core runs, and how it checks at the end */
   readonly core: (
     ctx: ThreadContext,
@@ -46,12 +48,14 @@ interface Published {
 }
 
 export function machineScenario<Shared = undefined>(spec: MachineScenario<Shared>): Scenario {
-  const { machine: given, core, threads = {}, ...rest } = spec;
+  const { machine: given, core, instrument, threads = {}, ...rest } = spec;
   const config = (ctx: ThreadContext): MachineConfig => ({
     ...small(given),
     bugs: { ...given.bugs, zoo: [...ctx.bugs] },
   });
-  const all: ScenarioThread[] = [{ name: 'core', program: (ctx) => startCore(ctx, config(ctx), core) }];
+  const all: ScenarioThread[] = [
+    { name: 'core', program: (ctx) => startCore(ctx, config(ctx), core, instrument) },
+  ];
   given.iommus.forEach(({ name }, index) => {
     all.push({ name, daemon: true, program: (ctx) => hostUnit(ctx, index) });
   });
@@ -77,11 +81,13 @@ function startCore<Shared>(
   ctx: ThreadContext,
   config: MachineConfig,
   core: MachineScenario<Shared>['core'],
+  instrument: MachineScenario<Shared>['instrument'],
 ): ThreadBody | (() => void) {
   const machine = createMachine(config, {
     ...exploredWaiting(ctx),
     memory: ctx.memory,
     log: (text) => ctx.note(text),
+    ...(instrument && { instrument: instrument(ctx) }),
   });
   ctx.restsOn(machine.env.threads.still);
   let shared: Shared | undefined;
