@@ -1,9 +1,9 @@
 /**
  * Where in the code an access is, as 20 bits: a hash of the position of the innermost frame that is not of Words, of
  * the kernel's way out to the hook, or of the explorer. The same in every thread, with no table that they share; two
- * places in a million have the same number by chance. A stack capture is 3 to 5 us, more than a step is without.
+ * places in a million have the same number by chance. A stack capture is 4 to 5 us, more than all of a step without.
  */
-const FRAMES = 9;
+const FRAMES = 7;
 const BITS = 0xf_ffff;
 /** Their frames are between an access and the place that wants it. */
 const BETWEEN = /\/perf\/explore\/engine\/|\/hw\/sync\/words\.|\/hw\/kernel\/(variants|kernel)\.|^node:/;
