@@ -88,3 +88,18 @@ test('explore: a scenario that is put together wrongly is refused by name', (t) 
   ] as const)
     t.throws(() => explorer.defineScenario({ ...good, ...change }), { instanceOf: TypeError, message });
 });
+
+test.serial('explore: a missing barrier is found by every strategy, and is told', async (t) => {
+  const scenario = new URL('./message-passing.js', import.meta.url);
+  for (const strategy of explorer.STRATEGY_NAMES) {
+    if (strategy === 'replay') continue;
+    const found = await explore({ scenario, export: 'withoutBarrier', strategy, shrink: true });
+    t.is(found.failure?.invariant, 'data before flag', strategy);
+    const told = renderStory(found.told!.story);
+    t.regex(told, /data := 7, in its store buffer/);
+    t.regex(told, /store buffer[^\n]*\n[^\n]*shows flag := 1/);
+    t.regex(told, /data is 0/);
+  }
+  const clean = await explore({ scenario, export: 'withBarrier', strategy: 'dfs' });
+  t.true(clean.ok && clean.exhausted);
+});

@@ -5,6 +5,7 @@ import { placeNames } from '../../../perf/explore/story/places.js';
 import { frameOf, type Story, tellStory } from '../../../perf/explore/story/story.js';
 import { renderStory } from '../../../perf/explore/story/story-table.js';
 import { traceOf } from '../../../perf/explore/story/trace.js';
+import { createMachine } from '../../../runtime/machine.js';
 import { brokenLock, failureOf, scenarioUrl, walks } from './broken-lock.js';
 
 function storyOf(session: ExploreSession, violation: Story['violation']): Story {
@@ -90,7 +91,35 @@ test.serial('story: words of a machine are told by region and field, RAM by addr
   t.regex(table, /smmuv3:0 cmdqProd/);
   t.regex(table, /smmuv3:0 cmdqCons/);
   t.regex(table, /unit:0 doorbell/);
+  t.regex(table, /cmdq:0\[\d+\] :=/);
+  t.regex(table, /objects:0 \[2\] users: 2 -> 3/);
   t.regex(table, /RAM 0x8[0-9a-f]{7} is/);
+});
+
+test('story: stream table entries and context descriptors are told by stream', (t) => {
+  const machine = createMachine({
+    maxFds: 1,
+    memory: '4MiB',
+    iommus: [{ name: 'smmu0', model: 'smmuv3' }],
+    devices: [{ bdf: '0000:01:00.0', iommu: 'smmu0' }],
+  });
+  const fd = machine.openIommufd();
+  const vfio = machine.openVfio('0000:01:00.0');
+  vfio.bindIommufd(fd);
+  vfio.attach(fd.ioasAlloc().ioasId);
+  const { ram, regions } = machine.handle().memory;
+  const { i32 } = machine.memory;
+  const nameOf = placeNames(i32, { ram, regions });
+  const places = new Map<string, number>();
+  for (let offset = ram.linear; offset < ram.linear + ram.bytes; offset += 8)
+    places.set(nameOf(offset), offset);
+  const word = (name: string): number => i32[places.get(name)! >> 2]!;
+  // V, and Config that says stage 1; then V of the CD, bit 31.
+  t.is(word('STE 256') & 0xf, 0b1011);
+  t.is(word('CD of 256') >>> 31, 1);
+  t.is(places.get('STE 256 +8')! - places.get('STE 256')!, 8);
+  t.is(places.get('evtq:0[1]')! - places.get('evtq:0[0]')!, 32);
+  t.is(nameOf(ram.linear + ram.bytes - 8), `RAM 0x${(ram.basePa + ram.bytes - 8).toString(16)}`);
 });
 
 test('story: words have the names that the scenario gives them', (t) => {
