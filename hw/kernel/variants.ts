@@ -15,7 +15,7 @@ import { readFileSync } from 'node:fs';
 import type { BugName, BugSwitches } from '../bugs/bug-switches.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import { Wasm, type WasmMemory } from '../memory/webassembly.js';
-import { OP_NOTIFY, OP_STORE, scheduleHook, type WordOp } from '../sync/words.js';
+import { OP_LOAD, OP_NOTIFY, OP_STORE, type ScheduleHook, scheduleHook, type WordOp } from '../sync/words.js';
 
 /** Bugs of the zoo that lie in compiled code: their bits, as assembly/zoo.ts has them. */
 export const KERNEL_BUGS = {
@@ -83,6 +83,10 @@ function exploreInstance(memory: MachineMemory): Record<string, unknown> {
   return exports;
 }
 
+/** Compiled code reads memory itself: what the hook keeps of this thread's, to a word that it loads, must be there. */
+const keeps = (hook: ScheduleHook, offset: number): boolean =>
+  hook.forward32(offset) !== undefined || hook.forward32(offset + 4) !== undefined;
+
 /** What the explore variant calls before each shared access. */
 function pointsOf({ words }: MachineMemory): (op: WordOp, at: number) => void {
   return (op, at) => {
@@ -94,6 +98,6 @@ function pointsOf({ words }: MachineMemory): (op: WordOp, at: number) => void {
     const hook = scheduleHook();
     if (hook === null) return;
     hook.point(op, offset);
-    if (op === OP_STORE) hook.dmaWmb();
+    if (op === OP_STORE || (op === OP_LOAD && keeps(hook, offset))) hook.dmaWmb();
   };
 }

@@ -5,6 +5,7 @@ import { contextIndex, UnitLayout } from '../../../hw/iotlb/unit-layout.js';
 import { Kernel } from '../../../hw/kernel/kernel.js';
 import { KERNEL_BUGS } from '../../../hw/kernel/variants.js';
 import { PageTable, PROT_READ } from '../../../hw/pagetable/aarch64.js';
+import { scheduleHook, setScheduleHook } from '../../../hw/sync/words.js';
 import { KernelBench, RAM_PA } from '../../kit/kernel-bench.js';
 import { type OpName, watchAccesses } from '../../kit/schedule-hook.js';
 
@@ -242,4 +243,24 @@ test('points: an instance that is used again begins as a new one', (t) => {
   bench.set32(unit + UNIT.gen, 3);
   Kernel.load(bench.memory);
   t.deepEqual(batch(3n << 12n), small);
+});
+
+test('points: a walk sees what its own thread stored, although the store is kept back', (t) => {
+  const bench = explored(t);
+  const context = mapped(bench);
+  const leaf = RAM_PA + 0x2000n + 3n * 8n;
+  const at = ram(bench, 0x2000 + 3 * 8);
+  const other = bench.translate(context, 4n << 12n).status;
+  const looking = scheduleHook()!;
+  let kept = true;
+  setScheduleHook({
+    ...looking,
+    forward32: (offset) => (kept && offset === at ? 0 : undefined),
+    dmaWmb: () => {
+      if (kept) bench.setRam(leaf, 0n);
+      kept = false;
+    },
+  });
+  t.not(bench.translate(context, 3n << 12n).status, other, 'the entry is invalid');
+  t.false(kept);
 });
