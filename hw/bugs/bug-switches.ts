@@ -178,8 +178,8 @@ const table = {
     invariant: 'R13',
   },
   'access-unmap-without-wait': {
-    where: 'runtime/iova/io-pagetable.ts',
-    origin: 'R14: an access is told of the unmap, and not waited for (c44d711, unpin with access)',
+    where: 'runtime/objects/access.ts',
+    origin: 'R14: an access is told of the unmap, and what it has not let go of is unpinned (c44d711)',
     invariant: 'R14',
   },
   'revoked-dmabuf-still-mapped': {

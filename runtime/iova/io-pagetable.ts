@@ -377,18 +377,15 @@ export class IoPagetable implements AreaOwner {
         from = areaFirst;
         area.preventAccess = true;
         this.accesses.notifyUnmap(areaFirst, areaLast - areaFirst + 1n);
-        const waits = !this.#context.zoo['access-unmap-without-wait'];
-        if (waits && ++tries <= UNMAP_TRIES) continue;
-        if (waits) {
-          this.#context.log(`iommufd: an access does not let go of IOVA ${areaFirst}`);
-          return { status: -EDEADLOCK, bytes };
-        }
+        if (++tries <= UNMAP_TRIES) continue;
+        this.#context.log(`iommufd: an access does not let go of IOVA ${areaFirst}`);
+        return { status: -EDEADLOCK, bytes };
       }
       this.#unmapArea(area, pages);
       bytes += areaLast - areaFirst + 1n;
       // What is mapped behind the cursor from now on is not ours to unmap.
       if (areaLast >= last) return { status: 0, bytes };
-      if (!this.#context.zoo['unmap-eats-concurrent-map']) from = areaLast + 1n;
+      from = this.#context.zoo['unmap-eats-concurrent-map'] ? start : areaLast + 1n;
     }
   }
 

@@ -166,6 +166,7 @@ export class Access extends IommufdObject implements IoptAccess {
     this.#notifying = true;
     try {
       this.#ops.unmap(iova, length);
+      if (this.ctx.core.bugs['access-unmap-without-wait']) this.#dropPins(this.#ioasUnpin!);
     } finally {
       this.#notifying = false;
       this.ctx.put(this);

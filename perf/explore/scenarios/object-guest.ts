@@ -25,18 +25,28 @@ export interface Guest {
   readonly ioasId: number;
   readonly parentId: number;
   readonly viommuId: number;
+  /** What the driver said of the vIOMMU, where its type has something to say. */
+  readonly out: Uint8Array;
 }
 
-/** @param devices  how many are bound to it, from the first on */
-export function makeGuest(machine: Machine, devices = 1): Guest {
+interface GuestOptions {
+  /** How many are bound to it, from the first on. Default 1. */
+  readonly devices?: number;
+  /** IOMMU_VIOMMU_TYPE_*, and room for what its driver says. Default: an SMMUv3. */
+  readonly type?: number;
+  readonly data?: Uint8Array;
+}
+
+export function makeGuest(machine: Machine, options: GuestOptions = {}): Guest {
+  const { devices = 1, type = IOMMU_VIOMMU_TYPE_ARM_SMMUV3, data = new Uint8Array(0) } = options;
   const fd = machine.openIommufd();
   const vfios = LABELS.slice(0, devices).map((label) => machine.openVfio(label));
   const devIds = vfios.map((vfio) => vfio.bindIommufd(fd).devId);
   const devId = devIds[0]!;
   const { ioasId } = fd.ioasAlloc();
   const parentId = fd.hwptAlloc({ devId, ptId: ioasId, flags: IOMMU_HWPT_ALLOC_NEST_PARENT }).hwptId;
-  const { viommuId } = fd.viommuAlloc({ devId, hwptId: parentId, type: IOMMU_VIOMMU_TYPE_ARM_SMMUV3 });
-  return { fd, vfios, devIds, ioasId, parentId, viommuId };
+  const { viommuId, data: out } = fd.viommuAlloc({ devId, hwptId: parentId, type, data });
+  return { fd, vfios, devIds, ioasId, parentId, viommuId, out };
 }
 
 /** A command of the guest's: CFGI_CD with a SubstreamID to know it by, as the host has none of its own. */

@@ -6,7 +6,6 @@
  *   core         serve ... serve ...
  */
 import { Control } from '../../../workers/protocol/control.js';
-import { ControlLayout } from '../../../workers/protocol/control-layout.js';
 import { MailboxClient } from '../../../workers/protocol/mailbox-client.js';
 import {
   iommufdTarget,
@@ -16,29 +15,13 @@ import {
   TICKETS,
   Ticket,
 } from '../../../workers/protocol/mailbox-layout.js';
-import { MailboxServer, type MailboxTargets } from '../../../workers/protocol/mailbox-server.js';
 import { machineScenario } from '../machine-scenario.js';
 import type { ThreadContext } from '../scenario.js';
+import { CoreServer } from './object-core.js';
 import { SMALL } from './object-guest.js';
-
-/** Ghost word: the client is through. */
-const THROUGH = 0;
 
 /** What the core answers: the call's number, and in its bytes as well. */
 const answerOf = (cmd: number): number => cmd * 11;
-const no = (): number => -1;
-const TARGETS: MailboxTargets = {
-  iommufd(_fdIndex, cmd, bytes) {
-    bytes[0] = answerOf(cmd);
-    return answerOf(cmd);
-  },
-  vfio: no,
-  vfioClose: no,
-  fileRead: no,
-  fileWrite: no,
-  fileClose: no,
-};
-
 export const mailbox = machineScenario({
   name: 'mailbox',
   about:
@@ -46,24 +29,15 @@ export const mailbox = machineScenario({
   checks: ['R21', 'R15'],
   machine: SMALL,
   core(ctx, machine) {
-    const { memory, env } = machine;
-    Control.create(memory, env.threadId);
-    const server = new MailboxServer(memory, TARGETS, env.bugs);
-    const { base } = memory.region(ControlLayout, 'control');
-    const { coreDoorbell, coreParked } = ControlLayout.at;
+    const server = new CoreServer(ctx, machine, (cmd, bytes) => {
+      bytes[0] = answerOf(cmd);
+      return answerOf(cmd);
+    });
+    const { memory } = machine;
     const tickets =
       memory.region(MailboxLayout, MAILBOX_KEY).base + MailboxLayout.at.tickets + Ticket.at.state;
     return {
-      run() {
-        for (;;) {
-          const rings = env.words.load(base + coreDoorbell);
-          if (server.serve(8) > 0) continue;
-          if (ctx.ghost[THROUGH] === 1) return;
-          env.words.store(base + coreParked, 1);
-          env.words.wait(base + coreDoorbell, rings, Number.POSITIVE_INFINITY);
-          env.words.store(base + coreParked, 0);
-        }
-      },
+      run: () => server.serveAll(),
       check() {
         const states = Array.from(
           { length: TICKETS },
@@ -84,8 +58,7 @@ export const mailbox = machineScenario({
         if (client.wait(ticket, 0) === 0) answered(ctx, 1, client.take(ticket, given), given);
         const bytes = new Uint8Array(1);
         answered(ctx, 2, client.call(iommufdTarget(0), 2, bytes), bytes);
-        ctx.ghost[THROUGH] = 1;
-        control.ringCore();
+        CoreServer.through(ctx, control);
       };
     },
   },

@@ -70,7 +70,7 @@ function scenario(
     checks: ['R8'],
     machine: SMALL,
     core(ctx, machine, share) {
-      const guest = makeGuest(machine, 2);
+      const guest = makeGuest(machine, { devices: 2 });
       const { fd, devIds, viommuId } = guest;
       const { vdeviceId } = fd.vdeviceAlloc({ viommuId, devId: devIds[0]!, virtId: VSID });
       const ioctl = invalidation(machine, viommuId, commands);
