@@ -271,6 +271,78 @@ const table = {
     origin: 'R16: the mark goes from the table, and a cached translation that is dirty already stays',
     invariant: 'R16',
   },
+  'sync-waits-on-wrong-index': {
+    where: 'runtime/drivers/smmuv3/cmdq.ts',
+    origin:
+      'arm_smmu_cmdq_issue_cmdlist, step 5: prod is advanced by n before the wait; without that it is the first command that is waited for',
+    invariant: 'R17',
+  },
+  'cmdq-published-before-valid': {
+    where: 'runtime/drivers/smmuv3/cmdq.ts',
+    origin: 'the same, step 4c left out: CMDQ_PROD passes slots that a follower has reserved and not written',
+    invariant: 'R17',
+  },
+  'cmdq-valid-before-written': {
+    where: 'runtime/drivers/smmuv3/cmdq.ts',
+    origin: 'the same, step 3 without its dma_wmb(): the valid bits show before the commands',
+    invariant: 'R17',
+  },
+  'cmdq-full-taken-for-empty': {
+    where: 'runtime/drivers/smmuv3/cmdq.ts',
+    origin: 'bao hypervisor #382: the space of a queue worked out without the wrap bits',
+    invariant: 'R18',
+  },
+  'cmdq-owner-does-not-wait': {
+    where: 'runtime/drivers/smmuv3/cmdq.ts',
+    origin:
+      'arm_smmu_cmdq_issue_cmdlist, step 4a left out: two owners at once, and CMDQ_PROD moves backwards',
+    invariant: 'R17',
+  },
+  'cmdq-cons-published-early': {
+    where: 'runtime/drivers/smmuv3/cmdq.ts',
+    origin:
+      'the same, step 2: a SYNC that does not share the lock on cons, so that the queue wraps past its waiter',
+    invariant: 'R17',
+  },
+  'cmdq-unlock-drops-sharers': {
+    where: 'runtime/drivers/smmuv3/cmdq.ts',
+    origin:
+      'arm-smmu-v3 before "Improve CMDQ lock fairness and efficiency": the exclusive unlock stored 0 over the sharers counted meanwhile',
+    invariant: 'R17',
+  },
+  'sync-sequence-taken-early': {
+    where: 'runtime/drivers/smmuv3/cmdq.ts',
+    origin:
+      'CVE-2026-43220 (AMD, 9e249c484128) and arm-smmu-v3 before 0f02477d1698: the sequence of a SYNC taken before its place in the queue',
+    invariant: 'R21',
+  },
+  'msi-waiter-sleeps-on-cons': {
+    where: 'runtime/drivers/smmuv3/cmdq.ts',
+    origin:
+      '__arm_smmu_cmdq_poll_until_msi: "the MSI won\'t generate an event", so nobody may sleep for one until it is written',
+    invariant: 'deadlock',
+  },
+  'evtq-consumer-advanced-early': {
+    where: 'runtime/drivers/smmuv3/events.ts',
+    origin:
+      'arm-smmu-v3, "Drain in-flight fault handlers" (May 2026): EVENTQ_CONS moves before the record is taken',
+    invariant: 'R10',
+  },
+  'cerror-skips-next-command': {
+    where: 'runtime/drivers/smmuv3/gerror.ts',
+    origin: '__arm_smmu_cmdq_skip_err replaces the command at CMDQ_CONS; here the good one behind it',
+    invariant: 'R19',
+  },
+  'gerror-served-twice': {
+    where: 'runtime/drivers/smmuv3/gerror.ts',
+    origin: "arm_smmu_gerror_handler is one interrupt's; here any waiter serves, and two at once",
+    invariant: 'R19',
+  },
+  'gerror-acknowledged-early': {
+    where: 'runtime/drivers/smmuv3/gerror.ts',
+    origin: 'arm_smmu_gerror_handler replaces the command, then writes GERRORN; here the other way round',
+    invariant: 'R19',
+  },
 } as const satisfies Record<string, BugOrigin>;
 
 export type BugName = keyof typeof table;

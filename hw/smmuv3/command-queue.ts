@@ -11,7 +11,7 @@ import type { Words } from '../sync/words.js';
 import type { AtcInvalidations } from './atc-invalidations.js';
 import type { Bus } from './bus.js';
 import * as C from './command.js';
-import { CommandExecutor, type ExecutorParts } from './command-executor.js';
+import type { CommandExecutor } from './command-executor.js';
 import type { Smmuv3Config } from './config.js';
 import type { EpochGate } from './epoch-gate.js';
 import type { Interrupts } from './interrupts.js';
@@ -42,16 +42,36 @@ const COMMANDS_PER_UPDATE = 16;
 /** The command is a CMD_SYNC, which has begun. */
 const BEGUN = -1;
 
+export interface CommandQueueParts {
+  readonly bus: Bus;
+  /** Base of the SMMU's region. */
+  readonly smmu: number;
+  readonly config: Smmuv3Config;
+  readonly gate: EpochGate;
+  readonly interrupts: Interrupts;
+  /** All commands but CMD_SYNC. */
+  readonly executor: Pick<CommandExecutor, 'execute'>;
+  readonly atc: Pick<AtcInvalidations, 'owed' | 'moved' | 'settle' | 'timedOut' | 'giveUp'>;
+  readonly trace: Pick<Trace, 'nowNs' | 'command' | 'sync'>;
+}
+
+/** Something that a thread parked on consMoved may wait for has changed. @param smmu  base of the SMMU's region */
+export function wakeConsWaiters(words: Words, smmu: number): void {
+  if (words.load(smmu + at.consParked) === 0) return;
+  words.add(smmu + at.consMoved, 1);
+  words.notify(smmu + at.consMoved, Number.POSITIVE_INFINITY);
+}
+
 export class CommandQueue {
   readonly #words: Words;
   readonly #bus: Bus;
   readonly #base: number;
   readonly #config: Smmuv3Config;
-  readonly #executor: CommandExecutor;
-  readonly #atc: AtcInvalidations;
+  readonly #executor: CommandQueueParts['executor'];
+  readonly #atc: CommandQueueParts['atc'];
   readonly #gate: EpochGate;
   readonly #interrupts: Interrupts;
-  readonly #trace: Trace;
+  readonly #trace: CommandQueueParts['trace'];
   readonly #command = new Uint32Array(C.COMMAND_WORDS);
   /** CMDQ_BASE decoded, and the halves it was decoded from: it changes only while the queue is disabled. */
   #baseLow = -1;
@@ -61,19 +81,12 @@ export class CommandQueue {
   #syncGen = 0;
   #log2 = 0;
 
-  constructor(
-    parts: ExecutorParts & {
-      bus: Bus;
-      gate: EpochGate;
-      interrupts: Interrupts;
-      trace: Trace;
-    },
-  ) {
+  constructor(parts: CommandQueueParts) {
     this.#words = parts.bus.memory.words;
     this.#bus = parts.bus;
-    this.#base = parts.regions.smmu;
+    this.#base = parts.smmu;
     this.#config = parts.config;
-    this.#executor = new CommandExecutor(parts);
+    this.#executor = parts.executor;
     this.#atc = parts.atc;
     this.#gate = parts.gate;
     this.#interrupts = parts.interrupts;
@@ -184,8 +197,7 @@ export class CommandQueue {
   }
 
   #wake(): void {
-    if (this.#load(at.consParked) !== 0)
-      this.#words.notify(this.#base + at.cmdqCons, Number.POSITIVE_INFINITY);
+    wakeConsWaiters(this.#words, this.#base);
   }
 
   /** 7.1: CONS stays at the command, the reason is visible before the error is. */

@@ -109,7 +109,16 @@ export class Smmuv3 {
     };
     const prefetch = new Prefetch({ ...shared, memory });
     const executing = { ...shared, bus, prefetch, loaded: () => this.#translation.loaded };
-    this.#commands = new CommandQueue({ ...executing, gate: this.#gate, interrupts, atc: this.#atc });
+    this.#commands = new CommandQueue({
+      bus,
+      smmu: regions.smmu,
+      config,
+      gate: this.#gate,
+      interrupts,
+      executor: new CommandExecutor({ ...executing, atc: this.#atc }),
+      atc: this.#atc,
+      trace: this.trace,
+    });
     this.#translation = new Translation({ ...shared, memory, events, ports });
     this.#companion =
       hooks.companion?.({

@@ -16,6 +16,7 @@ import { Doorbell } from '../sync/doorbell.js';
 import type { SyncEnv } from '../sync/thread.js';
 import { NEVER, waitUntil } from '../sync/wait.js';
 import type { Words } from '../sync/words.js';
+import { wakeConsWaiters } from './command-queue.js';
 import type { Smmuv3Regions } from './regions.js';
 import { Smmuv3Layout } from './smmuv3-layout.js';
 
@@ -71,7 +72,7 @@ export function resetRegisters(words: Words, base: number): void {
   for (const offset of WORDS) words.store(base + offset, 0);
   for (const offset of QUADS) words.store64(base + offset, 0n);
   // Whoever waits for room in the Command queue finds it disabled.
-  if (words.load(base + at.consParked) !== 0) words.notify(base + at.cmdqCons, Number.POSITIVE_INFINITY);
+  wakeConsWaiters(words, base);
 }
 
 /** The reset line of one SMMU, for any thread. */

@@ -95,8 +95,13 @@ export const Smmuv3Layout = layout('smmuv3', 6, {
   /** Threads parked on irq: each adds one before and subtracts it after. */
   irqParked: line(u32()),
 
-  /** Threads parked on cmdqCons: each adds one before and subtracts it after; the pIOMMU then notifies it. */
+  /** Threads parked on consMoved: each adds one before and subtracts it after. */
   consParked: line(u32()),
+  /**
+   * Futex: one is added when CMDQ_CONS, or whether it stands at an error, has changed and consParked is not 0. The
+   * register itself does not do: at an error its reason shows before the error is active, and does not change then.
+   */
+  consMoved: u32(),
 
   /** Resets asked for (any thread adds one, then rings the unit's doorbell), modulo 2^32. */
   resetAsked: line(u32()),

@@ -57,6 +57,7 @@ export function queueHost(
       },
     },
     consWord: base + Registers.at.cons,
+    consMoved: base + Registers.at.irq,
     consParked: base + Registers.at.parked,
     irqWord: base + Registers.at.irq,
     irqParked: base + Registers.at.parked,
@@ -171,10 +172,7 @@ export class QueueFixture {
     words.store(this.#base + at.cons, (cons + 1) & lap);
     if (sync && irq) words.store(this.memory.linearOf(msi, 4), 0);
     words.add(this.#base + at.irq, 1);
-    if (words.load(this.#base + at.parked) !== 0) {
-      words.notify(this.#base + at.cons, Number.POSITIVE_INFINITY);
-      words.notify(this.#base + at.irq, Number.POSITIVE_INFINITY);
-    }
+    if (words.load(this.#base + at.parked) !== 0) words.notify(this.#base + at.irq, Number.POSITIVE_INFINITY);
     return true;
   }
 }

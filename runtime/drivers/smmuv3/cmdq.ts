@@ -20,6 +20,7 @@
  *
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_cmdq_issue_cmdlist
  */
+import { type BugSwitches, NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import { bug } from '../../../hw/memory/bug.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import {
@@ -55,8 +56,10 @@ const QUICK_LOOKS = 256;
 /** What the queue needs of an SMMU. */
 export interface CommandQueueHost {
   readonly registers: ErrorRegisters;
-  /** CMDQ_CONS itself, and the word that counts who is parked on it. */
+  /** CMDQ_CONS itself. */
   readonly consWord: number;
+  /** Bumped when it has moved or an error of it is active; and who is parked on that. */
+  readonly consMoved: number;
   readonly consParked: number;
   /** Bumped for every interrupt, after the MSI of a SYNC; and who is parked on it. */
   readonly irqWord: number;
@@ -75,6 +78,7 @@ export class CommandQueue {
   lastSyncIndex = 0;
 
   readonly #env: SyncEnv;
+  readonly #bugs: BugSwitches;
   readonly #words: Words;
   readonly #host: CommandQueueHost;
   readonly #base: number;
@@ -94,6 +98,7 @@ export class CommandQueue {
     options: CommandQueueOptions,
   ) {
     this.#env = env;
+    this.#bugs = env.bugs ?? NO_BUGS;
     this.#words = env.words;
     this.#host = host;
     this.#base = memory.region(DriverLayout, driverKey(index)).base;
@@ -175,11 +180,14 @@ export class CommandQueue {
 
     // 1. Reserve.
     const llqWord = this.#base + AT.llq;
+    const bugs = this.#bugs;
     let old: number;
     let prod: number;
     let head: number;
+    let firstSeen = -1;
     for (;;) {
       old = words.load(llqWord);
+      if (firstSeen < 0) firstSeen = old & PROD_MASK;
       if (!this.#hasSpace(old, total)) {
         const status = this.#waitForSpace(total);
         if (status < 0) return status;
@@ -193,6 +201,7 @@ export class CommandQueue {
     const owner = (old & CMDQ_OWNED) === 0;
 
     // 2. Write.
+    if (bugs['cmdq-valid-before-written']) this.#flipValid(prod, total);
     for (let i = 0; i < n; i++) this.#write(queueAdvance(prod, lg2, i), cmds, i * COMMAND_WORDS);
     const end = queueAdvance(prod, lg2, n);
     if (sync) {
@@ -203,18 +212,21 @@ export class CommandQueue {
       if (status < 0) return status;
     }
 
-    // 3. Valid: the read-modify-writes order the commands before themselves.
-    this.#flipValid(prod, total);
+    // 3. Valid.
+    words.dmaWmb();
+    if (!bugs['cmdq-valid-before-written']) this.#flipValid(prod, total);
     this.#announceActivity();
 
     // 4. Publish.
     if (owner) {
       const status = this.#publish(prod);
       if (status < 0) {
-        if (sync) words.sub(this.#base + AT.lock, 1);
+        if (sync) this.#unshareLock();
         return status;
       }
     }
+    if (bugs['sync-waits-on-wrong-index']) return prod;
+    if (bugs['sync-sequence-taken-early']) return queueAdvance(firstSeen, lg2, n);
     return end;
   }
 
@@ -233,23 +245,21 @@ export class CommandQueue {
         cons = this.#consumed(ticket);
         return cons >= 0;
       };
-      const { consWord, consParked, irqWord, irqParked } = this.#host;
+      const { consMoved, consParked, irqWord, irqParked } = this.#host;
       // An MSI is written after CMDQ_CONS has moved: whoever waits for it sleeps on what comes later still.
+      const onIrq = this.#msi && !this.#bugs['msi-waiter-sleeps-on-cons'];
       status = waitUntil(
         this.#env,
-        this.#msi ? irqWord : consWord,
+        onIrq ? irqWord : consMoved,
         done,
         this.#deadline(),
         () => this.#host.owner(),
-        (delta) => words.add(this.#msi ? irqParked : consParked, delta),
+        (delta) => words.add(onIrq ? irqParked : consParked, delta),
       );
     }
     // 5. The last one out makes room, with a cons it knows to be current.
-    if (words.load(lockWord) === 1) {
-      this.#setCons(status === 0 ? cons : this.#readCons());
-      words.sub(lockWord, 1);
-      this.#announceActivity();
-    } else words.sub(lockWord, 1);
+    if (words.load(lockWord) === 1) this.#setCons(status === 0 ? cons : this.#readCons());
+    this.#unshareLock();
     return status < 0 ? -ETIMEDOUT : 0;
   }
 
@@ -281,36 +291,61 @@ export class CommandQueue {
   #readCons(): number {
     const { consWord, registers } = this.#host;
     const reg = this.#words.load(consWord);
-    if (CMDQ_CONS.ERR.get(reg) !== 0) serveGerror(this.#words, this.#base, registers);
+    if (CMDQ_CONS.ERR.get(reg) !== 0) serveGerror(this.#words, this.#base, registers, this.#bugs);
     return queuePointer(reg, this.#lg2);
   }
 
   #hasSpace(llq: number, n: number): boolean {
-    return queueSpace(llq & PROD_MASK, llq >>> CONS_SHIFT, this.#lg2) >= n;
+    const lg2 = this.#lg2;
+    if (this.#bugs['cmdq-full-taken-for-empty'])
+      return 2 ** lg2 - queueIndex(llq - (llq >>> CONS_SHIFT), lg2) >= n;
+    return queueSpace(llq & PROD_MASK, llq >>> CONS_SHIFT, lg2) >= n;
   }
 
+  /**
+   * Room comes in two ways: nobody waits for a SYNC, and CMDQ_CONS moves; or somebody does, and publishes cons on
+   * leaving. Whoever sleeps for the one is not woken by the other, so a change between the two ends either sleep.
+   */
   #waitForSpace(n: number): number {
-    return this.#waitForActivity(() => {
-      if (this.#hasSpace(this.#words.load(this.#base + AT.llq), n)) return true;
-      this.#publishConsAlone();
-      return this.#hasSpace(this.#words.load(this.#base + AT.llq), n);
-    });
+    const words = this.#words;
+    const lockWord = this.#base + AT.lock;
+    const llqWord = this.#base + AT.llq;
+    const deadlineNs = this.#deadline();
+    const space = (): boolean => this.#hasSpace(words.load(llqWord), n);
+    while (!space()) {
+      const status =
+        words.load(lockWord) === 0
+          ? this.#waitForCons(() => this.#publishConsAlone(space) || words.load(lockWord) !== 0, deadlineNs)
+          : this.#waitForActivity(() => space() || words.load(lockWord) === 0, deadlineNs);
+      if (status < 0) return status;
+    }
+    return 0;
   }
 
-  /** With nobody waiting for a SYNC, whoever needs room may look at CMDQ_CONS for all. */
-  #publishConsAlone(): void {
+  /** With nobody waiting for a SYNC, whoever needs room may look at CMDQ_CONS for all. @returns space() then */
+  #publishConsAlone(space: () => boolean): boolean {
     const lockWord = this.#base + AT.lock;
-    if (this.#words.compareExchange(lockWord, 0, CMDQ_EXCLUSIVE) !== 0) return;
-    this.#setCons(this.#readCons());
-    // Only the sign goes: sharers that came meanwhile have been counted.
-    this.#words.and(lockWord, ~CMDQ_EXCLUSIVE);
-    this.#announceActivity();
+    if (this.#words.compareExchange(lockWord, 0, CMDQ_EXCLUSIVE) === 0) {
+      this.#setCons(this.#readCons());
+      // Only the sign goes: sharers that came meanwhile have been counted.
+      if (this.#bugs['cmdq-unlock-drops-sharers']) this.#words.store(lockWord, 0);
+      else this.#words.and(lockWord, ~CMDQ_EXCLUSIVE);
+      this.#announceActivity();
+    }
+    return space();
   }
 
   #shareLock(): number {
+    if (this.#bugs['cmdq-cons-published-early']) return 0;
     const lockWord = this.#base + AT.lock;
     if (this.#words.add(lockWord, 1) >= 0) return 0;
     return this.#waitForActivity(() => this.#words.load(lockWord) > 0);
+  }
+
+  /** Two that leave at once may both leave cons to the other: whoever needs room then has to hear of the lock. */
+  #unshareLock(): void {
+    if (this.#bugs['cmdq-cons-published-early']) return;
+    if (this.#words.sub(this.#base + AT.lock, 1) === 1) this.#announceActivity();
   }
 
   /** Holder of the lock, exclusive or last sharer: nobody else writes cons meanwhile. */
@@ -326,14 +361,17 @@ export class CommandQueue {
   #publish(prod: number): number {
     const words = this.#words;
     const ownerWord = this.#base + AT.ownerProd;
+    const bugs = this.#bugs;
     // a. The previous owner first, or CMDQ_PROD would move backwards.
     let status = 0;
-    if (words.load(ownerWord) !== prod) status = this.#waitForActivity(() => words.load(ownerWord) === prod);
+    if (!bugs['cmdq-owner-does-not-wait'] && words.load(ownerWord) !== prod)
+      status = this.#waitForActivity(() => words.load(ownerWord) === prod);
     if (status < 0) return status;
     // b. From here on, reservations have another owner.
     const end = words.and(this.#base + AT.llq, ~CMDQ_OWNED) & PROD_MASK;
     // c. Followers may still be writing theirs.
-    if (!this.#rangeValid(prod, end)) status = this.#waitForActivity(() => this.#rangeValid(prod, end));
+    if (!bugs['cmdq-published-before-valid'] && !this.#rangeValid(prod, end))
+      status = this.#waitForActivity(() => this.#rangeValid(prod, end));
     if (status < 0) return status;
     // d. and e.
     this.#host.registers.write32(CMDQ_PROD.offset, end);
@@ -372,15 +410,23 @@ export class CommandQueue {
     return true;
   }
 
-  #waitForActivity(ready: () => boolean): number {
+  #waitForActivity(ready: () => boolean, deadlineNs?: number): number {
     if (ready()) return 0;
+    return this.#wait(this.#base + AT.activity, this.#base + AT.waiters, ready, deadlineNs);
+  }
+
+  #waitForCons(ready: () => boolean, deadlineNs: number): number {
+    return this.#wait(this.#host.consMoved, this.#host.consParked, ready, deadlineNs);
+  }
+
+  #wait(word: number, parked: number, ready: () => boolean, deadlineNs = this.#deadline()): number {
     const status = waitUntil(
       this.#env,
-      this.#base + AT.activity,
+      word,
       ready,
-      this.#deadline(),
+      deadlineNs,
       () => this.#host.owner(),
-      (delta) => this.#words.add(this.#base + AT.waiters, delta),
+      (delta) => this.#words.add(parked, delta),
     );
     return status < 0 ? -ETIMEDOUT : 0;
   }

@@ -25,7 +25,7 @@ export const DriverLayout = layout('smmuv3-driver', 2, {
   activity: line(u32()),
   /** Producers parked on `activity`, or about to be. */
   waiters: line(u32()),
-  /** 1 while a thread serves GERROR. Taken by whoever notices the error first. */
+  /** Not 0 while a thread serves GERROR: whoever notices the error first; 2 once others have noticed one too. */
   errorLock: line(u32()),
   /** Commands that were replaced because the SMMU refused them. Writer: holder of errorLock. */
   skipped: u32(),

@@ -4,6 +4,7 @@
  * queue has been read.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_evtq_thread
  */
+import { NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import {
   C_BAD_CD,
   C_BAD_STE,
@@ -38,9 +39,12 @@ export class EventQueue {
   readonly #registers: ErrorRegisters;
   readonly #linear: number;
   readonly #lg2: number;
+  /** A bug of the zoo. */
+  readonly #early: boolean;
   readonly #record = new Uint32Array(EVENT_WORDS);
 
-  constructor(words: Words, registers: ErrorRegisters, linear: number, lg2: number) {
+  constructor(words: Words, registers: ErrorRegisters, linear: number, lg2: number, bugs = NO_BUGS) {
+    this.#early = bugs['evtq-consumer-advanced-early'];
     this.#words = words;
     this.#registers = registers;
     this.#linear = linear;
@@ -61,6 +65,7 @@ export class EventQueue {
         prod = this.#registers.read32(EVENTQ_PROD.offset);
         if (queueEmpty(prod, cons, this.#lg2)) break;
       }
+      if (this.#early) this.#registers.write32(EVENTQ_CONS.offset, queueAdvance(cons, this.#lg2));
       const linear = this.#linear + queueIndex(cons, this.#lg2) * EVENT_BYTES;
       for (let i = 0; i < EVENT_WORDS; i++) this.#record[i] = this.#words.load(linear + i * 4);
       cons = queueAdvance(cons, this.#lg2);

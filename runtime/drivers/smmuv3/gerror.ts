@@ -14,6 +14,7 @@
  *
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c __arm_smmu_cmdq_skip_err, arm_smmu_gerror_handler
  */
+import { type BugSwitches, NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import { COMMAND_BYTES, COMMAND_WORDS, encodeSync, SYNC_CS_SEV } from '../../../hw/smmuv3/command.js';
 import { queueIndex } from '../../../hw/smmuv3/queue.js';
 import {
@@ -30,6 +31,10 @@ import { DriverLayout } from './driver-layout.js';
 
 const AT = DriverLayout.at;
 
+/** Values of `errorLock`. ASKED: held, and somebody else saw an error meanwhile. */
+const ERROR_FREE = 0;
+const ERROR_HELD = 1;
+const ERROR_ASKED = 2;
 /** Every error bit there is; the others of GERROR are reserved. */
 const GERROR_ALL = 0x1fd;
 
@@ -42,19 +47,40 @@ export interface ErrorRegisters {
  * Serves active global errors; any thread. @param base linear offset of the SMMU's DriverLayout
  * @returns the GERROR bits that were active and are acknowledged now; 0 when none, or another thread is at it
  */
-export function serveGerror(words: Words, base: number, registers: ErrorRegisters): number {
-  if (active(registers) === 0) return 0;
-  if (words.compareExchange(base + AT.errorLock, 0, 1) !== 0) return 0;
+export function serveGerror(
+  words: Words,
+  base: number,
+  registers: ErrorRegisters,
+  bugs: BugSwitches = NO_BUGS,
+): number {
+  let served = 0;
+  while (active(registers) !== 0) {
+    if (!lockOrLeaveWord(words, base) && !bugs['gerror-served-twice']) break;
+    served |= serveLocked(words, base, registers, bugs);
+    // Whoever came meanwhile has left it to this thread, and sleeps: there may be a new error.
+    if (words.exchange(base + AT.errorLock, ERROR_FREE) !== ERROR_ASKED) break;
+  }
+  return served;
+}
+
+/** @returns whether the lock is this thread's; if not, its holder will look again */
+function lockOrLeaveWord(words: Words, base: number): boolean {
+  for (;;) {
+    if (words.compareExchange(base + AT.errorLock, ERROR_FREE, ERROR_HELD) === ERROR_FREE) return true;
+    if (words.compareExchange(base + AT.errorLock, ERROR_HELD, ERROR_ASKED) !== ERROR_FREE) return false;
+  }
+}
+
+function serveLocked(words: Words, base: number, registers: ErrorRegisters, bugs: BugSwitches): number {
   // Again, now alone: the error seen above may have been served meanwhile.
   const gerror = registers.read32(GERROR.offset);
   const bits = (gerror ^ registers.read32(GERRORN.offset)) & GERROR_ALL;
-  if (bits !== 0) {
-    if (GERROR.SFM_ERR.get(bits) !== 0) registers.write32(CR0.offset, 0);
-    if (GERROR.CMDQ_ERR.get(bits) !== 0) skipCommand(words, base, registers);
-    words.or(base + AT.errorsSeen, bits);
-    registers.write32(GERRORN.offset, gerror);
-  }
-  words.store(base + AT.errorLock, 0);
+  if (bits === 0) return 0;
+  if (GERROR.SFM_ERR.get(bits) !== 0) registers.write32(CR0.offset, 0);
+  if (bugs['gerror-acknowledged-early']) registers.write32(GERRORN.offset, gerror);
+  if (GERROR.CMDQ_ERR.get(bits) !== 0) skipCommand(words, base, registers, bugs);
+  words.or(base + AT.errorsSeen, bits);
+  if (!bugs['gerror-acknowledged-early']) registers.write32(GERRORN.offset, gerror);
   return bits;
 }
 
@@ -64,7 +90,7 @@ export const takeErrors = (words: Words, base: number): number => words.exchange
 const active = (registers: ErrorRegisters): number =>
   (registers.read32(GERROR.offset) ^ registers.read32(GERRORN.offset)) & GERROR_ALL;
 
-function skipCommand(words: Words, base: number, registers: ErrorRegisters): void {
+function skipCommand(words: Words, base: number, registers: ErrorRegisters, bugs: BugSwitches): void {
   const cons = registers.read32(CMDQ_CONS.offset);
   switch (CMDQ_CONS.ERR.get(cons)) {
     case CERROR_NONE:
@@ -75,7 +101,10 @@ function skipCommand(words: Words, base: number, registers: ErrorRegisters): voi
       words.add(base + AT.atcTimeouts, 1);
       return;
   }
-  const slot = queueIndex(cons, words.load(base + AT.queueLg2));
+  const slot = queueIndex(
+    bugs['cerror-skips-next-command'] ? cons + 1 : cons,
+    words.load(base + AT.queueLg2),
+  );
   const linear = (words.load(base + AT.queueLinear) >>> 0) + slot * COMMAND_BYTES;
   const sync = new Uint32Array(COMMAND_WORDS);
   encodeSync(sync, 0, SYNC_CS_SEV);

@@ -22,6 +22,7 @@ export function smmuAccess(memory: MachineMemory, env: SyncEnv, index: number, l
     // The bus front needs the register file and the doorbell, not the caches.
     registers: new Mmio(env, { smmu, unit, contexts: 0, iotlb: 0, trace: 0, clock: 0 }, log),
     consWord: smmu + at.cmdqCons,
+    consMoved: smmu + at.consMoved,
     consParked: smmu + at.consParked,
     irqWord: smmu + at.irq,
     irqParked: smmu + at.irqParked,

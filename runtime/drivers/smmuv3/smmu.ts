@@ -136,7 +136,7 @@ export class Smmuv3Instance implements IommuInstance {
     this.#access = access;
     const { memory, env } = options;
     const place = ({ pa }: QueuePlace, bytes: number): number => memory.linearOf(pa, bytes);
-    this.#events = new EventQueue(env.words, access.registers, place(evtq, EVENT_BYTES), evtq.lg2);
+    this.#events = new EventQueue(env.words, access.registers, place(evtq, EVENT_BYTES), evtq.lg2, env.bugs);
     this.#priq =
       priq === null
         ? null
@@ -339,7 +339,7 @@ export class Smmuv3Instance implements IommuInstance {
   /** Errors that any thread acknowledged since the last call; its own among them. */
   #serveErrors(): boolean {
     const { words } = this.#options.env;
-    serveGerror(words, this.#driverBase, this.#access.registers);
+    serveGerror(words, this.#driverBase, this.#access.registers, this.#options.env.bugs);
     const bits = takeErrors(words, this.#driverBase);
     if (bits === 0) return false;
     const skipped = words.load(this.#driverBase + DriverLayout.at.skipped);

@@ -18,7 +18,7 @@ test('hosted by a worker: the driver and a device on this thread see no stale tr
   const exited = new Promise<number>((resolve, reject) => worker.once('exit', resolve).once('error', reject));
   const { words } = f.memory;
   const env = { ...f.env, canPark: true, relax: undefined };
-  const { cmdqCons, consParked, cr0ack } = Smmuv3Layout.at;
+  const { consMoved, consParked, cr0ack } = Smmuv3Layout.at;
   const wait = (at: number, ready: () => boolean): void => {
     const parked = f.regions.smmu + consParked;
     const result = waitUntil(
@@ -45,7 +45,7 @@ test('hosted by a worker: the driver and a device on this thread see no stale tr
   };
   const sync = (...commands: S.Command[]): void => {
     f.push(...commands, S.sync());
-    wait(cmdqCons, () => f.mmio.read32(0x9c) === f.mmio.read32(0x98));
+    wait(consMoved, () => f.mmio.read32(0x9c) === f.mmio.read32(0x98));
   };
   for (let round = 0; round < 200; round++) {
     const pa = 0x8080_0000n + BigInt(round) * 0x1000n;
@@ -61,7 +61,7 @@ test('hosted by a worker: the driver and a device on this thread see no stale tr
   wait(cr0ack, () => words.load(f.regions.unit + UnitLayout.at.syncWaiting) === 1);
   t.not(f.mmio.read32(0x9c), f.mmio.read32(0x98));
   f.leave(1);
-  wait(cmdqCons, () => f.mmio.read32(0x9c) === f.mmio.read32(0x98));
+  wait(consMoved, () => f.mmio.read32(0x9c) === f.mmio.read32(0x98));
   words.store(f.regions.unit + UnitLayout.at.portCount, -1);
   f.mmio.write32(0x50, 0);
   t.is(await exited, 0);
