@@ -98,6 +98,7 @@ function startCore<Shared>(
   const { memory, config: checked } = machine.handle();
   const { ram, regions } = memory;
   const end = Math.max(...Object.values(regions).map(({ base, size }) => base + size));
+  ctx.lateStores(ram.linear, ram.linear + ram.bytes - 1);
   ctx.uses([
     [0, end],
     [ram.linear, ram.linear + ram.bytes],

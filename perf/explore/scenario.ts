@@ -24,6 +24,8 @@ export interface ThreadContext {
   readonly clock: Clock;
   /** Bugs of the zoo that are on in this campaign. */
   readonly bugs: readonly BugName[];
+  /** What the scenario says that it checks. */
+  readonly checks: readonly string[];
   /** Words that all threads share without schedule points: for what a checker must know. Zeroed for each schedule. */
   readonly ghost: Int32Array;
   /** Where a scenario without a machine may put its own: everything from here on is zero. */
@@ -44,6 +46,8 @@ export interface ThreadContext {
   restsOn(offset: number): void;
   /** Thread 0: the parts of the memory, [first, end) in bytes, that are used and so zeroed each time. Default: all. */
   uses(ranges: readonly (readonly [number, number])[]): void;
+  /** Thread 0: where threads with a store buffer keep stores back, [first, last] in bytes. Default: everywhere. */
+  lateStores(first: number, last: number): void;
   /** From the first thread to the others, before they attach; structured as JSON. */
   publish(value: unknown): void;
   /** What the first thread published. */

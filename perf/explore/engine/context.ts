@@ -32,6 +32,7 @@ export class WorkerContext implements ThreadContext {
   readonly words: Words;
   readonly clock: Clock;
   bugs: readonly BugName[] = [];
+  readonly checks: readonly string[];
   readonly ghost: Int32Array;
   readonly base = BASE;
   env: SyncEnv;
@@ -52,6 +53,7 @@ export class WorkerContext implements ThreadContext {
     this.words = new Words(parts.memory.buffer as SharedArrayBuffer);
     this.clock = { nowNs: () => scheduler.nowNs, epochNs: 0 };
     this.ghost = parts.ghost;
+    this.checks = parts.checks;
     this.env = {
       words: this.words,
       threads: new ThreadTable(this, { base: THREADS_AT }),
@@ -103,6 +105,12 @@ export class WorkerContext implements ThreadContext {
 
   uses(ranges: readonly (readonly [number, number])[]): void {
     this.used = ranges;
+  }
+
+  lateStores(first: number, last: number): void {
+    const { i32 } = this.#parts.control;
+    i32[H.bufferFirst] = first | 0;
+    i32[H.bufferLast] = last | 0;
   }
 
   restsOn(offset: number): void {
