@@ -3,6 +3,7 @@ import type { ZooEntry } from '../entry.js';
 import { configEntries } from './config.js';
 import { kernelEntries } from './kernel.js';
 import { objectEntries } from './object.js';
+import { queueEntries } from './queue.js';
 import { syncEntries } from './sync.js';
 
 export const ENTRIES: readonly ZooEntry[] = [
@@ -10,4 +11,5 @@ export const ENTRIES: readonly ZooEntry[] = [
   ...kernelEntries,
   ...configEntries,
   ...objectEntries,
+  ...queueEntries,
 ];
