@@ -69,6 +69,8 @@ export interface ExploreOptions extends SessionChoice {
 /** A failure in full. */
 export interface ToldFailure {
   readonly story: Story;
+  /** Whether the schedule, run again to be told, ended in the same violation; else it is not deterministic. */
+  readonly reproduced: boolean;
   /** What shrinking came to; null when it was not asked for. */
   readonly shrunk: Omit<Shrunk, 'failure'> | null;
   /** Files written. */
@@ -245,5 +247,6 @@ async function tell(
   const traceFile = options.trace === undefined ? null : writeWhole(options.trace, traceOf(story, recording));
   const replayFile =
     options.out === undefined ? null : writeReplay(join(options.out, replayFileName(of)), of, failure);
-  return { failure, told: { story, shrunk, replayFile, traceFile } };
+  const reproduced = again.failure?.invariant === failure.invariant && again.failure.steps === failure.steps;
+  return { failure, told: { story, reproduced, shrunk, replayFile, traceFile } };
 }

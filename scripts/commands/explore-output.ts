@@ -72,8 +72,12 @@ export function textOutput(stdout: Output, stderr: Output, table: TableOptions):
     if (stderr.isTTY === true) stderr.write(`\r\x1b[K${text}`);
   };
   const told = (failure: ToldFailure): void => {
-    const { shrunk, story, replayFile, traceFile } = failure;
+    const { shrunk, story, reproduced, replayFile, traceFile } = failure;
     line(renderStory(story, table));
+    if (!reproduced)
+      line(
+        'NOT the same when run again: the scenario is not deterministic, so that its story is another one',
+      );
     if (shrunk !== null)
       line(
         `shrunk from ${plural(shrunk.before.switches, 'switch', 'switches')} and ${plural(shrunk.before.steps, 'step')}` +

@@ -44,6 +44,11 @@ export const checksNothing = {
   name: 'checks-nothing', about: 'looks at nothing', checks: ['sum'],
   threads: [{ name: 'a', program: (ctx) => () => { ctx.words.add(ctx.base, 1); } }],
 };
+let runs = 0;
+export const fickle = {
+  name: 'fickle', about: 'fails once', checks: ['once'],
+  threads: [{ name: 'a', program: (ctx) => () => ctx.check('once', runs++ > 0, () => 'the first time') }],
+};
 export const noSetup = {
   name: 'no-setup', about: 'cannot be set up', checks: ['sum'],
   threads: [{ name: 'a', program() { throw new Error('no such luck'); } }],
@@ -162,6 +167,14 @@ test.serial(
     t.regex(broken.stderr, /iommufd explore: no-setup: .*no such luck/);
   },
 );
+
+test.serial('explore: a failure that does not happen again is told as such', async (t) => {
+  const { path, module } = lostUpdate(t);
+  const { code, stdout } = await explore(['--scenario-file', `${module}#fickle`, '--out', path]);
+  t.is(code, 1);
+  t.regex(stdout, /BROKEN: once/);
+  t.regex(stdout, /NOT the same when run again: the scenario is not deterministic/);
+});
 
 test.serial('explore: a replay of code that has changed says so, and proves nothing', async (t) => {
   const { path, module } = lostUpdate(t);
