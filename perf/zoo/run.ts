@@ -146,7 +146,7 @@ async function replay(
 ): Promise<number> {
   let same = 0;
   for (let i = 0; i < times; i++) {
-    const { failure: again } = await session.run({
+    const { failure: again, diverged } = await session.run({
       strategy: 'replay',
       options: { ...options, choices: failure.choices },
       bugs: [bug],
@@ -154,6 +154,7 @@ async function replay(
       timeMs: LIMIT_MS,
     });
     if (
+      !diverged &&
       again?.invariant === failure.invariant &&
       again.thread === failure.thread &&
       again.steps === failure.steps
