@@ -44,6 +44,8 @@ export interface LitmusRow extends LitmusCase {
   readonly preemptions: number;
   readonly schedules: number;
   readonly steps: number;
+  /** Different ones, where they were counted; overflown: there are more. */
+  readonly states?: { readonly count: number; readonly overflown: boolean };
   readonly seconds: number;
   /** Whether these were all schedules there are within the bound. */
   readonly exhausted: boolean;
@@ -60,6 +62,8 @@ export interface LitmusOptions {
   readonly timeMs?: number;
   /** Processor for all threads, as in SessionOptions. */
   readonly cpu?: number;
+  /** Whether different states are counted: takes half as long again. Default true. */
+  readonly states?: boolean;
   readonly cases?: readonly LitmusCase[];
 }
 
@@ -73,7 +77,7 @@ async function runCase(one: LitmusCase, options: LitmusOptions): Promise<LitmusR
   const url = new URL(`./scenarios/${one.file}.js`, import.meta.url).href;
   const session = await ExploreSession.start(
     { url, export: one.export },
-    options.cpu === undefined ? {} : { cpu: options.cpu },
+    { countStates: options.states !== false, ...(options.cpu !== undefined && { cpu: options.cpu }) },
   );
   try {
     const { name, about, threads } = session.scenario;
@@ -93,6 +97,7 @@ async function runCase(one: LitmusCase, options: LitmusOptions): Promise<LitmusR
       preemptions,
       schedules: result.schedules,
       steps: result.steps,
+      ...(result.states !== undefined && { states: result.states }),
       seconds: result.seconds,
       exhausted: result.exhausted,
       checks,
@@ -101,4 +106,28 @@ async function runCase(one: LitmusCase, options: LitmusOptions): Promise<LitmusR
   } finally {
     await session.close();
   }
+}
+
+/** The rows as hw/sync/README.md has them: a Markdown table. */
+export function litmusTable(rows: readonly LitmusRow[]): string {
+  const head =
+    'primitive | scenario | threads | preemptions | schedules | steps | states | seconds | violations';
+  const lines = rows.map((row) => {
+    const all = row.exhausted ? '' : ', not all';
+    const states =
+      row.states === undefined ? '' : `${row.states.overflown ? 'over ' : ''}${row.states.count}`;
+    const cells = [
+      row.primitive,
+      `\`${row.scenario}\``,
+      row.threads,
+      `${row.preemptions}${all}`,
+      row.schedules,
+      row.steps,
+      states,
+      row.seconds.toFixed(1),
+      row.failure === null ? 0 : row.failure.invariant,
+    ];
+    return `| ${cells.join(' | ')} |`;
+  });
+  return [`| ${head} |`, `|${' --- |'.repeat(9)}`, ...lines].join('\n');
 }

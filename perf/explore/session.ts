@@ -19,6 +19,7 @@ import type {
   ScenarioSource,
   ToDriver,
 } from './engine/messages.js';
+import { stateCountBuffer } from './engine/state-count.js';
 import type { Scenario } from './scenario.js';
 
 const WASM_PAGE = 65_536;
@@ -29,6 +30,8 @@ export interface SessionOptions {
   readonly seed?: number;
   /** Processor that all its threads share: handing over is then several times faster. Default: not pinned. */
   readonly cpu?: number;
+  /** Counts different states: for scenarios without a machine, which each step then costs twice. */
+  readonly countStates?: boolean;
   readonly onProgress?: (schedules: number, steps: number) => void;
 }
 
@@ -79,6 +82,7 @@ export class ExploreSession {
       ghost: new SharedArrayBuffer(GHOST_WORDS * 4),
       source,
       seed: options.seed ?? 1,
+      states: options.countStates === true ? stateCountBuffer() : null,
     };
     // A new thread inherits the processor of the one that starts it.
     const pinned = options.cpu !== undefined && pin(currentThread(), options.cpu);

@@ -151,5 +151,11 @@ export function bugBits(bugs: readonly BugName[]): readonly [number, number] {
 const bugsOf = (low: number, high: number): BugName[] =>
   BUG_NAMES.filter((_, index) => (((index < 32 ? low : high) >>> (index & 31)) & 1) !== 0);
 
+/** What the state of a scenario without a machine is: who is alive, and 800 bytes of its own. Bytes, [first, end). */
+export const STATE_RANGES = [
+  [THREADS_AT + ThreadTableLayout.at.state, THREADS_AT + ThreadTableLayout.at.state + 64],
+  [BASE, BASE + 800],
+] as const;
+
 /** `still` of a scenario without a machine. */
 export const REST_AT = THREADS_AT + ThreadTableLayout.at.still;

@@ -45,6 +45,8 @@ export function runCampaign(
   [i32[H.bugs], i32[H.bugs + 1]] = bugBits(request.bugs ?? []) as [number, number];
   i32[H.sites] = strategy.wantsSites === true ? 1 : 0;
   i32[H.record] = request.record === true ? 1 : 0;
+  const { states } = thread.scheduler;
+  states?.clear();
   let schedules = 0;
   let steps = 0;
   let exhausted = false;
@@ -66,6 +68,7 @@ export function runCampaign(
     thread.clear();
     ghost.fill(0);
     reset(control, scenario);
+    states?.begin();
     schedule();
     // A plan that was not used up is one that did not fit either.
     diverged = run.diverged || (i32[H.planStrict] !== 0 && run.length < i32[H.planLength]!);
@@ -92,6 +95,7 @@ export function runCampaign(
     schedules,
     steps,
     seconds: (performance.now() - startedMs) / 1000,
+    ...(states !== null && { states: { count: states.count, overflown: states.overflown } }),
     checks: Object.fromEntries(scenario.checks.map((name, i) => [name, i32[control.checkCount(i)]!])),
     exhausted,
     diverged,

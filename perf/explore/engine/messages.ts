@@ -18,6 +18,8 @@ export interface ExploreWorkerData {
   readonly index: number;
   readonly source: ScenarioSource;
   readonly seed: number;
+  /** Where states are counted, if they are. */
+  readonly states: SharedArrayBuffer | null;
 }
 
 export interface CampaignRequest {
@@ -36,6 +38,8 @@ export interface CampaignResult {
   readonly schedules: number;
   readonly steps: number;
   readonly seconds: number;
+  /** Different ones, where they are counted; overflown: there are more. */
+  readonly states?: { readonly count: number; readonly overflown: boolean };
   /** Evaluations of each of the scenario's checks. */
   readonly checks: Readonly<Record<string, number>>;
   /** The strategy has nothing left. */

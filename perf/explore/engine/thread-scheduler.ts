@@ -39,6 +39,7 @@ import {
   WOKEN_OK,
   WOKEN_TIMED_OUT,
 } from './control.js';
+import type { StateCount } from './state-count.js';
 
 /** What a step costs on the virtual clock. */
 const STEP_NS = 10;
@@ -73,6 +74,8 @@ export class ThreadScheduler implements ScheduleHook {
   /** What an access's site is, for whoever wants to know; none by default. */
   siteOf: (() => number) | null = null;
   watcher: StepWatcher | null = null;
+  /** Counts the states that are passed, if anybody wants to know. */
+  states: StateCount | null = null;
   readonly #control: ControlMemory;
   readonly #i32: Int32Array;
   readonly #memory: Int32Array;
@@ -278,6 +281,7 @@ export class ThreadScheduler implements ScheduleHook {
       const stores = visibleStores(control);
       const choice = choose(control, this.#me, enabled, stores);
       this.#log(choice, enabled, choice < 256 ? stores : stores | storePlaces(control, choice));
+      if (this.states !== null) this.states.decided(choice & 255);
       if (choice < 256) {
         i32[control.thread(choice) + T.status] = STATUS_RUNNABLE;
         return choice;

@@ -6,15 +6,16 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { setLockOrderCheck } from '../../../hw/sync/lock-rank.js';
 import { setScheduleHook } from '../../../hw/sync/words.js';
 import type { Scenario, ThreadBody } from '../scenario.js';
-import { REST_AT, WorkerContext } from './context.js';
+import { REST_AT, STATE_RANGES, WorkerContext } from './context.js';
 import { ControlMemory, H, PHASE_CLOSE, PHASE_PREPARE } from './control.js';
 import { runCampaign } from './driver.js';
 import type { ExploreWorkerData, FromWorker, ToDriver } from './messages.js';
 import { Recorder } from './recorder.js';
 import { siteOfCaller } from './sites.js';
+import { StateCount } from './state-count.js';
 import { ScheduleOver, ThreadScheduler } from './thread-scheduler.js';
 
-const { control: buffer, memory, ghost, index, source, seed } = workerData as ExploreWorkerData;
+const { control: buffer, memory, ghost, index, source, seed, states } = workerData as ExploreWorkerData;
 const post = (message: FromWorker): void => parentPort?.postMessage(message);
 const control = new ControlMemory(buffer);
 
@@ -33,6 +34,13 @@ export class ExploredThread {
     this.#scenario = scenario;
     this.scheduler = new ThreadScheduler(control, memory.buffer as SharedArrayBuffer, index, names);
     if (scenario.memory === undefined || 'bytes' in scenario.memory) this.scheduler.restOffset = REST_AT;
+    if (states !== null)
+      this.scheduler.states = new StateCount(
+        states,
+        control,
+        memory.buffer as SharedArrayBuffer,
+        STATE_RANGES,
+      );
     this.recorder = new Recorder(control, memory.buffer as SharedArrayBuffer, index);
     this.#context = new WorkerContext({
       control,
