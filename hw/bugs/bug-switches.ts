@@ -343,6 +343,11 @@ const table = {
     origin: 'arm_smmu_gerror_handler replaces the command, then writes GERRORN; here the other way round',
     invariant: 'R19',
   },
+  'concurrent-first-attach': {
+    where: 'runtime/vmm/vm.ts',
+    origin: 'R27: two first attaches behind one SMMU, each of which finds no vIOMMU of its own there',
+    invariant: 'R27',
+  },
 } as const satisfies Record<string, BugOrigin>;
 
 export type BugName = keyof typeof table;

@@ -9,10 +9,12 @@
  * allocated, on an existing stage 2 if the kernel shares it between SMMUs (VIOMMU_ALLOC: EINVAL is "no"), else
  * on a new one. A vIOMMU stays until the VM goes.
  *
- * Single-owner rule: a Vm and all it hands out belong to one thread, so attaches of one VM cannot overlap and
- * there is exactly one vIOMMU per SMMU. VMs of one machine, on any number of threads, share nothing here.
+ * Single-owner rule: a Vm and all it hands out belong to one thread. A transport that lets others of that thread in
+ * while it waits does not let a second attach begin (-EBUSY), which would not find the vIOMMU that the first is about
+ * to have: there is exactly one per SMMU. VMs of one machine, on any number of threads, share nothing here.
  */
-import { EEXIST, EINVAL, ENOENT } from '../../uapi/abi/errno.js';
+import { type BugSwitches, NO_BUGS } from '../../hw/bugs/bug-switches.js';
+import { EBUSY, EEXIST, EINVAL, ENOENT } from '../../uapi/abi/errno.js';
 import { createDispatch, type VsmmuDispatch, type VsmmuStrategy } from './dispatch.js';
 import { GpaSpace } from './gpa-space.js';
 import type { GuestRam } from './guest-ram.js';
@@ -40,9 +42,18 @@ export interface VmOptions {
   readonly ats?: boolean;
   /** vIOMMUs with command queues of their own, behind SMMUs that have them (VirtualCmdqv). */
   readonly cmdqv?: boolean;
+  /** Known bugs that are on. */
+  readonly bugs?: BugSwitches | undefined;
 }
 
-const DEFAULTS = { vsmmu: 'one', s2Sharing: 'shared', eventDepth: 256, ats: false, cmdqv: false } as const;
+const DEFAULTS = {
+  vsmmu: 'one',
+  s2Sharing: 'shared',
+  eventDepth: 256,
+  ats: false,
+  cmdqv: false,
+  bugs: NO_BUGS,
+} as const;
 
 const LAST_SID = 0xffff_ffff;
 /** What a VINTF's slots have room for. */
@@ -62,6 +73,7 @@ export class Vm {
   readonly #viommus: VmViommu[] = [];
   readonly #parents: NestParent[] = [];
   readonly #devices = new Map<number, Placed>();
+  #attaching = false;
 
   private constructor(vm: VmServices, ram: GuestRam, gpa: GpaSpace, options: VmOptions) {
     this.#vm = vm;
@@ -109,9 +121,18 @@ export class Vm {
   /**
    * Assigns a device to the guest, under a StreamID of the guest's.
    * @returns 0 | -EEXIST the device is here, or the vSID is taken | -EINVAL no such vSID can be, or its SMMU
-   *   lacks what the guest was promised | -errno of a step, with nothing left behind but a vIOMMU
+   *   lacks what the guest was promised | -EBUSY called from within another attach | -errno of a step, with nothing
+   *   left behind but a vIOMMU
    */
   attachDevice(deviceIndex: number, vSid: number): number {
+    if (this.#attaching && this.#options.bugs?.['concurrent-first-attach'] !== true) return -EBUSY;
+    this.#attaching = true;
+    const status = this.#attach(deviceIndex, vSid);
+    this.#attaching = false;
+    return status;
+  }
+
+  #attach(deviceIndex: number, vSid: number): number {
     if (this.#devices.has(deviceIndex)) return -EEXIST;
     // Checked here, because the kernel's EINVAL for it would read as "another SMMU" and bring a second vIOMMU.
     const last = this.#options.cmdqv ? LAST_CMDQV_SID : LAST_SID;

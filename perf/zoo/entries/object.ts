@@ -109,4 +109,10 @@ export const objectEntries: readonly ZooEntry[] = [
     depth: 2,
     budget: 300,
   },
+  {
+    bug: 'concurrent-first-attach',
+    scenario: { file: 'object-first-attach', export: 'attachWithinAttach' },
+    strategy: 'random',
+    budget: 50,
+  },
 ];

@@ -5,6 +5,7 @@ import { FakeIommufd } from '../../kit/vmm-fake-iommufd.js';
 import { VmmFixture } from '../../kit/vmm-fixture.js';
 
 const EEXIST = 17;
+const EBUSY = 16;
 const ENOENT = 2;
 const ENOMEM = 12;
 const MIB = 2 ** 20;
@@ -29,6 +30,23 @@ test('attach: the first device behind each SMMU brings one vIOMMU, later ones re
     [0, 1, 2, 3, 4].map((device) => fake.tableOf(device)!.smmu),
     [0, 0, 1, 1, 2],
   );
+});
+
+test('attach: one that a transport lets begin within another is EBUSY, and brings no second vIOMMU', (t) => {
+  const { vm, fake } = new VmmFixture({ deviceSmmus: [0, 0] });
+  const { ioctl } = fake;
+  const within: number[] = [];
+  fake.ioctl = (cmd, bytes) => {
+    const status = ioctl.call(fake, cmd, bytes);
+    within.push(vm.attachDevice(1, 9));
+    return status;
+  };
+  t.is(vm.attachDevice(0, 8), 0);
+  fake.ioctl = ioctl;
+  t.true(within.length > 4);
+  t.true(within.every((status) => status === -EBUSY));
+  t.is(vm.attachDevice(1, 9), 0);
+  t.is(fake.count('viommu'), 1);
 });
 
 test('attach: a kernel that does not share stage 2 gets one per SMMU', (t) => {
