@@ -8,7 +8,7 @@
  * told of whole pages, those in which the frames begin.
  *
  * The order of unfill is what makes DMA safe: frames are released only when no cache can hold the
- * translation. `RuntimeBugs.earlyFree` turns it round on purpose.
+ * translation. `RuntimeBugs.earlyFree` turns it round on purpose. Frames whose SYNC failed stay pinned for good.
  *
  * @source drivers/iommu/iommufd/pages.c
  */
@@ -93,8 +93,12 @@ export function unfillDomains(
     gathers.push(gather);
   }
   if (context.bugs.earlyFree) letGo(context, area, pages, gathers);
-  for (let i = 0; i < domains.length; i++) syncDomain(context, domains[i]!, gathers[i]!);
-  if (!context.bugs.earlyFree) letGo(context, area, pages, gathers);
+  let status = 0;
+  for (let i = 0; i < domains.length; i++)
+    status = Math.min(status, syncDomain(context, domains[i]!, gathers[i]!));
+  if (context.bugs.earlyFree) return;
+  if (pages.mayRelease(status)) letGo(context, area, pages, gathers);
+  else pages.withhold();
 }
 
 /** Gathers that are empty and nobody's: a SYNC may run others, who unmap as well. */
@@ -104,8 +108,8 @@ const spare: Gather[] = [];
 function unfillOne(context: FillContext, area: IoptArea, pages: IoptPages, domain: PagingDomain): void {
   const gather = spare.pop() ?? newGather(false);
   if (!pages.revoked) unmapArea(area, domain, gather);
-  syncDomain(context, domain, gather);
-  pages.release(area.pagesFirst, area.pagesLast);
+  if (pages.mayRelease(syncDomain(context, domain, gather))) pages.release(area.pagesFirst, area.pagesLast);
+  else pages.withhold();
   // Tables of a SYNC that failed stay out of use, and so does what lists them.
   if (gather.freedTables.length > 0) return;
   gather.firstUnit = Number.MAX_SAFE_INTEGER;
@@ -164,10 +168,11 @@ export function unmapArea(area: IoptArea, domain: PagingDomain, gather: Gather):
   else domain.unmap(firstUnitOf(area, unitLg2), unitsOf(area, unitLg2), gather);
 }
 
-/** A SYNC that timed out is told, not undone: the entries are gone from the tables. */
-export function syncDomain(context: FillContext, domain: PagingDomain, gather: Gather): void {
+/** A SYNC that timed out is told, not undone: the entries are gone from the tables. @returns 0 | -ETIMEDOUT */
+export function syncDomain(context: FillContext, domain: PagingDomain, gather: Gather): number {
   const status = domain.sync(gather);
   if (status < 0) context.log(`iommufd: SYNC of a ${domain.driver} domain failed (${status})`);
+  return status;
 }
 
 /** Before the first entry of a freshly pinned area is written. */

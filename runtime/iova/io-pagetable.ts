@@ -469,9 +469,11 @@ export class IoPagetable implements AreaOwner {
     if (cleared.length === 0) return;
     if (this.#context.bugs.earlyFree && lastOne)
       for (const area of cleared) letGo(this.#context, area, area.pages!, [gather]);
-    syncDomain(this.#context, domain, gather);
-    if (!this.#context.bugs.earlyFree && lastOne)
-      for (const area of cleared) letGo(this.#context, area, area.pages!, [gather]);
+    const status = syncDomain(this.#context, domain, gather);
+    if (this.#context.bugs.earlyFree || !lastOne) return;
+    for (const area of cleared)
+      if (area.pages!.mayRelease(status)) letGo(this.#context, area, area.pages!, [gather]);
+      else area.pages!.withhold();
   }
 
   #fitsAlignment(alignment: number): boolean {

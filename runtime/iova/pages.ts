@@ -149,6 +149,20 @@ export class IoptPages {
   }
 
   /**
+   * Whether frames may be given back after the SYNCs of their unmap. Where one failed, an SMMU or the ATC of a device
+   * may still lead to them; Linux 7.0 goes on as if it had an answer.
+   * @param status  of the SYNCs: 0 or -errno
+   */
+  mayRelease(status: number): boolean {
+    return status === 0 || this.host.core.compat === '7.0';
+  }
+
+  /** In place of release(): something that did not answer may still use the frames. They are never given back. */
+  withhold(): void {
+    this.get();
+  }
+
+  /**
    * Pin pages for an in-kernel access.
    * @param out  their frames are appended
    * @param flags  ACCESS_RW_*
