@@ -234,7 +234,7 @@ const table = {
   'tlbi-wrong-vmid': {
     where: 'runtime/drivers/smmuv3/domain-invalidate.ts',
     origin: 'VT-d: a nested stage 2 that changes is flushed under another domain (deepin PR 1934)',
-    invariant: 'R1',
+    invariant: 'R7',
   },
   's2-unmap-skips-a-vmid': {
     where: 'runtime/drivers/smmuv3/domain-invalidate.ts',

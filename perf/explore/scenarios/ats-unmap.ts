@@ -1,5 +1,5 @@
 /** Unmapping beside a device that keeps translations in its ATC: the order of TLBI, SYNC and ATC_INV. */
-import { smallMachine } from './small-host.js';
+import { BDFS, smallMachine } from './small-host.js';
 import { unmapping } from './unmapping.js';
 
 export const atsUnmap = unmapping({
@@ -7,4 +7,17 @@ export const atsUnmap = unmapping({
   about: 'a device writes through its ATC while the page is unmapped and its frame given back',
   invariant: 'R2',
   machine: smallMachine([{ ats: true }], { ats: true }),
+});
+
+/**
+ * The invalidation is never completed, and the translation stays in the device: what it leads to is not given back.
+ * Time passes when everybody sleeps, so that the SMMU gives up.
+ */
+export const atsTimeout = unmapping({
+  name: 'ats-timeout',
+  about: 'a device that answers no ATC invalidation goes on writing after the page was unmapped',
+  invariant: 'R22',
+  machine: smallMachine([{ ats: true }], { ats: true, atcTimeoutNs: 1_000_000 }),
+  prepare: ({ machine }) => machine.dmaPort(BDFS[0]).ats.hang(true),
+  timeouts: true,
 });

@@ -3,7 +3,7 @@
  * locks are steps that say nothing of the driver.
  */
 
-import type { HostDevice } from '../../../runtime/drivers/contract.js';
+import type { Domain, HostDevice } from '../../../runtime/drivers/contract.js';
 import { Smmuv3PagingDomain } from '../../../runtime/drivers/smmuv3/domain.js';
 import type { Smmuv3Instance } from '../../../runtime/drivers/smmuv3/smmu.js';
 import type { Machine } from '../../../runtime/machine.js';
@@ -25,7 +25,7 @@ export interface DriverHost {
   /** Maps a new frame. @returns its PA */
   map(domain: Smmuv3PagingDomain, iova: bigint, owner: number): number;
   /** @throws Error it does not succeed */
-  attach(device: number, domain: Smmuv3PagingDomain | null): void;
+  attach(device: number, domain: Domain | null): void;
 }
 
 export function driverHost(ctx: ThreadContext, machine: Machine): DriverHost {

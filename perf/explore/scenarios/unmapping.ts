@@ -4,6 +4,7 @@
  */
 import type { MachineConfig } from '../../../runtime/machine-schema.js';
 import { machineScenario } from '../machine-scenario.js';
+import { Gate } from '../monitors/gate.js';
 import { PageAccess, WRITE } from '../monitors/page-access.js';
 import { PageOwners } from '../monitors/page-owners.js';
 import type { Scenario } from '../scenario.js';
@@ -14,7 +15,7 @@ const IOVA = 0x10000n;
 export const NOWHERE = 0x11000n;
 const MINE = 1;
 /** It ends earlier, with the first fault. */
-const MAX_ACCESSES = 12;
+const MAX_ACCESSES = 8;
 
 export interface Unmapping {
   readonly name: string;
@@ -30,14 +31,15 @@ export interface Unmapping {
 
 export function unmapping(spec: Unmapping): Scenario {
   const { name, about, invariant, machine: config, before = [], prepare, timeouts = false } = spec;
-  return machineScenario<{ ramBase: number }>({
+  return machineScenario<{ ramBase: number; gate: number }>({
     name,
     about,
     checks: [invariant],
     machine: config,
     timeouts,
     core(ctx, machine, share) {
-      share({ ramBase: machine.memory.ram.basePa });
+      const gate = Gate.make(ctx, machine);
+      share({ ramBase: machine.memory.ram.basePa, gate: gate.at });
       const host = smallHost(ctx, machine);
       const { fd, ioasId, vfios, map, warm } = host;
       const { userVa } = map(IOVA, MINE);
@@ -48,10 +50,11 @@ export function unmapping(spec: Unmapping): Scenario {
       prepare?.(host);
       return () => {
         fd.ioasUnmap({ ioasId, iova: IOVA, length: PAGE });
+        gate.open();
       };
     },
     threads: {
-      device(ctx, thread, { ramBase }) {
+      device(ctx, thread, { ramBase, gate }) {
         const owners = new PageOwners(ctx, ramBase);
         const device = new PageAccess(ctx, thread, 0);
         const landed = (pa: number): void =>
@@ -65,6 +68,8 @@ export function unmapping(spec: Unmapping): Scenario {
             for (const iova of before) device.make(iova, WRITE, landed);
             if (device.make(IOVA, WRITE, landed) !== 0) return;
           }
+          new Gate(ctx, gate).pass();
+          device.make(IOVA, WRITE, landed);
         };
       },
     },

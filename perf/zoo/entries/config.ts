@@ -2,9 +2,16 @@
 import type { ZooEntry } from '../entry.js';
 
 const unmap = { file: 'tlb-unmap', export: 'unmapFreesFrame' };
+const vmids = { file: 'tlb-vmids', export: 'unmapTwoVmids' };
 const ats = { file: 'ats-unmap', export: 'atsUnmap' };
 
 export const configEntries: readonly ZooEntry[] = [
+  {
+    bug: 'ste-hitless-without-barrier',
+    scenario: { file: 'config-barrier', export: 'switchCdTable' },
+    strategy: 'pct',
+    budget: 1500,
+  },
   {
     bug: 'l1-before-l2-table',
     scenario: { file: 'config-first-attach', export: 'firstAttach' },
@@ -42,6 +49,20 @@ export const configEntries: readonly ZooEntry[] = [
   { bug: 'frame-freed-before-sync', scenario: unmap, strategy: 'pct', budget: 200 },
   { bug: 'atc-inv-before-tlbi-sync', scenario: ats, strategy: 'random', budget: 200 },
   { bug: 'atc-inv-skipped', scenario: ats, strategy: 'random', budget: 200 },
+  {
+    bug: 'device-never-answers-atc-inv',
+    scenario: { file: 'ats-unmap', export: 'atsTimeout' },
+    strategy: 'random',
+    budget: 100,
+  },
+  { bug: 's2-unmap-skips-a-vmid', scenario: vmids, strategy: 'pct', budget: 200 },
+  { bug: 'tlbi-wrong-vmid', scenario: vmids, strategy: 'pct', budget: 200 },
+  {
+    bug: 'tlbi-nh-va-without-vmid',
+    scenario: { file: 'tlb-guest', export: 'guestUnmap' },
+    strategy: 'pct',
+    budget: 200,
+  },
   {
     bug: 'vmid-freed-before-flush',
     scenario: { file: 'config-tags', export: 'vmidReuse' },

@@ -17,6 +17,13 @@ export const kernelEntries: readonly ZooEntry[] = [
     strategy: 'pct',
     budget: 1500,
   },
+  {
+    bug: 'iotlb-fill-unguarded',
+    scenario: { file: 'tlb-refill', export: 'refillDuringLookup' },
+    strategy: 'pct',
+    budget: 1500,
+    depth: 8,
+  },
   { bug: 'micro-tlb-survives-epoch', scenario: unmap, strategy: 'pct', budget: 200 },
   { bug: 'epoch-entered-unchecked', scenario: unmap, strategy: 'pct', budget: 500, depth: 8 },
 ];
