@@ -24,12 +24,14 @@ export class Doorbell {
   readonly #count: number;
   readonly #parked: number;
   readonly #announce: (delta: 1 | -1) => void;
+  readonly #looksEarly: boolean;
   #announced = false;
 
   constructor(env: SyncEnv, offset: number, parkedOffset = offset + LINE) {
     this.#env = env;
     this.#count = offset;
     this.#parked = parkedOffset;
+    this.#looksEarly = env.bugs?.['doorbell-parked-after-look'] === true;
     this.#announce = (delta) => {
       this.#announced = delta === 1;
       env.words.store(this.#parked, delta === 1 ? 1 : 0);
@@ -49,8 +51,7 @@ export class Doorbell {
    * @returns 0 | -ETIMEDOUT | -EOWNERDEAD
    */
   waitFor(ready: () => boolean, deadlineNs = NEVER, owner?: () => number): number {
-    const early = this.#env.bugs?.['doorbell-parked-after-look'] === true;
-    const look = early ? () => !this.#announced && ready() : ready;
+    const look = this.#looksEarly ? () => !this.#announced && ready() : ready;
     return waitUntil(this.#env, this.#count, look, deadlineNs, owner, this.#announce);
   }
 
