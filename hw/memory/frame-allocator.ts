@@ -32,6 +32,8 @@ export class FrameAllocator {
   /** RAM is frames [first, first + frames). */
   readonly #first: number;
   readonly #frames: number;
+  /** Told of RAM frames as they become free: for a checker. */
+  onFree: ((pfn: number, pages: number) => void) | null = null;
 
   /** Attaches to a region that init() has filled. */
   constructor(memory: MachineMemory, region: Region) {
@@ -121,6 +123,7 @@ export class FrameAllocator {
     const end = frame + pages;
     const unused = this.#firstInState(FREE, frame, end);
     if (unused >= 0) bug(`double free of frame ${this.#first + unused}`);
+    this.onFree?.(pfn, pages);
     this.#clearUsed(frame, pages);
     this.#give(frame, end);
   }

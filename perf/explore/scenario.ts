@@ -28,6 +28,10 @@ export interface ThreadContext {
   readonly checks: readonly string[];
   /** Words that all threads share without schedule points: for what a checker must know. Zeroed for each schedule. */
   readonly ghost: Int32Array;
+  /** The same, for the monitors of a machine. */
+  readonly monitorGhost: Int32Array;
+  /** Steps so far in this schedule, anybody's. */
+  readonly steps: number;
   /** Where a scenario without a machine may put its own: everything from here on is zero. */
   readonly base: number;
   /** For hw/sync, in a scenario without a machine. */
@@ -36,8 +40,11 @@ export interface ThreadContext {
    * Checks an invariant; a false one ends the schedule, and is what the campaign reports.
    * @param invariant  one of the scenario's `checks`
    * @param story      what was seen; called only when it does not hold
+   * @param as         what it is counted as, when that is another of the scenario's `checks`
    */
-  check(invariant: string, holds: boolean, story: () => string): void;
+  check(invariant: string, holds: boolean, story: () => string, as?: string): void;
+  /** Shows each access that this thread makes from here on, at the moment that it is made. */
+  guard(look: (op: number, offset: number) => void): void;
   /** A line in the story of a replay. */
   note(text: string): void;
   /** 0..n-1, the same in every schedule of a seed. */
@@ -56,13 +63,13 @@ export interface ThreadContext {
 
 export interface ThreadBody {
   run(): void;
-  /** Thread 0 alone: after all are through, without schedule points. */
+  /** Thread 0 alone: after all are through and the daemons asleep, without schedule points. */
   check?(): void;
 }
 
 export interface ScenarioThread {
   readonly name: string;
-  /** Hardware that waits for work: the schedule ends without it. */
+  /** Hardware that waits for work: the schedule ends when the others are through, and it has nothing left to do. */
   readonly daemon?: boolean;
   readonly program: (ctx: ThreadContext) => ThreadBody | (() => void);
 }

@@ -7,7 +7,7 @@ import type { BugName } from '../../hw/bugs/bug-switches.js';
 import { Wasm, type WasmMemory } from '../../hw/memory/webassembly.js';
 import { memoryFor } from '../../runtime/machine.js';
 import { currentThread, pin, unpin } from '../bench/affinity.js';
-import { GHOST_WORDS } from './engine/context.js';
+import { GHOST_WORDS, MONITOR_WORDS } from './engine/context.js';
 import { ControlMemory, H, PHASE_CLOSE } from './engine/control.js';
 import type {
   CampaignRequest,
@@ -79,7 +79,7 @@ export class ExploreSession {
     const shared = {
       control: control.buffer,
       memory,
-      ghost: new SharedArrayBuffer(GHOST_WORDS * 4),
+      ghost: new SharedArrayBuffer((GHOST_WORDS + MONITOR_WORDS) * 4),
       source,
       seed: options.seed ?? 1,
       states: options.countStates === true ? stateCountBuffer() : null,

@@ -11,6 +11,8 @@ import { ScheduleOver, type ThreadScheduler } from './thread-scheduler.js';
 export const THREADS_AT = 64;
 export const BASE = 2048;
 export const GHOST_WORDS = 1024;
+/** After those of the scenario: the monitors'. */
+export const MONITOR_WORDS = 512;
 
 export interface ContextParts {
   readonly control: ControlMemory;
@@ -34,6 +36,7 @@ export class WorkerContext implements ThreadContext {
   bugs: readonly BugName[] = [];
   readonly checks: readonly string[];
   readonly ghost: Int32Array;
+  readonly monitorGhost: Int32Array;
   readonly base = BASE;
   env: SyncEnv;
   /** What uses() said; null: all of the memory. */
@@ -52,8 +55,9 @@ export class WorkerContext implements ThreadContext {
     this.memory = parts.memory;
     this.words = new Words(parts.memory.buffer as SharedArrayBuffer);
     this.clock = { nowNs: () => scheduler.nowNs, epochNs: 0 };
-    this.ghost = parts.ghost;
     this.checks = parts.checks;
+    this.ghost = parts.ghost.subarray(0, GHOST_WORDS);
+    this.monitorGhost = parts.ghost.subarray(GHOST_WORDS);
     this.env = {
       words: this.words,
       threads: new ThreadTable(this, { base: THREADS_AT }),
@@ -79,10 +83,14 @@ export class WorkerContext implements ThreadContext {
     this.#random = (this.#parts.seed ^ Math.imul(this.index + 1, 0x9e3779b9)) | 1;
   }
 
-  check(invariant: string, holds: boolean, story: () => string): void {
+  get steps(): number {
+    return this.#parts.scheduler.steps;
+  }
+
+  check(invariant: string, holds: boolean, story: () => string, as = invariant): void {
     const { control, checks, scheduler } = this.#parts;
-    const index = checks.indexOf(invariant);
-    if (index < 0) throw new TypeError(`the scenario does not say that it checks ${invariant}`);
+    const index = checks.indexOf(as);
+    if (index < 0) throw new TypeError(`the scenario does not say that it checks ${as}`);
     control.i32[control.checkCount(index)]!++;
     control.i32[H.checksRun]!++;
     if (holds) return;
@@ -101,6 +109,10 @@ export class WorkerContext implements ThreadContext {
     x ^= x << 5;
     this.#random = x;
     return Math.floor(((x >>> 0) / 2 ** 32) * n);
+  }
+
+  guard(look: (op: number, offset: number) => void): void {
+    this.#parts.scheduler.guard = look;
   }
 
   uses(ranges: readonly (readonly [number, number])[]): void {

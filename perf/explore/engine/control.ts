@@ -56,6 +56,8 @@ export const H = {
   sites: 28,
   /** Bugs of the zoo that are on, one bit each in the order of BUG_NAMES: this word and the next. */
   bugs: 24,
+  /** The programs are done, and the daemons finish what they have begun. */
+  settling: 29,
   /** The session wants no further schedule. */
   cancel: 26,
   /** Accesses that were written down so far. */

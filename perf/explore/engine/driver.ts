@@ -123,7 +123,7 @@ export function runCampaign(
 function reset(control: ControlMemory, scenario: Scenario): void {
   const { i32, times } = control;
   const { threads, stepLimit = DEFAULT_STEPS, timeouts = false, storeBuffer = [] } = scenario;
-  for (const word of [H.decisions, H.steps, H.end, H.writes, H.parks, H.diverged, H.textLength])
+  for (const word of [H.decisions, H.steps, H.end, H.writes, H.parks, H.diverged, H.textLength, H.settling])
     i32[word] = 0;
   i32[H.culprit] = -1;
   i32[H.stepLimit] = Math.min(stepLimit, MAX_STEPS - 1);

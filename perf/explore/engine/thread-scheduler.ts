@@ -18,7 +18,7 @@ import {
   type WaitResult,
   type WordOp,
 } from '../../../hw/sync/words.js';
-import { choose, count, enabledThreads, storePlaces, visibleStores } from './chooser.js';
+import { choose, continued, count, enabledThreads, storePlaces, visibleStores } from './chooser.js';
 import {
   BUFFER_ENTRIES,
   type ControlMemory,
@@ -76,6 +76,8 @@ export class ThreadScheduler implements ScheduleHook {
   watcher: StepWatcher | null = null;
   /** Counts the states that are passed, if anybody wants to know. */
   states: StateCount | null = null;
+  /** Is shown each access as it is made; it may fail(), and then throws. */
+  guard: ((op: number, offset: number) => void) | null = null;
   readonly #control: ControlMemory;
   readonly #i32: Int32Array;
   readonly #memory: Int32Array;
@@ -212,9 +214,14 @@ export class ThreadScheduler implements ScheduleHook {
     this.#checkOver();
   }
 
+  /** Steps so far in this schedule, anybody's. */
+  get steps(): number {
+    return this.#i32[H.steps]!;
+  }
+
   /**
-   * This thread is through. Somebody else goes on; or the schedule is over, and those who still stand in the middle
-   * are ended one by one.
+   * This thread is through. Somebody else goes on; or nobody but daemons is left, which go on until they sleep; or
+   * the schedule is over, and those who still stand in the middle are ended one by one.
    * @returns thread 0: whether it was the last
    */
   finish(): boolean {
@@ -225,7 +232,7 @@ export class ThreadScheduler implements ScheduleHook {
     }
     this.active = false;
     i32[this.#at + T.status] = STATUS_DONE;
-    if (i32[H.end] === END_NOT_YET && this.#programsDone()) i32[H.end] = END_DONE;
+    if (i32[H.end] === END_NOT_YET && this.#programsDone()) i32[H.settling] = 1;
     const next = i32[H.end] === END_NOT_YET ? this.#nextOrStuck(OP_START, 0) : this.#unfinished();
     if (next !== this.#me) this.#control.give(next);
     return next === this.#me;
@@ -259,6 +266,7 @@ export class ThreadScheduler implements ScheduleHook {
       this.#checkOver();
     }
     if (this.watcher !== null) this.watcher.access(op, offset);
+    if (this.guard !== null) this.guard(op, offset);
   }
 
   /** This thread cannot go on: somebody else does, until it can. */
@@ -279,9 +287,18 @@ export class ThreadScheduler implements ScheduleHook {
     for (;;) {
       const enabled = enabledThreads(control, this.#memory);
       const stores = visibleStores(control);
-      const choice = choose(control, this.#me, enabled, stores);
-      this.#log(choice, enabled, choice < 256 ? stores : stores | storePlaces(control, choice));
-      if (this.states !== null) this.states.decided(choice & 255);
+      if (i32[H.settling] !== 0 && stores === 0) {
+        // Nobody's choice: no decision of the schedule, and one order is as good as another.
+        const next = continued(this.#me, enabled);
+        i32[control.thread(next) + T.status] = STATUS_RUNNABLE;
+        return next;
+      }
+      const choice =
+        i32[H.settling] !== 0 ? visibleStores(control, 0) : choose(control, this.#me, enabled, stores);
+      if (i32[H.settling] === 0) {
+        this.#log(choice, enabled, choice < 256 ? stores : stores | storePlaces(control, choice));
+        if (this.states !== null) this.states.decided(choice & 255);
+      }
       if (choice < 256) {
         i32[control.thread(choice) + T.status] = STATUS_RUNNABLE;
         return choice;
@@ -317,6 +334,10 @@ export class ThreadScheduler implements ScheduleHook {
   #nextOrStuck(op: number, offset: number): number {
     const control = this.#control;
     if (enabledThreads(control, this.#memory) !== 0) return this.#decide(op, offset);
+    if (this.#i32[H.settling] !== 0) {
+      this.#i32[H.end] = END_DONE;
+      return this.#unfinished();
+    }
     if (!this.#letTimePass()) {
       this.#i32[H.end] = END_VIOLATION;
       this.#i32[H.culprit] = -1;

@@ -66,6 +66,7 @@ export class ExploredThread {
 
   prepare(): void {
     this.scheduler.active = false;
+    this.scheduler.guard = null;
     setLockOrderCheck(true);
     this.#context.reset();
     this.recorder.reset(this.scheduler);
