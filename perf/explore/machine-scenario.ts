@@ -5,6 +5,8 @@
  *   core      thread 0: builds the machine inline, sets objects up unexplored, then gives the IOMMUs away
  *   NAME      a daemon for each IOMMU: the model in the unit loop that workers/piommu.ts runs
  *   others    attach as device and guest workers do (MachineThread)
+ *
+ * Whatever the scenario checks, monitors (monitors/) look at every access, and at the whole machine when all is over.
  */
 
 import { UnitLayout } from '../../hw/iotlb/unit-layout.js';
@@ -13,6 +15,12 @@ import { type CreateOptions, createMachine, type Machine } from '../../runtime/m
 import type { CheckedConfig, MachineConfig } from '../../runtime/machine-schema.js';
 import { type MachineHandle, MachineThread } from '../../runtime/machine-thread.js';
 import { runUnit } from '../../workers/unit-loop.js';
+import {
+  MachineMonitors,
+  type Meanings,
+  monitorChecks,
+  type Unmonitored,
+} from './monitors/machine-monitors.js';
 import {
   defineScenario,
   exploredWaiting,
@@ -28,6 +36,9 @@ export interface MachineScenario<Shared> extends Omit<Scenario, 'threads' | 'mem
   readonly machine: MachineConfig;
   /** For checks of what the core does while it does it. */
   readonly instrument?: (ctx: ThreadContext) => NonNullable<CreateOptions['instrument']>;
+  /** Monitors that do not fit it, each with the reason. */
+  readonly unmonitored?: Unmonitored;
+  readonly means?: Meanings;
   /** Sets up, unexplored; `share` is for the others. @returns what the core runs, and how it checks at the end */
   readonly core: (
     ctx: ThreadContext,
@@ -48,26 +59,42 @@ interface Published {
 }
 
 export function machineScenario<Shared = undefined>(spec: MachineScenario<Shared>): Scenario {
-  const { machine: given, core, instrument, threads = {}, ...rest } = spec;
+  const {
+    machine: given,
+    core,
+    instrument,
+    threads = {},
+    unmonitored = {},
+    means = {},
+    checks,
+    ...rest
+  } = spec;
+  const names = ['core', ...given.iommus.map(({ name }) => name), ...Object.keys(threads)];
+  const monitors = new MachineMonitors({ unmonitored, means, names });
   const config = (ctx: ThreadContext): MachineConfig => ({
     ...small(given),
     bugs: { ...given.bugs, zoo: [...ctx.bugs] },
   });
   const all: ScenarioThread[] = [
-    { name: 'core', program: (ctx) => startCore(ctx, config(ctx), core, instrument) },
+    { name: 'core', program: (ctx) => startCore(ctx, config(ctx), { core, instrument, monitors }) },
   ];
   given.iommus.forEach(({ name }, index) => {
-    all.push({ name, daemon: true, program: (ctx) => hostUnit(ctx, index) });
+    all.push({ name, daemon: true, program: (ctx) => hostUnit(ctx, index, monitors) });
   });
   for (const [name, program] of Object.entries(threads))
     all.push({
       name,
       program: (ctx) => {
-        const { thread, shared } = attach(ctx);
+        const { thread, shared } = attach(ctx, monitors);
         return program(ctx, thread, shared as Shared);
       },
     });
-  return defineScenario({ ...rest, threads: all, memory: { machine: small(given) } });
+  return defineScenario({
+    ...rest,
+    checks: [...checks, ...monitorChecks(unmonitored)],
+    threads: all,
+    memory: { machine: small(given) },
+  });
 }
 
 const small = (config: MachineConfig): MachineConfig => ({
@@ -77,12 +104,15 @@ const small = (config: MachineConfig): MachineConfig => ({
   ...config,
 });
 
+interface CoreParts<Shared> extends Pick<MachineScenario<Shared>, 'core' | 'instrument'> {
+  readonly monitors: MachineMonitors;
+}
+
 function startCore<Shared>(
   ctx: ThreadContext,
   config: MachineConfig,
-  core: MachineScenario<Shared>['core'],
-  instrument: MachineScenario<Shared>['instrument'],
-): ThreadBody | (() => void) {
+  { core, instrument, monitors }: CoreParts<Shared>,
+): ThreadBody {
   const machine = createMachine(config, {
     ...exploredWaiting(ctx),
     memory: ctx.memory,
@@ -105,19 +135,33 @@ function startCore<Shared>(
   ]);
   const published: Published = { ram, regions, config: checked, shared };
   ctx.publish(published);
-  return body;
+  monitors.attachCore(ctx, machine);
+  const own: ThreadBody = typeof body === 'function' ? { run: body } : body;
+  return {
+    run: () => own.run(),
+    check() {
+      // What the scenario looks for comes first.
+      own.check?.();
+      monitors.look(ctx, machine);
+    },
+  };
 }
 
-function attach(ctx: ThreadContext): { thread: MachineThread; shared: unknown } {
+function attach(
+  ctx: ThreadContext,
+  monitors: MachineMonitors,
+  role: 'iommu' | 'other' = 'other',
+): { thread: MachineThread; shared: unknown } {
   const { ram, regions, config, shared } = ctx.published() as Published;
   const handle: MachineHandle = { memory: { memory: ctx.memory, ram, regions }, config };
   const thread = MachineThread.attach(handle, { ...exploredWaiting(ctx), log: (text) => ctx.note(text) });
   ctx.restsOn(thread.env.threads.still);
+  monitors.attach(ctx, thread.memory, role);
   return { thread, shared };
 }
 
-function hostUnit(ctx: ThreadContext, index: number): () => void {
-  const { thread } = attach(ctx);
+function hostUnit(ctx: ThreadContext, index: number, monitors: MachineMonitors): () => void {
+  const { thread } = attach(ctx, monitors, 'iommu');
   const model = thread.smmuModel(index);
   const unit = thread.memory.region(UnitLayout, `unit:${index}`).base;
   return () => {

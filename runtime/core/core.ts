@@ -44,6 +44,8 @@ export class IommufdCore {
   readonly openDevices = new Set<number>();
   readonly #freeIndexes: number[];
   readonly #dmaOwners = new Map<string, { ctx: IommufdCtx; count: number }>();
+  /** iommufds that are open. */
+  readonly opened = new Set<IommufdCtx>();
   #current: Task;
 
   /** Once per machine, before other threads attach. @param maxFds  iommufds open at once */
@@ -144,11 +146,13 @@ export class IommufdCore {
     if (this.allocFails('iommufd_ctx')) return -ENOMEM;
     const index = this.#freeIndexes.shift();
     if (index === undefined) return -EMFILE;
-    const ctx = new IommufdCtx(this, index, () => {
+    const ctx: IommufdCtx = new IommufdCtx(this, index, () => {
+      this.opened.delete(ctx);
       this.#freeIndexes.push(index);
       this.#freeIndexes.sort((a, b) => a - b);
     });
     if (container) ctx.accountMode = ACCOUNT_MM;
+    this.opened.add(ctx);
     return {
       kind: 'iommufd',
       ctx,

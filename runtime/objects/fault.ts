@@ -59,6 +59,11 @@ export class Fault extends IommufdObject {
     this.#end((group) => group.handle === handle);
   }
 
+  /** Groups that nobody has answered: unread, then read. */
+  pending(): FaultGroup[] {
+    return [...this.#deliver, ...this.#response.values()];
+  }
+
   get readable(): boolean {
     return this.#deliver.length > 0;
   }

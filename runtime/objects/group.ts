@@ -56,6 +56,11 @@ export class IommufdGroup {
     return this.#attachments.get(NO_PASID)?.handle.hwpt ?? null;
   }
 
+  /** Attachments of the group and of its PASIDs, with who asked for each. */
+  attachments(): Iterable<Readonly<Attachment>> {
+    return this.#attachments.values();
+  }
+
   /** iommu_attach_handle_get */
   handle(pasid: number): AttachHandle | null {
     if (this.#moving?.pasid === pasid) return this.#moving.handle;

@@ -22,6 +22,8 @@ function replace(name: string, about: string, kind: number) {
     name,
     about,
     checks: ['R4'],
+    // A mixed image is walked, and what it gave is cached: under a tag of nobody's, or of the other table.
+    means: { R1: 'R4', R6: 'R4' },
     machine: smallMachine(),
     core(ctx, machine, share) {
       const gate = Gate.make(ctx, machine);

@@ -14,6 +14,7 @@ export const revokeDuringDma = machineScenario({
   name: 'revoke-during-dma',
   about: 'a dma-buf is revoked while a device writes to it: no write lands after the revoke returned',
   checks: ['R26'],
+  means: { R1: 'R26' },
   machine: SMALL,
   core(ctx, machine) {
     const fd = machine.openIommufd();

@@ -35,6 +35,7 @@ export function unmapping(spec: Unmapping): Scenario {
     name,
     about,
     checks: [invariant],
+    means: { R1: invariant },
     machine: config,
     timeouts,
     core(ctx, machine, share) {

@@ -226,6 +226,13 @@ export class Smmuv3Instance implements IommuInstance {
     return 0;
   }
 
+  /** What its devices and their PASIDs are attached to, each as often as it is. */
+  attached(): Domain[] {
+    return [...this.#streams.masters].flatMap((master) =>
+      [...master.attached.values()].map(({ domain }) => domain),
+    );
+  }
+
   get features(): SmmuFeatures {
     return this.smmu.features;
   }
