@@ -47,7 +47,12 @@ for (const [scenario, strategy, schedules, what] of [
   ['queueRoomAlone', 'pct', 100, 'whoever looks for room alone sleeps, and is woken by CMDQ_CONS'],
   ['queueRoomSyncs', 'random', 200, 'whoever looks for room hears of two SYNCs that leave at once'],
   ['queueError', 'random', 200, 'CMDQ_CONS shows an error before GERROR does: nobody sleeps through it'],
-  ['queueErrors', 'random', 300, 'a second error, while the first is being served, is served as well'],
+  [
+    'queueErrorsPolled',
+    'dfs',
+    1500,
+    'a second error, seen while the core still serves the first, is served as well',
+  ],
 ] as const)
   test.serial(what, async (t) => {
     const { failure } = await explore({ file: 'queue-zoo', scenario, strategy, schedules });

@@ -28,6 +28,7 @@ import { Smmuv3Layout } from '../../../hw/smmuv3/smmuv3-layout.js';
 import { Doorbell } from '../../../hw/sync/doorbell.js';
 import { CommandQueue, type CommandQueueHost } from '../../../runtime/drivers/smmuv3/cmdq.js';
 import { CMDQ_FLAG_MSI, DriverLayout, driverKey } from '../../../runtime/drivers/smmuv3/driver-layout.js';
+import { serveGerror } from '../../../runtime/drivers/smmuv3/gerror.js';
 import { smmuAccess } from '../../../runtime/drivers/smmuv3/queue-host.js';
 import { runUnit } from '../../../workers/unit-loop.js';
 import type { Scenario, ThreadBody, ThreadContext } from '../scenario.js';
@@ -271,7 +272,11 @@ export class Rig {
       const llq = this.#memory.i32[(this.#driver + DriverLayout.at.llq) >> 2]!;
       if (queueUsed(llq & 0x7fff, this.#cons(), LG2) + slots > SLOTS) this.ctx.ghost[FULL] = 1;
     };
-    return new Producer(this.ctx, index, queue, this.history, full);
+    const serve = (): void => {
+      const { registers } = smmuAccess(this.#memory, this.ctx.env, 0, (text) => this.ctx.note(text));
+      serveGerror(this.ctx.words, this.#driver, registers, this.ctx.env.bugs);
+    };
+    return new Producer(this.ctx, index, queue, this.history, full, serve);
   }
 
   #queue(): CommandQueue {
@@ -392,6 +397,8 @@ export class Producer {
   readonly #queue: CommandQueue;
   readonly #history: QueueHistory;
   readonly #full: (slots: number) => void;
+  /** What the core does when it polls an SMMU: it looks for an error, and goes. */
+  readonly serveErrors: () => void;
   #calls = 0;
 
   constructor(
@@ -400,12 +407,14 @@ export class Producer {
     queue: CommandQueue,
     history: QueueHistory,
     full: (slots: number) => void,
+    serveErrors: () => void,
   ) {
     this.ctx = ctx;
     this.index = index;
     this.#queue = queue;
     this.#history = history;
     this.#full = full;
+    this.serveErrors = serveErrors;
   }
 
   /** A list without a SYNC. */

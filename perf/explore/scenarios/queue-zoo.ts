@@ -89,6 +89,20 @@ export const queueErrors = queueScenario({
   check: eachRefusedIsSkipped,
 });
 
+export const queueErrorsPolled = queueScenario({
+  name: 'queue-errors-polled',
+  about: 'two command errors of one producer, while the core polls and goes',
+  checks: ['R19', 'R17'],
+  producers: [
+    (p) => p.serveErrors(),
+    (p) => {
+      p.sync(2, 'R19', 0);
+      p.sync(2, 'R19', 0);
+    },
+  ],
+  check: eachRefusedIsSkipped,
+});
+
 export const queueRoomAlone = queueScenario({
   name: 'queue-room-alone',
   about: 'two producers look for room, nobody waits for a SYNC',
