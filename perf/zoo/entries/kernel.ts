@@ -24,6 +24,13 @@ export const kernelEntries: readonly ZooEntry[] = [
     budget: 1500,
     depth: 8,
   },
+  {
+    bug: 'atc-fill-unguarded',
+    scenario: { file: 'ats-fill', export: 'invalidateDuringFill' },
+    strategy: 'pct',
+    budget: 1500,
+    depth: 8,
+  },
   { bug: 'micro-tlb-survives-epoch', scenario: unmap, strategy: 'pct', budget: 200 },
   { bug: 'epoch-entered-unchecked', scenario: unmap, strategy: 'pct', budget: 500, depth: 8 },
 ];
