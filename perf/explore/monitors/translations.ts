@@ -203,6 +203,8 @@ function checkDevice(
       agrees('R1', of, translate, expect, about);
     }
 
+  // What a device that answers no invalidation keeps is R22's: its frames are not given back.
+  if (word(at.atcHung) !== 0) return;
   for (let from = 0; ; ) {
     const found = kernel.atcFindPage(port, 0, 2 ** 52, from);
     if (found === null) break;
