@@ -1,6 +1,7 @@
 /** The monitors' own look at one SMMU's state in memory, and what it would make of a stream if it looked at it anew. */
 import { CONTEXT_BYTES, CONTEXT_COUNT, StreamContext } from '../../../hw/iotlb/unit-layout.js';
 import { Bus } from '../../../hw/smmuv3/bus.js';
+import type { Smmuv3Config } from '../../../hw/smmuv3/config.js';
 import { ConfigCache } from '../../../hw/smmuv3/config-cache.js';
 import { type Smmuv3Regions, smmuv3Regions } from '../../../hw/smmuv3/regions.js';
 import { CR0 } from '../../../hw/smmuv3/registers.js';
@@ -13,13 +14,15 @@ const ctx = StreamContext.at;
 export class HardwareView {
   readonly iommu: MachineIommu;
   readonly regions: Smmuv3Regions;
+  readonly hardware: Smmuv3Config;
   readonly #machine: Machine;
   #cache: ConfigCache | null = null;
 
   constructor(machine: Machine, iommu: MachineIommu) {
     this.iommu = iommu;
     this.#machine = machine;
-    this.regions = smmuv3Regions(machine.memory, smmuConfigOf(machine.config, iommu.index));
+    this.hardware = smmuConfigOf(machine.config, iommu.index);
+    this.regions = smmuv3Regions(machine.memory, this.hardware);
   }
 
   /** A word of the SMMU's own region. */
@@ -29,7 +32,7 @@ export class HardwareView {
 
   /** LOG2SIZE of a queue, as the SMMU takes it. */
   log2Of(base: 'eventqBase' | 'priqBase'): number {
-    const { evtqLog2, priqLog2 } = smmuConfigOf(this.#machine.config, this.iommu.index);
+    const { evtqLog2, priqLog2 } = this.hardware;
     return Math.min(this.load(Smmuv3Layout.at[base]) & 31, base === 'eventqBase' ? evtqLog2 : priqLog2);
   }
 
@@ -53,9 +56,8 @@ export class HardwareView {
    * @returns words of a StreamContext, which stays cached; null when the stream faults
    */
   fresh(sid: number, ssid: number): Uint32Array | null {
-    const { memory, kernel, config } = this.#machine;
-    const hardware = smmuConfigOf(config, this.iommu.index);
-    this.#cache ??= new ConfigCache(new Bus(memory), kernel, this.regions, hardware, () => undefined);
+    const { memory, kernel } = this.#machine;
+    this.#cache ??= new ConfigCache(new Bus(memory), kernel, this.regions, this.hardware, () => undefined);
     this.#cache.invalidateCd(sid, ssid);
     const context = this.#cache.lookup(sid, ssid);
     if (context === 0) return null;
@@ -63,5 +65,14 @@ export class HardwareView {
   }
 }
 
-export const viewsOf = (machine: Machine): HardwareView[] =>
-  machine.iommus.map((iommu) => new HardwareView(machine, iommu));
+const views = new WeakMap<Machine, HardwareView[]>();
+
+/** Of each SMMU; made once a machine. */
+export function viewsOf(machine: Machine): HardwareView[] {
+  let known = views.get(machine);
+  if (known === undefined) {
+    known = machine.iommus.map((iommu) => new HardwareView(machine, iommu));
+    views.set(machine, known);
+  }
+  return known;
+}

@@ -23,6 +23,9 @@ import {
   CONTEXT_S1,
   CONTEXT_S1_EL2,
   CONTEXT_S2,
+  IOTLB_ENTRY_BYTES,
+  IotlbEntry,
+  iotlbLayout,
   StreamContext,
   UnitLayout,
 } from '../../../hw/iotlb/unit-layout.js';
@@ -30,7 +33,7 @@ import type { IotlbEntryView } from '../../../hw/kernel/kernel.js';
 import type { MachineMemory } from '../../../hw/memory/machine-memory.js';
 import type { GranuleLg2 } from '../../../hw/pagetable/geometry.js';
 import type { Machine } from '../../../runtime/machine.js';
-import { portKey, smmuConfigOf } from '../../../runtime/machine-hardware.js';
+import { portKey } from '../../../runtime/machine-hardware.js';
 import { type HardwareView, viewsOf } from './hardware-view.js';
 import type { EndMonitor, Expect } from './monitor.js';
 import { type Leaf, TableWalk } from './table-walk.js';
@@ -84,12 +87,14 @@ export const guestTranslations: EndMonitor = {
 
 function eachEntry(
   machine: Machine,
-  { iommu, regions }: HardwareView,
+  { iommu, regions, hardware }: HardwareView,
   visit: (entry: IotlbEntryView, about: () => string) => void,
 ): void {
-  const { kernel, config } = machine;
-  const { iotlbEntries } = smmuConfigOf(config, iommu.index);
-  for (let i = 0; i < iotlbEntries; i++) {
+  const { kernel, memory } = machine;
+  const first = (regions.iotlb + iotlbLayout(hardware.iotlbEntries).at.entries + IotlbEntry.at.page) >>> 2;
+  for (let i = 0; i < hardware.iotlbEntries; i++) {
+    // Most are empty.
+    if ((memory.u32[first + i * (IOTLB_ENTRY_BYTES / 4)]! & VALID) === 0) continue;
     const entry = kernel.iotlbReadEntry(regions.iotlb, i);
     if (entry === null) continue;
     visit(entry, () => {
