@@ -4,7 +4,7 @@ import type { WasmMemory } from '../../../hw/memory/webassembly.js';
 import { type Clock, type SyncEnv, ThreadTable, ThreadTableLayout } from '../../../hw/sync/thread.js';
 import { Words } from '../../../hw/sync/words.js';
 import type { ThreadContext } from '../scenario.js';
-import { type ControlMemory, H } from './control.js';
+import { BUG_WORDS, type ControlMemory, H } from './control.js';
 import { ScheduleOver, type ThreadScheduler } from './thread-scheduler.js';
 
 /** A scenario without a machine has the thread table here. */
@@ -43,7 +43,7 @@ export class WorkerContext implements ThreadContext {
   used: readonly (readonly [number, number])[] | null = null;
   readonly #parts: ContextParts;
   #random: number;
-  #bugBits: readonly [number, number] = [0, 0];
+  readonly #bugBits = new Int32Array(BUG_WORDS);
   #published: { version: number; value: unknown } = { version: 0, value: undefined };
 
   constructor(parts: ContextParts) {
@@ -73,11 +73,10 @@ export class WorkerContext implements ThreadContext {
 
   /** Before a schedule. */
   reset(): void {
-    const { i32 } = this.#parts.control;
-    const [low, high] = [i32[H.bugs]!, i32[H.bugs + 1]!];
-    if (low !== this.#bugBits[0] || high !== this.#bugBits[1]) {
-      this.#bugBits = [low, high];
-      this.bugs = bugsOf(low, high);
+    const { bugs } = this.#parts.control;
+    if (bugs.some((bits, i) => bits !== this.#bugBits[i])) {
+      this.#bugBits.set(bugs);
+      this.bugs = BUG_NAMES.filter((_, index) => ((bugs[index >> 5]! >>> (index & 31)) & 1) !== 0);
       this.env = { ...this.env, bugs: bugSwitches(this.bugs) };
     }
     this.#random = (this.#parts.seed ^ Math.imul(this.index + 1, 0x9e3779b9)) | 1;
@@ -149,19 +148,16 @@ export class WorkerContext implements ThreadContext {
   }
 }
 
-/** The bits of the control memory that stand for these bugs. @throws RangeError the zoo has outgrown them */
-export function bugBits(bugs: readonly BugName[]): readonly [number, number] {
-  if (BUG_NAMES.length > 64) throw new RangeError(`the zoo has ${BUG_NAMES.length} bugs, and 64 bits`);
-  const bits = [0, 0];
+/** Switches bugs on in the control memory, and all others off. @throws RangeError the zoo has outgrown it */
+export function setBugs({ bugs: bits }: ControlMemory, bugs: readonly BugName[]): void {
+  if (BUG_NAMES.length > 32 * BUG_WORDS)
+    throw new RangeError(`the zoo has ${BUG_NAMES.length} bugs, and ${32 * BUG_WORDS} bits`);
+  bits.fill(0);
   for (const bug of bugs) {
     const index = BUG_NAMES.indexOf(bug);
     bits[index >> 5]! |= 1 << (index & 31);
   }
-  return [bits[0]!, bits[1]!];
 }
-
-const bugsOf = (low: number, high: number): BugName[] =>
-  BUG_NAMES.filter((_, index) => (((index < 32 ? low : high) >>> (index & 31)) & 1) !== 0);
 
 /** What the state of a scenario without a machine is: who is alive, and 800 bytes of its own. Bytes, [first, end). */
 export const STATE_RANGES = [

@@ -14,6 +14,8 @@ export const MAX_CHECKS = 64;
 /** Stores that one thread may keep back. */
 export const BUFFER_ENTRIES = 64;
 const TEXT_BYTES = 262_144;
+/** Bits for bugs of the zoo, 32 a word. */
+export const BUG_WORDS = 4;
 
 /** Header words. */
 export const H = {
@@ -54,8 +56,6 @@ export const H = {
   record: 23,
   /** Sites of accesses are kept. */
   sites: 28,
-  /** Bugs of the zoo that are on, one bit each in the order of BUG_NAMES: this word and the next. */
-  bugs: 24,
   /** The programs are done, and the daemons finish what they have begun. */
   settling: 29,
   /** The session wants no further schedule. */
@@ -120,7 +120,8 @@ export const OP_FLUSH = 6;
 
 const THREADS_AT = 32;
 const CHECKS_AT = THREADS_AT + MAX_EXPLORED * THREAD_WORDS;
-const PLAN_AT = CHECKS_AT + MAX_CHECKS;
+const BUGS_AT = CHECKS_AT + MAX_CHECKS;
+const PLAN_AT = BUGS_AT + BUG_WORDS;
 const LOG_AT = PLAN_AT + MAX_PLAN;
 const BUFFERS_AT = LOG_AT + MAX_STEPS * DECISION_WORDS;
 const BUFFER_WORDS = BUFFER_ENTRIES * 4;
@@ -151,6 +152,11 @@ export class ControlMemory {
 
   checkCount(index: number): number {
     return CHECKS_AT + index;
+  }
+
+  /** Bugs of the zoo that are on, one bit each in the order of BUG_NAMES. */
+  get bugs(): Int32Array {
+    return this.i32.subarray(BUGS_AT, BUGS_AT + BUG_WORDS);
   }
 
   plan(index: number): number {

@@ -3,7 +3,7 @@ import type { Scenario } from '../scenario.js';
 import { ScheduleDigest } from '../strategies/digest.js';
 import { createStrategy } from '../strategies/index.js';
 import { Plan, Run } from '../strategies/strategy.js';
-import { bugBits } from './context.js';
+import { setBugs } from './context.js';
 import {
   type ControlMemory,
   END_DONE,
@@ -42,7 +42,7 @@ export function runCampaign(
   const run = new Run(control);
   for (let i = 0; i < MAX_CHECKS; i++) i32[control.checkCount(i)] = 0;
   i32[H.checksRun] = 0;
-  [i32[H.bugs], i32[H.bugs + 1]] = bugBits(request.bugs ?? []) as [number, number];
+  setBugs(control, request.bugs ?? []);
   i32[H.sites] = strategy.wantsSites === true ? 1 : 0;
   i32[H.record] = request.record === true ? 1 : 0;
   const { states } = thread.scheduler;

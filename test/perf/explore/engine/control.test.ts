@@ -3,7 +3,7 @@ import { ControlMemory, D, DECISION_WORDS, H, T } from '../../../../perf/explore
 
 test('control memory: no two words are at one place', (t) => {
   // The bugs that are on take two words.
-  const header = [...Object.values(H), H.bugs + 1];
+  const header = Object.values(H);
   t.is(new Set(header).size, header.length);
   const control = new ControlMemory();
   t.true(Math.max(...header) < control.thread(0));
