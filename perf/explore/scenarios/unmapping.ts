@@ -5,6 +5,7 @@
 import type { MachineConfig } from '../../../runtime/machine-schema.js';
 import { machineScenario } from '../machine-scenario.js';
 import { Gate } from '../monitors/gate.js';
+import type { Unmonitored } from '../monitors/machine-monitors.js';
 import { PageAccess, WRITE } from '../monitors/page-access.js';
 import { PageOwners } from '../monitors/page-owners.js';
 import type { Scenario } from '../scenario.js';
@@ -27,10 +28,12 @@ export interface Unmapping {
   /** Before the threads run: the page is cached wherever it can be. */
   readonly prepare?: (host: SmallHost) => void;
   readonly timeouts?: boolean;
+  readonly unmonitored?: Unmonitored;
 }
 
 export function unmapping(spec: Unmapping): Scenario {
   const { name, about, invariant, machine: config, before = [], prepare, timeouts = false } = spec;
+  const { unmonitored = {} } = spec;
   return machineScenario<{ ramBase: number; gate: number }>({
     name,
     about,
@@ -38,6 +41,7 @@ export function unmapping(spec: Unmapping): Scenario {
     means: { R1: invariant },
     machine: config,
     timeouts,
+    unmonitored,
     core(ctx, machine, share) {
       const gate = Gate.make(ctx, machine);
       share({ ramBase: machine.memory.ram.basePa, gate: gate.at });
