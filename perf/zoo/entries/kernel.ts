@@ -28,7 +28,7 @@ export const kernelEntries: readonly ZooEntry[] = [
     bug: 'atc-fill-unguarded',
     scenario: { file: 'ats-fill', export: 'invalidateDuringFill' },
     strategy: 'pct',
-    budget: 1500,
+    budget: 4000,
     depth: 8,
   },
   { bug: 'micro-tlb-survives-epoch', scenario: unmap, strategy: 'pct', budget: 200 },
