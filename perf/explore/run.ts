@@ -4,11 +4,13 @@
  *
  *   module -> session -> campaign -> failure -> shrink? -> replayed once more, recorded -> story, trace, replay file
  */
+
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { BugName } from '../../hw/bugs/bug-switches.js';
 import { writeWhole } from '../report/report-json.js';
 import type { Failure, ScenarioSource } from './engine/messages.js';
+import { ownChecks } from './own-checks.js';
 import { loadScenarios, scenariosOf } from './registry.js';
 import {
   choicesOf,
@@ -216,8 +218,7 @@ export function verdictOf(
 ): Pick<Exploration, 'ok' | 'problem'> {
   if (failure !== null) return { ok: false, problem: null };
   if (diverged) return { ok: false, problem: `the code did not follow its plan: ${summary}` };
-  const evaluated = Object.values(checks).reduce((sum, n) => sum + n, 0);
-  if (evaluated === 0 && !interrupted) return { ok: false, problem: 'no check ran' };
+  if (ownChecks(checks) === 0 && !interrupted) return { ok: false, problem: 'no check ran' };
   return { ok: true, problem: null };
 }
 

@@ -6,6 +6,7 @@
  */
 import { BUGS, type BugName } from '../../hw/bugs/bug-switches.js';
 import type { CampaignRequest, CampaignResult, Failure } from '../explore/engine/messages.js';
+import { ownChecks } from '../explore/own-checks.js';
 import { ExploreSession } from '../explore/session.js';
 import { ENTRIES } from './entries/index.js';
 import type { ZooEntry } from './entry.js';
@@ -119,7 +120,7 @@ async function runBug(session: ExploreSession, entry: ZooEntry, options: ZooOpti
     expected,
     replayed,
     replays: options.replays,
-    clean: off.failure === null && checksOf(off) > 0 && (off.exhausted || off.schedules >= budget),
+    clean: off.failure === null && ownChecks(off.checks) > 0 && (off.exhausted || off.schedules >= budget),
     cleanSchedules: off.schedules,
   };
   return { ...row, problem: problemOf(row, off) };
@@ -164,14 +165,12 @@ async function replay(
   return same;
 }
 
-const checksOf = ({ checks }: CampaignResult): number => Object.values(checks).reduce((sum, n) => sum + n, 0);
-
 function problemOf(row: Omit<ZooRow, 'problem'>, off: CampaignResult): string | null {
   if (!row.found) return `not found in ${row.schedules} schedules`;
   if (row.invariant !== row.expected) return `broke ${row.invariant}, and is known to break ${row.expected}`;
   if (row.replayed < row.replays) return `replayed ${row.replayed} times of ${row.replays}`;
   if (off.failure !== null) return `without the bug: ${off.failure.invariant}: ${off.failure.detail}`;
-  if (checksOf(off) === 0) return 'without the bug no check ran';
+  if (ownChecks(off.checks) === 0) return 'without the bug no check ran';
   if (!row.clean) return `without the bug only ${off.schedules} of ${row.budget} schedules in time`;
   return null;
 }
