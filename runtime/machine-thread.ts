@@ -19,7 +19,7 @@ export class MachineThread extends HardwareThread {
 
   private constructor(handle: MachineHandle, options: AttachOptions) {
     super(handle, options);
-    this.user = new UserMemory(this.memory, null);
+    this.user = new UserMemory(this.memory, this.env, null);
   }
 
   static attach(handle: MachineHandle, options: AttachOptions = {}): MachineThread {

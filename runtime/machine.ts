@@ -164,7 +164,7 @@ export class Machine {
     this.env = this.#thread.env;
     this.foreign = new ForeignFrames(foreignRangeOf(config), log);
     this.#thread.memory.external = new ForeignMemory(this.foreign);
-    this.user = new UserMemory(memory, this.frames);
+    this.user = new UserMemory(memory, this.env, this.frames);
     this.hostInline(true);
     this.iommus = this.#probe(instruments, log);
     this.#lines = config.iommus.map(

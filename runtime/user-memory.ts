@@ -14,6 +14,8 @@ import { requireAddress, requireBytes } from '../hw/memory/bytes-argument.js';
 import type { FrameAllocator } from '../hw/memory/frame-allocator.js';
 import { array, i32, type Layout, layout, line, raw, u32 } from '../hw/memory/layout.js';
 import type { MachineMemory } from '../hw/memory/machine-memory.js';
+import { SeqLock, seqLockField } from '../hw/sync/seq-lock.js';
+import type { SyncEnv } from '../hw/sync/thread.js';
 import { EFAULT, EINVAL, ENOMEM } from '../uapi/abi/errno.js';
 import { IommufdError } from '../uapi/abi/iommufd-error.js';
 import { type ByteSize, byteSize } from './core/byte-size.js';
@@ -33,9 +35,9 @@ const GUARD_PAGES = 16;
 /** Pages of the address space, 16 TiB: what the page numbers of a run can say. Addresses are not used twice. */
 const MAX_PAGES = 0xffff_0000;
 
-/** Writer: the core, under seq (odd while it writes). Readers: any thread. */
-export const UserMemoryLayout = layout('user-memory', 1, {
-  seq: line(u32()),
+/** Writer: the core, under seq. Readers: any thread. */
+export const UserMemoryLayout = layout('user-memory', 2, {
+  seq: line(seqLockField()),
   runCount: u32(),
   nextPage: u32(),
   /** Each run: page relative to USER_BASE_PAGE, pages, pfn low, pfn high; sorted by page. */
@@ -64,6 +66,7 @@ export class UserMemory {
   readonly alive = true;
   readonly #memory: MachineMemory;
   readonly #base: number;
+  readonly #seq: SeqLock;
   readonly #runs: Int32Array;
   readonly #refs: Int32Array;
   /** By frame: holds that are no pins, without the first. Null until a file is mapped. */
@@ -71,11 +74,15 @@ export class UserMemory {
   readonly #firstPfn: number;
   readonly #frames: FrameAllocator | null;
 
-  /** @param frames  the allocator on the core's thread; null elsewhere, where nothing is allocated */
-  constructor(memory: MachineMemory, frames: FrameAllocator | null) {
+  /**
+   * @param env     this thread's
+   * @param frames  the allocator on the core's thread; null elsewhere, where nothing is allocated
+   */
+  constructor(memory: MachineMemory, env: SyncEnv, frames: FrameAllocator | null) {
     this.#memory = memory;
     this.#frames = frames;
     this.#base = memory.region(UserMemoryLayout, 'user').base;
+    this.#seq = new SeqLock(env, this.#base + UserMemoryLayout.at.seq);
     const runs = (this.#base + UserMemoryLayout.at.runs) >> 2;
     this.#runs = memory.i32.subarray(runs, runs + (MAX_RUNS * RUN_BYTES) / 4);
     const refsLayout = frameRefsLayout(memory.ram.bytes);
@@ -222,18 +229,18 @@ export class UserMemory {
    * @returns 0 | -EFAULT nothing mapped there
    */
   runAt(vaPage: number, out: Run): number {
-    const { words } = this.#memory;
     const page = vaPage - USER_BASE_PAGE;
     for (;;) {
-      const seq = words.load(this.#base + UserMemoryLayout.at.seq);
-      if ((seq & 1) !== 0) continue;
+      const ticket = this.#seq.readBegin();
+      // The core died in the middle of a change: nobody knows what is mapped.
+      if (ticket < 0) return -EFAULT;
       const index = page < 0 ? -1 : this.#find(page);
       if (index >= 0) {
         const offset = page - (this.#runs[index * 4]! >>> 0);
         out.pfn = this.#pfnOf(index) + offset;
         out.pages = (this.#runs[index * 4 + 1]! >>> 0) - offset;
       }
-      if (words.load(this.#base + UserMemoryLayout.at.seq) === seq) return index < 0 ? -EFAULT : 0;
+      if (!this.#seq.readRetry(ticket)) return index < 0 ? -EFAULT : 0;
     }
   }
 
@@ -388,10 +395,9 @@ export class UserMemory {
   }
 
   #write(change: () => void): void {
-    const { words } = this.#memory;
-    words.add(this.#base + UserMemoryLayout.at.seq, 1);
+    this.#seq.writeBegin();
     change();
-    words.add(this.#base + UserMemoryLayout.at.seq, 1);
+    this.#seq.writeEnd();
   }
 
   #isPhantom(pfn: number): boolean {

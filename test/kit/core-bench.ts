@@ -63,7 +63,7 @@ export class CoreBench {
     const frames = this.memory.allocRegion(framesLayout(ramBytes), 'frames');
     this.frames = FrameAllocator.init(this.memory, frames);
     UserMemory.allocRegions(this.memory);
-    this.user = new UserMemory(this.memory, this.frames);
+    this.user = new UserMemory(this.memory, this.env, this.frames);
     this.iommus = iommus.map((fake, i) => new FakeIommu(i, this.failures, fake));
     this.devices = devices.map(({ iommu, group }, i) => fakeDevice(i, this.iommus[iommu]!, group ?? i));
     this.mock = options.testIoctl

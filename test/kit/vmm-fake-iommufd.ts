@@ -6,6 +6,7 @@
 import { FrameAllocator } from '../../hw/memory/frame-allocator.js';
 import { framesLayout } from '../../hw/memory/frames-layout.js';
 import { MachineMemory } from '../../hw/memory/machine-memory.js';
+import { monotonicClock, ThreadTable, ThreadTableLayout } from '../../hw/sync/thread.js';
 import { UserMemory } from '../../runtime/user-memory.js';
 import type { VmmTransport } from '../../runtime/vmm/transport.js';
 import { scratchBytes } from '../../runtime/vmm/transport.js';
@@ -91,7 +92,10 @@ export class FakeIommufd implements VmmTransport {
     const shape = framesLayout(this.#options.ramBytes);
     const frames = FrameAllocator.init(this.memory, this.memory.allocRegion(shape, 'frames'));
     UserMemory.allocRegions(this.memory);
-    this.user = new UserMemory(this.memory, frames);
+    const threads = new ThreadTable(this.memory, this.memory.allocRegion(ThreadTableLayout, 'threads'));
+    const { words } = this.memory;
+    const env = { words, threads, threadId: threads.register(), clock: monotonicClock, canPark: true };
+    this.user = new UserMemory(this.memory, env, frames);
     const bytes = scratchBytes(8);
     this.scratch = { va: this.user.alloc(bytes, { contiguous: true }), bytes };
   }

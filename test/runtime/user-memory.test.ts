@@ -1,6 +1,6 @@
 import test from 'ava';
 import { createMachine } from '../../runtime/machine.js';
-import { UserMemory } from '../../runtime/user-memory.js';
+import { UserMemory, UserMemoryLayout } from '../../runtime/user-memory.js';
 import { IommufdError } from '../../uapi/abi/iommufd-error.js';
 
 const EFAULT = 14;
@@ -43,14 +43,23 @@ test('user memory: allocations do not touch, so running off an end faults', (t) 
 });
 
 test('user memory: a contiguous allocation is one run, and another thread’s view sees it', (t) => {
-  const { user, memory } = machine();
+  const { user, memory, env } = machine();
   const va = user.alloc(300 * PAGE, { contiguous: true });
   const run = { pfn: 0, pages: 0 };
-  const elsewhere = new UserMemory(memory, null);
+  const elsewhere = new UserMemory(memory, env, null);
   t.is(elsewhere.runAt(Number(va >> 12n) + 10, run), 0);
   t.is(run.pages, 290);
   t.true(elsewhere.linearOf(va, 300 * PAGE) > 0);
   t.is(elsewhere.linearOf(va, 301 * PAGE), -1);
+});
+
+test('user memory: what a core was changing when it died is EFAULT, and no wait without end', (t) => {
+  const { user, memory, env } = machine();
+  const va = user.alloc(PAGE);
+  const core = env.threads.register();
+  memory.words.store(memory.region(UserMemoryLayout, 'user').base + UserMemoryLayout.at.seq, core);
+  env.threads.markDead(core);
+  t.is(user.copyIn(va, new Uint8Array(1)), -EFAULT);
 });
 
 test('user memory: too much is ENOMEM, and leaves everything as it was', (t) => {

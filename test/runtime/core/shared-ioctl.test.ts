@@ -21,7 +21,7 @@ function elsewhere() {
     new SharedIommufd(
       bench.env,
       memory,
-      new UserMemory(memory, null),
+      new UserMemory(memory, bench.env, null),
       fd.index,
       new Map([[driver, invalidator]]),
     );
