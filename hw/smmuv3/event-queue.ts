@@ -10,7 +10,15 @@ import type { Words } from '../sync/words.js';
 import type { Bus } from './bus.js';
 import { EVENT_BYTES, EVENT_WORDS, type EventRecord, encodeEvent, eventsMerge } from './event.js';
 import type { Interrupts } from './interrupts.js';
-import { QUEUE_OVERFLOW, queueAdvance, queueFull, queueIndex, queuePointer, queueSpace } from './queue.js';
+import {
+  QUEUE_OVERFLOW,
+  queueAdvance,
+  queueEmpty,
+  queueFull,
+  queueIndex,
+  queuePointer,
+  queueSpace,
+} from './queue.js';
 import { CR0, EVENTQ_BASE, GERROR } from './registers.js';
 import { Smmuv3Layout } from './smmuv3-layout.js';
 
@@ -65,8 +73,7 @@ export class EventQueue {
     if (queueFull(prod, cons, log2)) {
       words.add(this.#base + at.eventsLost, 1);
       // 7.4: no new overflow is flagged until the last one is acknowledged.
-      if (((prod ^ cons) & QUEUE_OVERFLOW) === 0)
-        words.store(this.#base + at.eventqProd, prod ^ QUEUE_OVERFLOW);
+      if (((prod ^ cons) & QUEUE_OVERFLOW) === 0) this.#overflow(prod, log2);
       return;
     }
     // The queue is aligned to its size: low bits of ADDR are zero whatever was written.
@@ -89,6 +96,12 @@ export class EventQueue {
     // the other, so that no record is left without an interrupt.
     const now = words.load(this.#base + at.eventqCons);
     if (queuePointer(now, log2) === queuePointer(prod, log2)) this.#interrupts.eventq();
+  }
+
+  /** When software has emptied the queue meanwhile it may not have seen that something is lost: it is told. */
+  #overflow(prod: number, log2: number): void {
+    this.#words.store(this.#base + at.eventqProd, prod ^ QUEUE_OVERFLOW);
+    if (queueEmpty(prod, this.#words.load(this.#base + at.eventqCons), log2)) this.#interrupts.eventq();
   }
 
   /** Enabled, and no abort unacknowledged. */

@@ -37,7 +37,7 @@ import type { Smmuv3Config } from './config.js';
 import type { Interrupts } from './interrupts.js';
 import { PAGE_REQUEST, PAGE_REQUEST_BYTES } from './page-request.js';
 import type { Ports } from './ports.js';
-import { QUEUE_OVERFLOW, queueAdvance, queueFull, queueIndex, queuePointer } from './queue.js';
+import { QUEUE_OVERFLOW, queueAdvance, queueEmpty, queueFull, queueIndex, queuePointer } from './queue.js';
 import { CR0, GERROR, PRIQ_BASE, PRIQ_IRQ_CFG2 } from './registers.js';
 import { Smmuv3Layout } from './smmuv3-layout.js';
 import { wakeDevice } from './stalls.js';
@@ -126,7 +126,7 @@ export class PageRequests {
     const overflown = ((prod ^ cons) & QUEUE_OVERFLOW) !== 0;
     if (overflown || queueFull(prod, cons, log2)) {
       words.add(this.#base + at.pageRequestsLost, 1);
-      if (!overflown) words.store(this.#base + at.priqProd, prod ^ QUEUE_OVERFLOW);
+      if (!overflown) this.#overflow(prod, log2);
       if (last && !stop) this.#answer(port, group, PRG_SUCCESS, pasid);
       return;
     }
@@ -165,6 +165,15 @@ export class PageRequests {
     const onLast = PRIQ_IRQ_CFG2.LO.get(words.load(this.#base + at.priqIrqCfg2)) === 1;
     const wasEmpty = queuePointer(words.load(this.#base + at.priqCons), log2) === queuePointer(prod, log2);
     if (onLast ? last : wasEmpty) this.#interrupts.priq();
+  }
+
+  /**
+   * CONS is read after PROD is written, as software writes CONS and then reads PROD: when it has emptied the queue
+   * meanwhile it may not have seen the overflow, and until it acknowledges it no record would bring an interrupt.
+   */
+  #overflow(prod: number, log2: number): void {
+    this.#words.store(this.#base + at.priqProd, prod ^ QUEUE_OVERFLOW);
+    if (queueEmpty(prod, this.#words.load(this.#base + at.priqCons), log2)) this.#interrupts.priq();
   }
 
   /** 8.2: PRIQEN, which SMMUEN = 0 implies to be 0, and no abort unacknowledged. */

@@ -1,6 +1,8 @@
 import test from 'ava';
 import { PortLayout } from '../../../hw/iotlb/port-layout.js';
 import { InterruptLines } from '../../../hw/smmuv3/interrupt-lines.js';
+import { Smmuv3Layout } from '../../../hw/smmuv3/smmuv3-layout.js';
+import { watchAccesses } from '../../kit/schedule-hook.js';
 import { SmmuFixture } from '../../kit/smmu-fixture.js';
 import * as S from '../../kit/smmu-structures.js';
 
@@ -111,6 +113,35 @@ test('pri: overflow answers the last of a group with success, drops the others, 
   t.is(f.pageRecords().length, 1);
   t.is(dma.pageResponse(5), 'waiting');
 });
+
+test.serial(
+  'pri: an overflow that software can have missed, as it emptied the queue meanwhile, is an interrupt',
+  (t) => {
+    for (const emptied of [true, false]) {
+      const f = device({ priqLog2: 1 });
+      f.mmio.write32(0x50, 1 << 1);
+      f.run();
+      const smmu = f.regions.smmu;
+      const dma = f.dmaPort();
+      for (const group of [1, 2]) dma.pageRequest({ group, iova: 0x1000n });
+      f.run();
+      const lines = new InterruptLines(f.env, f.regions);
+      dma.pageRequest({ group: 3, iova: 0x2000n });
+      // Software reads the last record after the SMMU has found the queue full, and before the overflow shows.
+      watchAccesses((op, offset) => {
+        if (emptied && op === 'store' && offset === smmu + Smmuv3Layout.at.priqProd)
+          f.memory.i32[(smmu + Smmuv3Layout.at.priqCons) >>> 2] = 2;
+      });
+      try {
+        f.run();
+      } finally {
+        watchAccesses(null);
+      }
+      t.is(f.mmio.read32(0x100c8), (OVFLG | 2) >>> 0);
+      t.deepEqual(lines.take(), emptied ? ['priq'] : []);
+    }
+  },
+);
 
 test('pri: a queue outside RAM is PRIQ_ABT_ERR, failures, and silence until acknowledged', (t) => {
   const f = device({}, 0b1101);
