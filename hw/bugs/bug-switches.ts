@@ -328,6 +328,11 @@ const table = {
       'arm-smmu-v3, "Drain in-flight fault handlers" (May 2026): EVENTQ_CONS moves before the record is taken',
     invariant: 'R10',
   },
+  'priq-overflow-never-acknowledged': {
+    where: 'runtime/drivers/smmuv3/priq.ts',
+    origin: 'AMD, Oct 2021: an event log that has overflowed is never started again; here the PRI queue',
+    invariant: 'R20',
+  },
   'cerror-skips-next-command': {
     where: 'runtime/drivers/smmuv3/gerror.ts',
     origin: '__arm_smmu_cmdq_skip_err replaces the command at CMDQ_CONS; here the good one behind it',

@@ -24,4 +24,5 @@ export const queueEntries: readonly ZooEntry[] = [
   entry('gerror-served-twice', 'queueError', 'pct', 500),
   entry('gerror-acknowledged-early', 'queueError', 'pct', 200),
   entry('evtq-consumer-advanced-early', 'queueEvents', 'pct', 1000, 'queue-events'),
+  entry('priq-overflow-never-acknowledged', 'pageRequestOverflow', 'pct', 300, 'queue-overflow'),
 ];

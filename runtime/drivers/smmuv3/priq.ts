@@ -3,6 +3,7 @@
  * each; an overflow is acknowledged when the queue has been read: the SMMU has answered those groups itself.
  * @source drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.c arm_smmu_priq_thread, arm_smmu_handle_ppr
  */
+import { NO_BUGS } from '../../../hw/bugs/bug-switches.js';
 import { PAGE_REQUEST, PAGE_REQUEST_BYTES } from '../../../hw/smmuv3/page-request.js';
 import { QUEUE_OVERFLOW, queueAdvance, queueEmpty, queueIndex } from '../../../hw/smmuv3/queue.js';
 import { PRIQ_CONS, PRIQ_PROD } from '../../../hw/smmuv3/registers.js';
@@ -28,9 +29,12 @@ export class PriQueue {
   readonly #registers: ErrorRegisters;
   readonly #linear: number;
   readonly #lg2: number;
+  /** A bug of the zoo. */
+  readonly #neverAcknowledges: boolean;
   readonly #record = new Uint32Array(PAGE_REQUEST_BYTES / 4);
 
-  constructor(words: Words, registers: ErrorRegisters, linear: number, lg2: number) {
+  constructor(words: Words, registers: ErrorRegisters, linear: number, lg2: number, bugs = NO_BUGS) {
+    this.#neverAcknowledges = bugs['priq-overflow-never-acknowledged'];
     this.#words = words;
     this.#registers = registers;
     this.#linear = linear;
@@ -53,7 +57,7 @@ export class PriQueue {
       this.#registers.write32(PRIQ_CONS.offset, cons);
       take(this.#decode());
     }
-    const overflow = ((prod ^ cons) & QUEUE_OVERFLOW) !== 0;
+    const overflow = !this.#neverAcknowledges && ((prod ^ cons) & QUEUE_OVERFLOW) !== 0;
     if (overflow) this.#registers.write32(PRIQ_CONS.offset, (cons ^ QUEUE_OVERFLOW) >>> 0);
     return { taken, overflow };
   }

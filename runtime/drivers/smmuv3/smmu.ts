@@ -140,7 +140,7 @@ export class Smmuv3Instance implements IommuInstance {
     this.#priq =
       priq === null
         ? null
-        : new PriQueue(env.words, access.registers, place(priq, PAGE_REQUEST_BYTES), priq.lg2);
+        : new PriQueue(env.words, access.registers, place(priq, PAGE_REQUEST_BYTES), priq.lg2, env.bugs);
     this.#driverBase = options.memory.region(DriverLayout, driverKey(options.index)).base;
   }
 
