@@ -103,3 +103,23 @@ test.serial('explore: a missing barrier is found by every strategy, and is told'
   const clean = await explore({ scenario, export: 'withBarrier', strategy: 'dfs' });
   t.true(clean.ok && clean.exhausted);
 });
+
+test.serial(
+  'explore: locks taken the wrong way round are found by every strategy (R25), in some schedules',
+  async (t) => {
+    const scenario = new URL('./two-locks.js', import.meta.url);
+    for (const strategy of explorer.STRATEGY_NAMES) {
+      if (strategy === 'replay') continue;
+      const found = await explore({ scenario, export: 'inverted', strategy, shrink: true });
+      t.is(found.failure?.invariant, 'R25', strategy);
+      t.is(found.failure?.thread, 'user');
+      t.regex(found.failure!.detail, /takes rank 10 while it holds rank 20/);
+      if (strategy === 'dfs') t.is(found.told!.shrunk!.after.switches, 1, 'nobody need be interrupted');
+    }
+    // The first schedule of the search lets the user go first: it never sees a table that has grown.
+    const one = await explore({ scenario, export: 'inverted', strategy: 'dfs', schedules: 1 });
+    t.is(one.failure, null);
+    const clean = await explore({ scenario, export: 'inOrder', strategy: 'dfs' });
+    t.true(clean.ok && clean.exhausted);
+  },
+);
