@@ -6,6 +6,8 @@ import type { FromWorker, RecordedNote, RecordedStep } from './messages.js';
 import { OP_RMW, OP_STORE, type StepWatcher, type ThreadScheduler } from './thread-scheduler.js';
 
 const FRAMES = 12;
+/** Frames between an access and the code that makes it; the kernel's way out to the hook is one. */
+const BETWEEN = /\/perf\/explore\/engine\/|\/hw\/sync\/words\.|\/hw\/kernel\/variants\.|node:internal/;
 const DIST = fileURLToPath(new URL('../../../', import.meta.url));
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
@@ -104,7 +106,7 @@ function stack(): string[] {
   Error.stackTraceLimit = stackTraceLimit;
   Error.prepareStackTrace = prepareStackTrace;
   return lines
-    .filter((line) => !/\/perf\/explore\/engine\/|\/hw\/sync\/words\.|node:internal/.test(line))
+    .filter((line) => !BETWEEN.test(line))
     .slice(0, FRAMES)
     .map((line) => line.replace('file://', '').replace(DIST, ''));
 }

@@ -15,6 +15,9 @@ import {
 import type { Recording } from '../session.js';
 import type { PlaceNames } from './places.js';
 
+/** Where a function of the compiled kernel is that has no name. */
+const KERNEL = 'kernel.wasm';
+
 export interface StoryAccess {
   readonly step: number;
   /** `head: 0 -> 1` */
@@ -83,9 +86,15 @@ export function tellStory(
 
 const isNote = (event: RecordedStep | RecordedNote): event is RecordedNote => 'text' in event;
 
-/** `Mutex.lock (hw/sync/mutex.js:46:19)`, or without a function's name, or of the compiled kernel. */
+/**
+ * `Mutex.lock (hw/sync/mutex.js:46:19)`, or without a function's name; of the compiled kernel
+ * `hw/kernel/assembly/iotlb/find (wasm://wasm/...)`, whose names do not say the line.
+ */
 export function frameOf(text: string): Frame {
-  if (text.includes('wasm')) return { name: 'kernel', at: 'kernel.wasm' };
+  if (text.includes('wasm://')) {
+    const [, file, name = 'kernel'] = /^(\S+)\/(\S+) \(wasm:/.exec(text) ?? [];
+    return { name, at: file === undefined ? KERNEL : `${file}.ts` };
+  }
   const [, name = '', place = text] = /^(.*?) ?\(?([^( ]*:\d+):\d+\)?$/.exec(text) ?? [];
   const at = place.replace(/^file:\/\//, '');
   return {
@@ -98,12 +107,20 @@ export function frameOf(text: string): Frame {
 const isTold = ({ name }: Frame, depth: number): boolean =>
   depth > 0 || !/^#?(load|store|add|read|write)(32|64)?$/.test(name);
 
-/** A primitive is told as a whole, by what was called of it, and with its caller; the kernel with its caller too. */
+/**
+ * A primitive is told as a whole, by what was called of it, and with its caller. A function of the compiled kernel is
+ * told with the one that the kernel was entered by.
+ */
 function calledFunction(frames: readonly Frame[]): string {
-  const inside = frames.findIndex(({ at }) => !at.startsWith('hw/sync/') && at !== 'kernel.wasm');
+  const inside = frames.findIndex(({ at }) => !at.startsWith('hw/sync/'));
   const caller = frames[inside === -1 ? frames.length - 1 : inside]?.name ?? '';
-  return inside <= 0 ? caller : `${frames[inside - 1]!.name} < ${caller}`;
+  if (inside > 0) return `${frames[inside - 1]!.name} < ${caller}`;
+  const outside = frames.findIndex((frame) => !isKernel(frame));
+  const entry = frames.at(outside === -1 ? -1 : outside - 1);
+  return outside === 0 || entry === undefined || entry.name === caller ? caller : `${caller} < ${entry.name}`;
 }
+
+const isKernel = ({ at }: Frame): boolean => at === KERNEL || at.startsWith('hw/kernel/assembly/');
 
 function accessText(
   { op, offset, before, after, kept, slept, woken }: RecordedStep,

@@ -94,6 +94,11 @@ test.serial('story: words of a machine are told by region and field, RAM by addr
   t.regex(table, /cmdq:0\[\d+\] :=/);
   t.regex(table, /objects:0 \[2\] users: 2 -> 3/);
   t.regex(table, /RAM 0x8[0-9a-f]{7} is/);
+  // The compiled kernel by its functions, and never by the hook between it and the explorer.
+  t.regex(table, /│ dmaBegin /);
+  t.regex(table, /│ readContext < dmaBegin /);
+  t.regex(table, /│ takeRequests /);
+  t.notRegex(table, /variants\.js|kernel\.wasm/);
 });
 
 test('story: stream table entries and context descriptors are told by stream', (t) => {
@@ -139,6 +144,10 @@ test('story: frames of every shape have a name and a place', (t) => {
     'file:///home/me/queue.mjs:3:1': ['at queue.mjs:3', '/home/me/queue.mjs:3'],
     'push (file:///home/me/queue.mjs:3:1)': ['push', '/home/me/queue.mjs:3'],
     'wasm://wasm/0x1:wasm-function[7]:0x12': ['kernel', 'kernel.wasm'],
+    'hw/kernel/assembly/iotlb/find (wasm://wasm/0002e37e:wasm-function[6]:0x1d02)': [
+      'find',
+      'hw/kernel/assembly/iotlb.ts',
+    ],
   };
   for (const [text, [name, at]] of Object.entries(shapes))
     t.deepEqual(frameOf(text), { name: name!, at: at! });
