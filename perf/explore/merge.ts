@@ -39,7 +39,10 @@ export function mergeReports(reports: readonly ExploreReport[]): ExploreReport {
   for (const report of reports)
     for (const key of ['version', 'iommufd', 'node', 'scenario', 'strategy', 'seed', 'bugs'] as const)
       if (`${report[key]}` !== `${first[key]}`)
-        throw new RangeError(`not of one campaign: ${key} is ${report[key]}, and ${first[key]}`);
+        throw new RangeError(
+          `not of one campaign: ${key} is ${report[key]}, and ${first[key]}` +
+            (key === 'seed' ? '; give --seed to every shard' : ''),
+        );
   const { count } = shards[0]!;
   const indices = shards.flatMap((shard) => shard.indices).sort((a, b) => a - b);
   if (shards.some((shard) => shard.count !== count))

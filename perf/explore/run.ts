@@ -66,6 +66,8 @@ export interface ExploreOptions extends SessionChoice {
   readonly shard?: { readonly index: number; readonly count: number };
   readonly bugs?: readonly BugName[];
   readonly onProgress?: (schedules: number, steps: number) => void;
+  /** Nobody made an access for so many seconds: something loops without one, and will not be interrupted. */
+  readonly onStuck?: (seconds: number) => void;
 }
 
 /** A failure in full. */
@@ -97,13 +99,14 @@ export async function explore(options: ExploreOptions): Promise<Exploration> {
   const { strategy = 'random', seed = 1, depth = 3, preemptions = 3, bugs = [], signal } = options;
   const { schedules = 10_000, timeMs = 30_000, shard = { index: 0, count: 1 } } = options;
   const source = await findScenario(options.scenario, options.export);
-  const { onProgress } = options;
+  const { onProgress, onStuck } = options;
   const cpu = processor(options.cpu);
   const session = await ExploreSession.start(source, {
     bugs,
     seed,
     ...(cpu !== null && { cpu }),
     ...(onProgress && { onProgress }),
+    ...(onStuck && { onStuck }),
   });
   const stop = (): void => session.cancel();
   try {
@@ -213,12 +216,15 @@ const processor = (cpu: number | null | undefined): number | null =>
  * @param interrupted  there was no time to look
  */
 export function verdictOf(
-  { failure, checks, diverged, summary }: ExploreReport,
+  { failure, checks, diverged, summary, schedules, steps }: ExploreReport,
   interrupted = false,
 ): Pick<Exploration, 'ok' | 'problem'> {
   if (failure !== null) return { ok: false, problem: null };
   if (diverged) return { ok: false, problem: `the code did not follow its plan: ${summary}` };
   if (ownChecks(checks) === 0 && !interrupted) return { ok: false, problem: 'no check ran' };
+  // To begin is a step, too.
+  if (steps <= schedules && !interrupted)
+    return { ok: false, problem: 'no thread made an access to shared memory, so there was nothing to order' };
   return { ok: true, problem: null };
 }
 

@@ -104,6 +104,16 @@ export const exploredWaiting = (ctx: ThreadContext) => ({
 /** Checks a scenario, for an error at load instead of in a worker. @throws TypeError naming what is wrong */
 export function defineScenario(scenario: Scenario): Scenario {
   const { name, threads, storeBuffer = [] } = scenario;
+  for (const [key, is] of Object.entries({
+    name: 'string',
+    about: 'string',
+    checks: 'array',
+    threads: 'array',
+  })) {
+    const value = scenario[key as keyof Scenario] as unknown;
+    if ((Array.isArray(value) ? 'array' : typeof value) !== is)
+      throw new TypeError(`scenario ${name}: ${key} has to be ${is === 'array' ? 'an array' : 'a string'}`);
+  }
   const names = threads.map((thread) => thread.name);
   if (threads.length === 0) throw new TypeError(`scenario ${name}: there is no thread`);
   if (threads.length > 12) throw new TypeError(`scenario ${name}: more than 12 threads`);

@@ -23,6 +23,8 @@ import { stateCountBuffer } from './engine/state-count.js';
 import type { Scenario } from './scenario.js';
 
 const WASM_PAGE = 65_536;
+/** A step takes microseconds; setting up a machine, a second at worst. */
+const STUCK_SECONDS = 5;
 
 export interface SessionOptions {
   /** Switched on in campaigns that do not say. Default: none. */
@@ -33,6 +35,8 @@ export interface SessionOptions {
   /** Counts different states: for scenarios without a machine, which each step then costs twice. */
   readonly countStates?: boolean;
   readonly onProgress?: (schedules: number, steps: number) => void;
+  /** Once a campaign: for so many seconds nobody made an access. Code that loops without one is never interrupted. */
+  readonly onStuck?: (seconds: number) => void;
 }
 
 /** The steps of a recorded schedule in order, and what its threads noted. */
@@ -48,10 +52,14 @@ export class ExploreSession {
   readonly #control: ControlMemory;
   readonly #workers: readonly Worker[];
   readonly #onProgress: SessionOptions['onProgress'];
+  readonly #onStuck: SessionOptions['onStuck'];
   readonly #bugs: readonly BugName[];
   #recording: { steps: RecordedStep[]; notes: RecordedNote[] } = { steps: [], notes: [] };
   #settle: { resolve(result: CampaignResult): void; reject(error: Error): void } | null = null;
   #broken: Error | null = null;
+  #lookout: NodeJS.Timeout | undefined;
+  /** Looks that found no step and no schedule more than the one before. */
+  #quiet = 0;
 
   private constructor(
     scenario: Scenario,
@@ -65,6 +73,7 @@ export class ExploreSession {
     this.memory = memory;
     this.#workers = workers;
     this.#onProgress = options.onProgress;
+    this.#onStuck = options.onStuck;
     this.#bugs = options.bugs ?? [];
   }
 
@@ -114,6 +123,7 @@ export class ExploreSession {
       this.#settle = { resolve, reject };
       const message: ToDriver = { type: 'campaign', request: { bugs: this.#bugs, ...request } };
       this.#workers[0]!.postMessage(message);
+      this.#watch();
     });
   }
 
@@ -138,6 +148,7 @@ export class ExploreSession {
   }
 
   async close(): Promise<void> {
+    clearInterval(this.#lookout);
     this.#control.i32[H.phase] = PHASE_CLOSE;
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
@@ -164,20 +175,38 @@ export class ExploreSession {
   }
 
   #hear(message: FromWorker): void {
-    if (message.type === 'progress') this.#onProgress?.(message.schedules, message.steps);
-    else if (message.type === 'record') {
+    if (message.type === 'progress') {
+      this.#quiet = 0;
+      this.#onProgress?.(message.schedules, message.steps);
+    } else if (message.type === 'record') {
       this.#recording.steps.push(...message.steps);
       this.#recording.notes.push(...message.notes);
     } else if (message.type === 'result') {
       const settle = this.#settle;
       this.#settle = null;
+      clearInterval(this.#lookout);
       // The records of the other workers are on their way through other ports.
       setImmediate(() => settle?.resolve(message.result));
     }
   }
 
+  #watch(): void {
+    if (this.#onStuck === undefined) return;
+    let before = -1;
+    this.#quiet = 0;
+    this.#lookout = setInterval(() => {
+      const steps = this.#control.i32[H.steps]!;
+      this.#quiet = steps === before ? this.#quiet + 1 : 0;
+      before = steps;
+      if (this.#quiet < STUCK_SECONDS) return;
+      clearInterval(this.#lookout);
+      this.#onStuck?.(STUCK_SECONDS);
+    }, 1000).unref();
+  }
+
   #fail(error: Error): void {
     this.#broken = error;
+    clearInterval(this.#lookout);
     const settle = this.#settle;
     this.#settle = null;
     settle?.reject(error);

@@ -63,7 +63,10 @@ export function addExplore(program: Command, around: Surroundings, done: (code: 
     .option('--seed <n>', 'repeat the schedules of a run; it printed its seed (default: drawn)')
     .option('--depth <n>', 'pct: how many orderings a bug may need (default: 3)')
     .option('--preemptions <n>', 'dfs: at most so many (default: 3)')
-    .option('--shard <i/n>', 'only part i, from 0, of n; reports of all parts can be merged')
+    .option(
+      '--shard <i/n>',
+      'only part i, from 0, of n, of one --seed; see --merge. --schedules is of each part',
+    )
     .option('--bug <name>', 'switch on a bug of the zoo; may be given more than once', append)
     .option('--shrink', 'make a failure as short as it gets: context switches first, then steps')
     .option('--replay <file>', 'run the schedule that an earlier run wrote, and tell its story')
@@ -125,6 +128,7 @@ async function run(names: readonly string[], flags: Flags, around: Surroundings)
           shrink: flags.shrink === true,
           signal: around.signal,
           onProgress: listener.progress,
+          onStuck: listener.stuck,
           onShrink: listener.shrinking,
           ...(trace !== undefined && { trace }),
         });
@@ -277,7 +281,7 @@ async function scenariosOfFile(text: string): Promise<FoundScenario[]> {
   if (found.length === 0)
     throw new OptionError(
       'scenarioFile',
-      `'${path}' exports no scenario${name === undefined ? '' : ` '${name}'`}`,
+      `'${path}' exports no scenario${name === undefined ? ', an object with name, about, checks and threads' : ` '${name}'`}`,
     );
   return found;
 }

@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import { type Command, InvalidArgumentError } from 'commander';
 import { BUG_NAMES, BUGS, type BugName } from '../../hw/bugs/bug-switches.js';
+import { inWords } from '../../perf/explore/invariants.js';
 import { EXIT_CLEAN, EXIT_FOUND, EXIT_USAGE, type Surroundings } from '../surroundings.js';
 
 interface Flags {
@@ -54,7 +55,7 @@ async function zoo(names: readonly string[], flags: Flags, around: Surroundings)
       stdout.write(
         flags.json
           ? `${JSON.stringify({ bug, origin, where, invariant })}\n`
-          : `${bug}\n    ${origin}\n    breaks ${invariant}; in ${where}\n`,
+          : `${bug}\n    ${origin}\n    in ${where}; breaks ${inWords(invariant)}\n`,
       );
     }
     return EXIT_CLEAN;
@@ -77,7 +78,7 @@ async function zoo(names: readonly string[], flags: Flags, around: Surroundings)
   const missing = bugs.filter((bug) => !rows.some((row) => row.bug === bug));
   const bad = rows.filter(({ problem }) => problem !== null);
   if (!flags.json) {
-    stdout.write(`${zooTable(rows)}\n`);
+    stdout.write(`${zooTable(rows, stdout.columns)}\n`);
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(0);
     const good = rows.length - bad.length;
     stdout.write(

@@ -44,6 +44,21 @@ export const checksNothing = {
   name: 'checks-nothing', about: 'looks at nothing', checks: ['sum'],
   threads: [{ name: 'a', program: (ctx) => () => { ctx.words.add(ctx.base, 1); } }],
 };
+export const sharesNothing = {
+  name: 'shares-nothing', about: 'checks, and touches nothing', checks: ['one'],
+  threads: ['a', 'b'].map((name) => ({ name, program: (ctx) => () => ctx.check('one', true) })),
+};
+export const isAsync = {
+  name: 'is-async', about: 'goes on when nobody looks', checks: ['one'],
+  threads: ['a', 'b'].map((name) => ({
+    name,
+    program: (ctx) => async () => { ctx.words.load(ctx.base); await null; throw new Error('late'); },
+  })),
+};
+export const returnsNothing = {
+  name: 'returns-nothing', about: 'sets up, and returns nothing to run', checks: ['one'],
+  threads: [{ name: 'a', program() {} }],
+};
 let runs = 0;
 export const fickle = {
   name: 'fickle', about: 'fails once', checks: ['once'],
@@ -165,6 +180,48 @@ test.serial(
     const broken = await explore(['--scenario-file', `${module}#noSetup`, '--schedules', '5', '--out', path]);
     t.is(broken.code, 1);
     t.regex(broken.stderr, /iommufd explore: no-setup: .*no such luck/);
+    t.notRegex(broken.stderr, /engine\/|node:/);
+  },
+);
+
+test.serial(
+  'explore: threads that share nothing, are async, or have nothing to run are told so',
+  async (t) => {
+    const { path, module } = lostUpdate(t);
+    const run = (name: string) =>
+      explore(['--scenario-file', `${module}#${name}`, '--schedules', '5', '--out', path]);
+    const idle = await run('sharesNothing');
+    t.is(idle.code, 1);
+    t.regex(idle.stdout, /checks made: one 10\n {2}PROVED NOTHING: no thread made an access/);
+    const late = await run('isAsync');
+    t.is(late.code, 1, late.stderr);
+    t.regex(late.stdout, /exception, in [ab]: TypeError: what runs must not be async/);
+    t.notRegex(late.stdout, /engine\/|node:/);
+    const nothing = await run('returnsNothing');
+    t.is(nothing.code, 1);
+    t.regex(nothing.stderr, /program\(\) has to return what is to run/);
+  },
+);
+
+test.serial(
+  'explore: checks of monitors are told by monitor, and nothing is wider than the terminal',
+  async (t) => {
+    const { code, stdout, lines } = await explore(['unmap-during-dma', '--schedules', '3', '--seed', '1']);
+    t.is(code, 0, stdout);
+    t.regex(stdout, /\n {2}checks made: R1 \d+\n {2}monitors: frames \d+, objects \d+/);
+    t.regex(stdout, /nothing to look at:[^;]* guest\s+translations/);
+    for (const line of lines) t.true(line.length <= 100, line);
+    const bug = await explore([
+      'unmap-during-dma',
+      '--bug',
+      'tlbi-skipped',
+      '--seed',
+      '1',
+      '--out',
+      folder(t),
+    ]);
+    t.is(bug.code, 1);
+    t.regex(bug.stdout, /\n {2}R1: once the SYNC .*\n/);
   },
 );
 
@@ -207,7 +264,8 @@ test.serial('explore: the shards of a campaign, merged, are the campaign', async
     return { schedules, steps, checks, digest };
   };
   t.deepEqual(facts(merged.lines[0]!), facts(whole.lines.at(-2)!));
-  t.regex((await explore(['--merge', ...files])).stdout, /^mutex-2\n {2}200 schedules, .* shard 0,1\/2\n/);
+  t.regex((await explore(['--merge', ...files])).stdout, /^mutex-2\n {2}200 schedules, .* all 2 shards\n/);
+  t.regex((await explore(['--merge', files[1]!])).stdout, / shard 1\/2\n/);
 
   const [first] = files;
   const twice = await explore(['--merge', first!, first!]);

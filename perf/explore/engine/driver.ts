@@ -27,6 +27,9 @@ const PROGRESS_MS = 250;
 const START_NS = 1e9;
 const ALL_MEMORY = 0xffff_ffff;
 
+/** A program threw before anything could run: the scenario's mistake, told without the explorer's stack. */
+export class SetupError extends Error {}
+
 /** Runs schedules until one fails, the strategy is through, or the budget is used up. */
 export function runCampaign(
   control: ControlMemory,
@@ -80,7 +83,8 @@ export function runCampaign(
     }
     if (i32[H.end] === END_VIOLATION) {
       const record = JSON.parse(control.text) as ViolationRecord;
-      if (record.invariant === 'setup') throw new Error(`scenario ${scenario.name}: ${record.detail}`);
+      if (record.invariant === 'setup')
+        throw new SetupError(`scenario ${scenario.name} cannot be set up: ${record.detail}`);
       failure = {
         ...record,
         schedule: schedules,

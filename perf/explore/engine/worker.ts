@@ -8,7 +8,7 @@ import { setScheduleHook } from '../../../hw/sync/words.js';
 import type { Scenario, ThreadBody } from '../scenario.js';
 import { REST_AT, STATE_RANGES, WorkerContext } from './context.js';
 import { ControlMemory, H, PHASE_CLOSE, PHASE_PREPARE } from './control.js';
-import { runCampaign } from './driver.js';
+import { runCampaign, SetupError } from './driver.js';
 import type { ExploreWorkerData, FromWorker, ToDriver } from './messages.js';
 import { Recorder } from './recorder.js';
 import { siteOfCaller } from './sites.js';
@@ -74,6 +74,8 @@ export class ExploredThread {
     try {
       const body = this.#scenario.threads[index]!.program(this.#context);
       this.#body = typeof body === 'function' ? { run: body } : body;
+      if (typeof (this.#body as ThreadBody | undefined)?.run !== 'function')
+        throw new TypeError('program() has to return what is to run: a function, or an object with run()');
     } catch (error) {
       this.#body = null;
       this.#broken('setup', error);
@@ -86,7 +88,11 @@ export class ExploredThread {
       this.scheduler.active = true;
       if (begins) this.scheduler.begin();
       else this.scheduler.resume();
-      this.#body?.run();
+      const left: unknown = this.#body?.run();
+      if (!(left instanceof Promise)) return;
+      // It will be rejected when nobody listens any more, and would take the worker with it.
+      left.catch(() => undefined);
+      throw new TypeError('what runs must not be async: nothing behind an await would be explored');
     } catch (error) {
       if (!(error instanceof ScheduleOver)) this.#broken(invariantOf(error), error);
     }
@@ -101,10 +107,14 @@ export class ExploredThread {
   }
 
   #broken(invariant: string, error: unknown): void {
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    // What called the scenario is of no use to who wrote it.
+    const text = stackOf(error).replace(/\n +at .*(?:\/perf\/explore\/engine\/|\(?node:).*/g, '');
     this.scheduler.fail(invariant, text);
   }
 }
+
+const stackOf = (error: unknown): string =>
+  error instanceof Error ? (error.stack ?? error.message) : String(error);
 
 /** lock-rank.ts throws like any bug(); its message is its own. */
 function invariantOf(error: unknown): string {
@@ -128,10 +138,7 @@ try {
         const result = runCampaign(control, new Int32Array(ghost), scenario, thread, message.request, post);
         post({ type: 'result', result });
       } catch (error) {
-        post({
-          type: 'broken',
-          message: error instanceof Error ? (error.stack ?? error.message) : String(error),
-        });
+        post({ type: 'broken', message: error instanceof SetupError ? error.message : stackOf(error) });
       }
     });
   post({ type: 'ready' });
@@ -149,5 +156,5 @@ try {
     thread.scheduler.finish();
   }
 } catch (error) {
-  post({ type: 'broken', message: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+  post({ type: 'broken', message: stackOf(error) });
 }

@@ -20,7 +20,7 @@ export class RandomStrategy implements Strategy {
   }
 
   summary(): string {
-    return `${this.#schedules} random walks`;
+    return `${this.#schedules} random ${this.#schedules === 1 ? 'walk' : 'walks'}`;
   }
 }
 
