@@ -24,8 +24,10 @@ const GENERATION_SHIFT = 9;
 const PARTIES = 4;
 const ALL = Number.POSITIVE_INFINITY;
 
+/** Its place in a layout. */
 export const barrierField = (): Field => ({ bytes: 8, align: 4 });
 
+/** A meeting of a fixed number of threads: nobody goes on before all have come. */
 export class Barrier {
   readonly #env: SyncEnv;
   readonly #word: number;

@@ -24,6 +24,7 @@ const ALL = Number.POSITIVE_INFINITY;
 /** Zeroed memory is a condition nobody waits for. */
 export const conditionField = (): Field => ({ bytes: 8, align: 4 });
 
+/** What threads wait for that hold a mutex, and let go of it while they sleep. */
 export class Condition {
   readonly #env: SyncEnv;
   readonly #seq: number;

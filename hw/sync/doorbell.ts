@@ -17,8 +17,10 @@ import { type Field, LINE } from '../memory/layout.js';
 import type { SyncEnv } from './thread.js';
 import { NEVER, waitUntil } from './wait.js';
 
+/** Its place in a layout. */
 export const doorbellField = (): Field => ({ bytes: 2 * LINE, align: LINE });
 
+/** Tells one listener that there is work; costs no system call while it is awake. */
 export class Doorbell {
   readonly #env: SyncEnv;
   readonly #count: number;

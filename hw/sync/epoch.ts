@@ -35,8 +35,10 @@ const epochLayout = (slots: number): Layout<Record<'gen' | 'waiting' | 'turn' | 
 
 const THREAD = 4;
 
+/** Its place in a layout, with room for so many visitors at a time. */
 export const epochField = (slots: number): Field => ({ bytes: epochLayout(slots).size, align: LINE });
 
+/** Visits, and who waits until all that began before are over. */
 export class Epoch {
   readonly #env: SyncEnv;
   readonly #base: number;

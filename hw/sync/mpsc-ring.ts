@@ -36,6 +36,7 @@ export const mpscRingField = (slots: number, slotWords: number): Field => ({
   align: LINE,
 });
 
+/** A queue of fixed-size records: many threads push, one pops. */
 export class MpscRing {
   readonly #env: SyncEnv;
   readonly #base: number;

@@ -33,6 +33,7 @@ const isHeld = (word: number): boolean => word !== FREE && word !== NOTRECOVERAB
 /** Zeroed memory is a free mutex. */
 export const mutexField = (): Field => ({ bytes: 8, align: 4 });
 
+/** A lock that threads sleep for; the next owner is told when the last one died with it. */
 export class Mutex {
   readonly #env: SyncEnv;
   readonly #word: number;

@@ -21,6 +21,7 @@ const isRunning = (word: number): boolean => word !== NEW && word !== DONE;
 /** Zeroed memory is something not done yet. */
 export const onceField = (): Field => ({ bytes: 8, align: 4 });
 
+/** Something that one thread does for all. */
 export class Once {
   readonly #env: SyncEnv;
   readonly #word: number;

@@ -38,6 +38,7 @@ const { at, size } = layout('rw-lock', 1, {
 /** Zeroed memory is a free lock. */
 export const rwLockField = (): Field => ({ bytes: size, align: LINE });
 
+/** Many readers or one writer; a writer in line keeps new readers out. */
 export class RwLock {
   readonly #env: SyncEnv;
   readonly #base: number;

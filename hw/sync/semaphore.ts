@@ -20,6 +20,7 @@ const isUsedUp = (count: number): boolean => count <= 0;
 /** Zeroed memory is a semaphore with nothing to acquire. */
 export const semaphoreField = (): Field => ({ bytes: 8, align: 4 });
 
+/** A number of units to acquire and release. */
 export class Semaphore {
   readonly #env: SyncEnv;
   readonly #count: number;

@@ -24,6 +24,7 @@ const isWriting = (word: number): boolean => (word & WRITER) !== 0;
 /** Zeroed memory is stable. */
 export const seqLockField = (): Field => ({ bytes: 8, align: 4 });
 
+/** Readers who look again when a writer came; they never keep it out. */
 export class SeqLock {
   readonly #env: SyncEnv;
   readonly #word: number;

@@ -23,6 +23,7 @@ const isHeld = (word: number): boolean => word !== FREE;
 /** Zeroed memory is a free lock. */
 export const spinLockField = (): Field => ({ bytes: 4, align: 4 });
 
+/** A lock for a few instructions: who waits spins, then naps. */
 export class SpinLock {
   readonly #env: SyncEnv;
   readonly #word: number;

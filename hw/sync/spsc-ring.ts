@@ -21,6 +21,7 @@ export const spscRingField = (slots: number, slotWords: number): Field => ({
   align: LINE,
 });
 
+/** A queue of fixed-size records: one thread pushes, one pops. */
 export class SpscRing {
   readonly #env: SyncEnv;
   readonly #base: number;

@@ -71,6 +71,7 @@ export interface SyncEnv {
   relax?: (() => boolean) | undefined;
 }
 
+/** Who is alive: threads register, a supervisor marks who died. */
 export class ThreadTable {
   readonly #words: Words;
   readonly #base: number;

@@ -56,6 +56,7 @@ export function scheduleHook(): ScheduleHook | null {
   return hook;
 }
 
+/** A thread's atomic access to shared memory, by byte offset; the schedule hook sees each one. */
 export class Words {
   readonly #i32: Int32Array;
   readonly #i64: BigInt64Array;

@@ -58,6 +58,7 @@ interface Published {
   readonly shared: unknown;
 }
 
+/** Makes a scenario of a small machine: its core, its IOMMUs, and threads of your own. @throws TypeError as defineScenario */
 export function machineScenario<Shared = undefined>(spec: MachineScenario<Shared>): Scenario {
   const {
     machine: given,

@@ -6,6 +6,7 @@ import { readdirSync } from 'node:fs';
 import type { ScenarioSource } from './engine/messages.js';
 import type { Scenario } from './scenario.js';
 
+/** A scenario, and where workers load it from. */
 export interface FoundScenario {
   readonly scenario: Scenario;
   readonly source: ScenarioSource;

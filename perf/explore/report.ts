@@ -4,6 +4,7 @@ import type { CampaignResult, Failure } from './engine/messages.js';
 
 export const REPORT_VERSION = 1;
 
+/** A campaign's report, or that of merged shards; JSON as it is. */
 export interface ExploreReport {
   readonly version: typeof REPORT_VERSION;
   /** Versions of this package and of Node. */

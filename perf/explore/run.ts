@@ -45,6 +45,7 @@ export interface SessionChoice {
   readonly onShrink?: (tried: number, switches: number, steps: number) => void;
 }
 
+/** What explore() takes. */
 export interface ExploreOptions extends SessionChoice {
   /** URL of a module that exports a scenario; or the name of one that comes with the package. */
   readonly scenario: URL | string;
@@ -82,6 +83,7 @@ export interface ToldFailure {
   readonly traceFile: string | null;
 }
 
+/** What explore() came to. */
 export interface Exploration extends ExploreReport {
   /** Whether this is what one wants: checks were made, and nothing is broken. */
   readonly ok: boolean;
@@ -140,10 +142,12 @@ export async function explore(options: ExploreOptions): Promise<Exploration> {
   }
 }
 
+/** What replay() takes. */
 export interface ReplayOptions extends SessionChoice {
   readonly file: string;
 }
 
+/** What replay() came to. */
 export interface Replayed {
   readonly file: ReplayFile;
   readonly failure: Failure | null;

@@ -13,6 +13,7 @@ import type { Clock, SyncEnv } from '../../hw/sync/thread.js';
 import type { Words } from '../../hw/sync/words.js';
 import type { MachineConfig } from '../../runtime/machine-schema.js';
 
+/** What a thread of a scenario has of its own, given to `program`. */
 export interface ThreadContext {
   readonly name: string;
   /** Number of this thread, and how many there are. */
@@ -61,12 +62,14 @@ export interface ThreadContext {
   published(): unknown;
 }
 
+/** What a thread runs, and what is looked at when all have run. */
 export interface ThreadBody {
   run(): void;
   /** Thread 0 alone: after all are through and the daemons asleep, without schedule points. */
   check?(): void;
 }
 
+/** One thread, and so one worker. */
 export interface ScenarioThread {
   readonly name: string;
   /** Hardware that waits for work: the schedule ends when the others are through, and it has nothing left to do. */
@@ -74,6 +77,7 @@ export interface ScenarioThread {
   readonly program: (ctx: ThreadContext) => ThreadBody | (() => void);
 }
 
+/** See the head of this file. */
 export interface Scenario {
   readonly name: string;
   /** One line. */

@@ -26,6 +26,7 @@ const WASM_PAGE = 65_536;
 /** A step takes microseconds; setting up a machine, a second at worst. */
 const STUCK_SECONDS = 5;
 
+/** What holds for all campaigns of a session. */
 export interface SessionOptions {
   /** Switched on in campaigns that do not say. Default: none. */
   readonly bugs?: readonly BugName[];
@@ -45,6 +46,7 @@ export interface Recording {
   readonly notes: readonly RecordedNote[];
 }
 
+/** Workers that run one scenario, for one campaign after another; explore() is a session with one. Close it. */
 export class ExploreSession {
   readonly scenario: Scenario;
   /** As the last schedule left it. */

@@ -18,6 +18,7 @@ export interface ShrinkOptions {
   readonly signal?: AbortSignal;
 }
 
+/** What shrinking came to. */
 export interface Shrunk {
   readonly failure: Failure;
   readonly before: ScheduleSize;
@@ -28,6 +29,7 @@ export interface Shrunk {
   readonly complete: boolean;
 }
 
+/** How long a schedule is. */
 export interface ScheduleSize {
   /** Times that another thread went on than the one before. */
   readonly switches: number;
@@ -58,6 +60,7 @@ export function sizeOf({ choices, steps }: Pick<Failure, 'choices' | 'steps'>): 
   return { switches, steps, stores };
 }
 
+/** Makes a failure of this session short. @returns the shortest one that breaks the same invariant */
 export async function shrink(
   session: ExploreSession,
   failure: Failure,

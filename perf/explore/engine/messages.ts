@@ -22,6 +22,7 @@ export interface ExploreWorkerData {
   readonly states: SharedArrayBuffer | null;
 }
 
+/** Schedules to run. */
 export interface CampaignRequest {
   readonly strategy: StrategyName;
   readonly options: StrategyOptions;
@@ -34,6 +35,7 @@ export interface CampaignRequest {
   readonly record?: boolean;
 }
 
+/** What they came to. */
 export interface CampaignResult {
   readonly schedules: number;
   readonly steps: number;

@@ -9,6 +9,7 @@ const MAX_COLUMN = 48;
 /** Accesses told of one row; those in the middle of more are counted. */
 const MAX_ACCESSES = 12;
 
+/** How a story is printed. */
 export interface TableOptions {
   /** Of the terminal. Default 100. */
   readonly columns?: number;

@@ -18,6 +18,7 @@ import type { PlaceNames } from './places.js';
 /** Where a function of the compiled kernel is that has no name. */
 const KERNEL = 'kernel.wasm';
 
+/** One access, in words. */
 export interface StoryAccess {
   readonly step: number;
   /** `head: 0 -> 1` */
@@ -27,6 +28,7 @@ export interface StoryAccess {
   readonly at: string;
 }
 
+/** Accesses in a row of one thread, in one function. */
 export interface StoryRow {
   readonly thread: string;
   readonly first: number;
@@ -37,6 +39,7 @@ export interface StoryRow {
   readonly note?: string;
 }
 
+/** What happened, for people: renderStory() prints it. */
 export interface Story {
   readonly scenario: string;
   readonly threads: readonly string[];

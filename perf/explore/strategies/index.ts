@@ -14,6 +14,7 @@ const STRATEGIES = {
   replay: ReplayStrategy,
 } satisfies Record<string, new (options: StrategyOptions) => Strategy>;
 
+/** Who goes next: see perf/README.md. */
 export type StrategyName = keyof typeof STRATEGIES;
 export const STRATEGY_NAMES = Object.keys(STRATEGIES) as StrategyName[];
 
