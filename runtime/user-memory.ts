@@ -16,6 +16,7 @@ import { array, i32, type Layout, layout, line, raw, u32 } from '../hw/memory/la
 import type { MachineMemory } from '../hw/memory/machine-memory.js';
 import { SeqLock, seqLockField } from '../hw/sync/seq-lock.js';
 import type { SyncEnv } from '../hw/sync/thread.js';
+import { OP_LOAD, OP_STORE } from '../hw/sync/words.js';
 import { EFAULT, EINVAL, ENOMEM } from '../uapi/abi/errno.js';
 import { IommufdError } from '../uapi/abi/iommufd-error.js';
 import { type ByteSize, byteSize } from './core/byte-size.js';
@@ -293,6 +294,7 @@ export class UserMemory {
     requireAddress(va, 'va');
     requireBytes(into, 'into');
     return this.#copy(va, into.byteLength, (linear, at, n) => {
+      this.#memory.words.bytes(OP_LOAD, linear);
       into.set(this.#memory.u8.subarray(linear, linear + n), at);
     });
   }
@@ -302,6 +304,7 @@ export class UserMemory {
     requireAddress(va, 'va');
     requireBytes(from, 'from');
     return this.#copy(va, from.byteLength, (linear, at, n) => {
+      this.#memory.words.bytes(OP_STORE, linear);
       this.#memory.u8.set(from.subarray(at, at + n), linear);
     });
   }

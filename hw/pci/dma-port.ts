@@ -34,7 +34,7 @@ import { requireAddress, requireBytes } from '../memory/bytes-argument.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
 import type { SyncEnv } from '../sync/thread.js';
 import { NEVER, waitUntil } from '../sync/wait.js';
-import { OP_LOAD, OP_STORE, scheduleHook } from '../sync/words.js';
+import { OP_LOAD, OP_STORE } from '../sync/words.js';
 import { AtsControl } from './ats-control.js';
 import { type PageRequest, PageRequester, type PageResponse, ssidOf } from './page-requests.js';
 import { verdictIn } from './stall-verdict.js';
@@ -240,7 +240,7 @@ export class DmaPort {
     return this.#transfer(iova, bytes, XLAT_FLAG_WRITE, options, (linear, at, n) => {
       // Phantom, or ignored: translated and permission-checked, no data phase.
       if (linear < 0) return;
-      scheduleHook()?.point(OP_STORE, linear);
+      this.#memory.words.bytes(OP_STORE, linear);
       this.#memory.u8.set(bytes.subarray(at, at + n), linear);
     });
   }
@@ -259,7 +259,7 @@ export class DmaPort {
         into.fill(0, at, at + n);
         return;
       }
-      scheduleHook()?.point(OP_LOAD, linear);
+      this.#memory.words.bytes(OP_LOAD, linear);
       into.set(this.#memory.u8.subarray(linear, linear + n), at);
     });
   }

@@ -27,6 +27,7 @@ import {
 } from '../iotlb/port-layout.js';
 import { requireAddress } from '../memory/bytes-argument.js';
 import type { MachineMemory } from '../memory/machine-memory.js';
+import { OP_STORE } from '../sync/words.js';
 
 export interface PageRequest {
   /** Page Request Group Index, 0..511. */
@@ -159,6 +160,7 @@ export class PageRequester {
     const { words, u32 } = this.#memory;
     const prod = words.load(this.#base + at.pprProd);
     const ppr = (this.#base + at.ppr + (prod & (PPR_RING - 1)) * PPR_BYTES) >>> 2;
+    words.bytes(OP_STORE, ppr * 4);
     u32[ppr + (Ppr.at.iova >> 2)] = Number(iova & 0xffff_ffffn);
     u32[ppr + (Ppr.at.iova >> 2) + 1] = Number((iova >> 32n) & 0xffff_ffffn);
     u32[ppr + (Ppr.at.flags >> 2)] = flags;

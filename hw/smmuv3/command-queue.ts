@@ -131,8 +131,7 @@ export class CommandQueue {
         return true;
       }
       // Plain reads: commands below PROD, which was read atomically, belong to the SMMU.
-      const word = from >>> 2;
-      for (let i = 0; i < C.COMMAND_WORDS; i++) this.#command[i] = this.#bus.memory.u32[word + i]!;
+      this.#bus.memory.words.readUnsigned(from, this.#command, 0, C.COMMAND_WORDS);
       const began = this.#trace.nowNs();
       const opcode = C.CMD.OP.get(this.#command);
       const result =

@@ -86,7 +86,7 @@ export class EventQueue {
       return;
     }
     // Plain stores: the slot is the SMMU's until PROD, stored atomically, passes it.
-    this.#bus.memory.u32.set(this.#record, to >>> 2);
+    words.writeUnsigned(to, this.#record, 0, EVENT_WORDS);
     const next = queueAdvance(prod, log2);
     words.store(this.#base + at.eventqProd, next);
     words.add(this.#base + at.eventsRecorded, 1);

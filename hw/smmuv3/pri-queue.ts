@@ -31,7 +31,7 @@ import {
   PRG_SUCCESS,
   PRG_WAITING,
 } from '../iotlb/port-layout.js';
-import type { Words } from '../sync/words.js';
+import { OP_LOAD, type Words } from '../sync/words.js';
 import type { Bus } from './bus.js';
 import type { Smmuv3Config } from './config.js';
 import type { Interrupts } from './interrupts.js';
@@ -85,6 +85,7 @@ export class PageRequests {
     const copies = this.#base + at.pprs;
     for (let i = 0; i < count; i++) {
       const from = (port + port_.ppr + ((cons + i) & (PPR_RING - 1)) * PPR_BYTES) >>> 2;
+      words.bytes(OP_LOAD, from * 4);
       u32.copyWithin((copies + i * PPR_BYTES) >>> 2, from, from + PPR_BYTES / 4);
     }
     words.store(port + port_.pprCons, prod);
@@ -159,7 +160,7 @@ export class PageRequests {
     PAGE_REQUEST.PRGIndex.put(r, group);
     PAGE_REQUEST.Page.put(r, high * 2 ** 20 + (low >>> 12));
     // Plain stores: the slot is the SMMU's until PROD, stored atomically, passes it.
-    u32.set(r, to >>> 2);
+    words.writeUnsigned(to, r, 0, r.length);
     words.store(this.#base + at.priqProd, queueAdvance(prod, log2));
     words.add(this.#base + at.pageRequests, 1);
     const onLast = PRIQ_IRQ_CFG2.LO.get(words.load(this.#base + at.priqIrqCfg2)) === 1;

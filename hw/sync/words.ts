@@ -165,6 +165,13 @@ export class Words {
     for (let i = 0; i < count; i++) into[at + i] = hook?.forward32(offset + 4 * i) ?? this.#i32[word + i]!;
   }
 
+  /** read() into a Uint32Array; one function for both kinds of array would be slow with each. */
+  readUnsigned(offset: number, into: Uint32Array, at: number, count: number): void {
+    const word = offset >>> 2;
+    if (hook !== null) hook.point(OP_LOAD, offset);
+    for (let i = 0; i < count; i++) into[at + i] = hook?.forward32(offset + 4 * i) ?? this.#i32[word + i]!;
+  }
+
   /** Copies `count` words into shared memory, as read() does out of it. */
   write(offset: number, from: Int32Array, at: number, count: number): void {
     if (hook !== null && this.#hookedWrite(hook, offset, from, at, count)) return;
@@ -172,11 +179,21 @@ export class Words {
     for (let i = 0; i < count; i++) this.#i32[word + i] = from[at + i]!;
   }
 
-  /** write() from a Uint32Array; one function for both kinds of array would be slow with each. */
+  /** write() from a Uint32Array. */
   writeUnsigned(offset: number, from: Uint32Array, at: number, count: number): void {
     if (hook !== null && this.#hookedWrite(hook, offset, from, at, count)) return;
     const word = offset >>> 2;
     for (let i = 0; i < count; i++) this.#i32[word + i] = from[at + i]! | 0;
+  }
+
+  /**
+   * The point of a block of bytes that the caller then copies itself: where read() and write() do not fit, as for data
+   * of a DMA. It is made in memory, so what the hook keeps of this thread's stores becomes visible first.
+   */
+  bytes(op: typeof OP_LOAD | typeof OP_STORE, offset: number): void {
+    if (hook === null) return;
+    hook.point(op, offset);
+    hook.dmaWmb();
   }
 
   /** The words of a block go one by one into the hook's store buffer, or all to memory. */

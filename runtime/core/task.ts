@@ -3,6 +3,7 @@
  * machine's user memory; a server makes one per client process, and says whose turn it is with IommufdCore.as().
  */
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
+import { OP_LOAD, OP_STORE } from '../../hw/sync/words.js';
 import { EBADF, EFAULT, EINVAL } from '../../uapi/abi/errno.js';
 import type { PinnableMemory } from '../iova/pinnable-memory.js';
 import type { MemFileDescription } from '../mem-file.js';
@@ -77,6 +78,7 @@ export class RamFrames implements PhysicalMemory {
   read(pfn: number, offset: number, into: Uint8Array): number {
     const linear = this.#memory.linearOf(pfn * 4096 + offset, into.byteLength);
     if (linear < 0) return -EFAULT;
+    this.#memory.words.bytes(OP_LOAD, linear);
     into.set(this.#memory.u8.subarray(linear, linear + into.byteLength));
     return 0;
   }
@@ -84,6 +86,7 @@ export class RamFrames implements PhysicalMemory {
   write(pfn: number, offset: number, from: Uint8Array): number {
     const linear = this.#memory.linearOf(pfn * 4096 + offset, from.byteLength);
     if (linear < 0) return -EFAULT;
+    this.#memory.words.bytes(OP_STORE, linear);
     this.#memory.u8.set(from, linear);
     return 0;
   }

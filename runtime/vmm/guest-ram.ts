@@ -88,7 +88,7 @@ export class GuestRam {
   copyWords(ipa: number, into: Uint32Array): boolean {
     const linear = ipa % 4 === 0 ? this.linearOf(ipa, into.byteLength) : -1;
     if (linear < 0) return false;
-    for (let i = 0; i < into.length; i++) into[i] = this.memory.u32[(linear >>> 2) + i]!;
+    this.memory.words.readUnsigned(linear, into, 0, into.length);
     return true;
   }
 
@@ -96,7 +96,7 @@ export class GuestRam {
   writeWords(ipa: number, from: Uint32Array): boolean {
     const linear = ipa % 4 === 0 ? this.linearOf(ipa, from.byteLength) : -1;
     if (linear < 0) return false;
-    this.memory.u32.set(from, linear >>> 2);
+    this.memory.words.writeUnsigned(linear, from, 0, from.length);
     return true;
   }
 

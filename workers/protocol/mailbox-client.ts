@@ -7,6 +7,7 @@
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
 import type { SyncEnv } from '../../hw/sync/thread.js';
 import { waitUntil } from '../../hw/sync/wait.js';
+import { OP_LOAD, OP_STORE } from '../../hw/sync/words.js';
 import { EAGAIN, EINVAL, EOWNERDEAD } from '../../uapi/abi/errno.js';
 import { Control } from './control.js';
 import {
@@ -65,6 +66,7 @@ export class MailboxClient {
     words.store(ticket + AT.cmd, cmd);
     words.store(ticket + AT.length, bytes.byteLength);
     words.store(ticket + AT.waiting, 0);
+    words.bytes(OP_STORE, ticket + AT.bytes);
     this.#memory.u8.set(bytes, ticket + AT.bytes);
     words.store(ticket + AT.order, words.add(this.#base + MailboxLayout.at.posts, 1) + 1);
     words.store(ticket + AT.state, ticketState(TICKET_POSTED, this.#env.threadId));
@@ -97,6 +99,7 @@ export class MailboxClient {
     }
     const bytes = at + AT.bytes;
     const length = Math.min(words.load(at + AT.length) >>> 0, TICKET_BYTES, into.byteLength);
+    words.bytes(OP_LOAD, bytes);
     into.set(this.#memory.u8.subarray(bytes, bytes + length));
     const result = words.load(at + AT.result);
     words.store(at + AT.state, TICKET_FREE);

@@ -4,7 +4,7 @@
  */
 import { type BugSwitches, NO_BUGS } from '../../hw/bugs/bug-switches.js';
 import type { MachineMemory } from '../../hw/memory/machine-memory.js';
-import type { Words } from '../../hw/sync/words.js';
+import { OP_LOAD, OP_STORE, type Words } from '../../hw/sync/words.js';
 import { EFAULT, EINVAL, EIO } from '../../uapi/abi/errno.js';
 import {
   kindOf,
@@ -159,8 +159,10 @@ export class MailboxServer {
     if (length > TICKET_BYTES) return -EFAULT;
     const target = words.load(at + AT.target) >>> 0;
     // A private copy: the client may go on writing to the ticket.
+    words.bytes(OP_LOAD, at + AT.bytes);
     const bytes = this.#memory.u8.slice(at + AT.bytes, at + AT.bytes + length);
     const result = this.#ask(target >>> 16, target & 0xffff, words.load(at + AT.cmd) >>> 0, bytes);
+    words.bytes(OP_STORE, at + AT.bytes);
     this.#memory.u8.set(bytes, at + AT.bytes);
     return result;
   }
