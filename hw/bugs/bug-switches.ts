@@ -46,7 +46,7 @@ const table = {
   'epoch-enter-without-recheck': {
     where: 'hw/sync/epoch.ts',
     origin:
-      'the barrier of walk_shadow_page_lockless_begin (Linux, kvm/mmu/mmu.c: smp_store_mb of vcpu->mode), left out',
+      'the barrier of walk_shadow_page_lockless_begin (Linux, arch/x86/kvm/mmu/mmu.c: smp_store_mb of vcpu->mode), left out',
     invariant: 'R1',
   },
   'ring-published-before-written': {
@@ -124,7 +124,8 @@ const table = {
   },
   'vdevice-published-before-init': {
     where: 'runtime/drivers/smmuv3/viommu-record.ts',
-    origin: 'R8: iommufd stored a vDEVICE in vdevs before its driver had initialised it (before 7.0)',
+    origin:
+      'iommufd_vdevice_alloc_ioctl, 7.0: the vDEVICE is in vdevs before vdevice_init() was called; July 2026',
     invariant: 'R8',
   },
   'vsid-used-after-reuse': {
@@ -139,7 +140,8 @@ const table = {
   },
   'destroy-does-not-wait': {
     where: 'runtime/core/ctx.ts',
-    origin: 'R15: iommufd_put_object() touches an object whose users are gone (before wait_cnt, 2023)',
+    origin:
+      'R15: a destroy frees while iommufd_put_object() is not through (2023; since then wait_cnt is waited for)',
     invariant: 'R15',
   },
   'id-reused-before-reference-dropped': {
