@@ -37,16 +37,27 @@ export function mergeReports(reports: readonly ExploreReport[]): ExploreReport {
   if (first === undefined) throw new RangeError('nothing to merge');
   const shards = reports.map(({ shard }) => parseShards(shard));
   for (const report of reports)
-    for (const key of ['version', 'iommufd', 'node', 'scenario', 'strategy', 'seed', 'bugs'] as const)
-      if (`${report[key]}` !== `${first[key]}`)
+    for (const key of [
+      'version',
+      'iommufd',
+      'node',
+      'scenario',
+      'strategy',
+      'seed',
+      'bugs',
+      'bounds',
+    ] as const)
+      if (JSON.stringify(report[key]) !== JSON.stringify(first[key]))
         throw new RangeError(
-          `not of one campaign: ${key} is ${report[key]}, and ${first[key]}` +
+          `not of one campaign: ${key} is ${JSON.stringify(report[key])}, and ${JSON.stringify(first[key])}` +
             (key === 'seed' ? '; give --seed to every shard' : ''),
         );
   const { count } = shards[0]!;
   const indices = shards.flatMap((shard) => shard.indices).sort((a, b) => a - b);
   if (shards.some((shard) => shard.count !== count))
     throw new RangeError('not shards of one number of shards');
+  const beyond = indices.find((index) => index >= count);
+  if (beyond !== undefined) throw new RangeError(`there is no shard ${beyond}/${count}`);
   const twice = indices.find((index, i) => indices[i + 1] === index);
   if (twice !== undefined) throw new RangeError(`shard ${twice}/${count} is there twice`);
   const merged = mergeResults(reports);
@@ -61,7 +72,7 @@ export function mergeReports(reports: readonly ExploreReport[]): ExploreReport {
 }
 
 function parseShards(text: string): { readonly indices: readonly number[]; readonly count: number } {
-  const [, indices, count] = /^(\d+(?:,\d+)*)\/(\d+)$/.exec(text) ?? [];
+  const [, indices, count] = /^(\d{1,6}(?:,\d{1,6})*)\/(\d{1,6})$/.exec(text) ?? [];
   if (indices === undefined) throw new RangeError(`'${text}' names no shards`);
   return { indices: indices.split(',').map(Number), count: Number(count) };
 }

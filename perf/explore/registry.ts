@@ -4,7 +4,7 @@
  */
 import { readdirSync } from 'node:fs';
 import type { ScenarioSource } from './engine/messages.js';
-import type { Scenario } from './scenario.js';
+import { isScenario, type Scenario } from './scenario.js';
 
 /** A scenario, and where workers load it from. */
 export interface FoundScenario {
@@ -31,13 +31,5 @@ export async function scenariosOf(url: string): Promise<FoundScenario[]> {
   const exports = Object.entries((await import(url)) as Record<string, unknown>);
   return exports.flatMap(([name, value]) =>
     isScenario(value) ? [{ scenario: value, source: { url, export: name } }] : [],
-  );
-}
-
-function isScenario(value: unknown): value is Scenario {
-  if (typeof value !== 'object' || value === null) return false;
-  const { name, about, checks, threads } = value as Partial<Record<keyof Scenario, unknown>>;
-  return (
-    typeof name === 'string' && typeof about === 'string' && Array.isArray(checks) && Array.isArray(threads)
   );
 }

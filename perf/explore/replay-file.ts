@@ -14,6 +14,7 @@ import { OptionError } from '../stress/option-error.js';
 import { runVersions } from '../stress/versions.js';
 import { MAX_PLAN } from './engine/control.js';
 import type { Failure, ScenarioSource } from './engine/messages.js';
+import { regularFile } from './regular-file.js';
 
 const VERSION = 1;
 /** Larger than any that is written: the plan's 65 536 runs, and a story. */
@@ -127,6 +128,15 @@ export function readReplay(file: string): ReplayFile {
   const { data } = checked;
   const unknown = data.bugs.find((name) => !BUG_NAMES.includes(name as BugName));
   if (unknown !== undefined) return refuse(`has the bug '${unknown}', which is not known here`);
+  if (data.module !== null) {
+    const { path } = data.module;
+    try {
+      // Importing a device or a pipe would not end.
+      regularFile(path);
+    } catch (error) {
+      return refuse(`has its scenario in '${path}': ${(error as Error).message}`);
+    }
+  }
   const length = data.choices.reduce((sum, [, times]) => sum + times, 0);
   if (length > MAX_PLAN) return refuse(`has ${length} choices; at most ${MAX_PLAN} fit`);
   return { ...data, bugs: data.bugs as BugName[] };

@@ -3,7 +3,11 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { OptionError } from '../stress/option-error.js';
 import { mergeReports } from './merge.js';
+import { regularFile } from './regular-file.js';
 import { type ExploreReport, REPORT_VERSION } from './report.js';
+
+/** Far more than a shard's reports and stories come to. */
+const MAX_BYTES = 256 * 2 ** 20;
 
 const whole = z.number().int().min(0);
 const figure = z.number().min(0);
@@ -16,6 +20,7 @@ const ReportSchema = z.object({
   bugs: z.array(z.string()),
   strategy: z.string(),
   seed: whole,
+  bounds: z.object({ depth: whole, preemptions: whole }),
   shard: z.string(),
   schedules: whole,
   steps: whole,
@@ -25,7 +30,7 @@ const ReportSchema = z.object({
   checks: z.record(z.string(), whole),
   exhausted: z.boolean(),
   diverged: z.boolean(),
-  digest: z.string().regex(/^[0-9a-f]{1,64}$/),
+  digest: z.string().regex(/^[0-9a-f]{16}$/),
   summary: z.string(),
   failure: z
     .object({
@@ -61,6 +66,8 @@ export function mergeFiles(files: readonly string[]): ExploreReport[] {
 function readReports(file: string): ExploreReport[] {
   let lines: string[];
   try {
+    const { size } = regularFile(file);
+    if (size > MAX_BYTES) throw new Error(`${size} bytes are more than ${MAX_BYTES}`);
     lines = readFileSync(file, 'utf8').split('\n');
   } catch (error) {
     throw new OptionError('merge', `'${file}' cannot be read: ${(error as Error).message}`);

@@ -14,6 +14,8 @@ export interface ExploreReport {
   readonly bugs: readonly string[];
   readonly strategy: string;
   readonly seed: number;
+  /** What the strategy was held to: PCT its depth, DFS its preemptions. */
+  readonly bounds: { readonly depth: number; readonly preemptions: number };
   /** 'i/n', i from 0; of merged ones 'i,j/n'. */
   readonly shard: string;
   readonly schedules: number;
@@ -39,6 +41,7 @@ export interface ReportHead {
   readonly bugs: readonly string[];
   readonly strategy: string;
   readonly seed: number;
+  readonly bounds: ExploreReport['bounds'];
   readonly shard: { readonly index: number; readonly count: number };
 }
 
@@ -52,6 +55,7 @@ export function exploreReport(head: ReportHead, result: CampaignResult): Explore
     bugs: [...head.bugs],
     strategy: head.strategy,
     seed: head.seed,
+    bounds: head.bounds,
     shard: `${head.shard.index}/${head.shard.count}`,
     schedules,
     steps,

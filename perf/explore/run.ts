@@ -67,7 +67,7 @@ export interface ExploreOptions extends SessionChoice {
   readonly shard?: { readonly index: number; readonly count: number };
   readonly bugs?: readonly BugName[];
   readonly onProgress?: (schedules: number, steps: number) => void;
-  /** Nobody made an access for so many seconds: something loops without one, and will not be interrupted. */
+  /** Nobody made an access for so many seconds: something loops without one; after 30 it is given up. */
   readonly onStuck?: (seconds: number) => void;
 }
 
@@ -132,7 +132,7 @@ export async function explore(options: ExploreOptions): Promise<Exploration> {
     };
     const found = result.failure === null ? null : await tell(session, of, result.failure, options);
     const report = exploreReport(
-      { scenario: name, bugs, strategy, seed, shard },
+      { scenario: name, bugs, strategy, seed, bounds: { depth, preemptions }, shard },
       { ...result, failure: found?.failure ?? null },
     );
     return { ...report, ...verdictOf(report, signal?.aborted === true), told: found?.told ?? null };

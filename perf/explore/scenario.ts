@@ -12,6 +12,7 @@ import type { WasmMemory } from '../../hw/memory/webassembly.js';
 import type { Clock, SyncEnv } from '../../hw/sync/thread.js';
 import type { Words } from '../../hw/sync/words.js';
 import type { MachineConfig } from '../../runtime/machine-schema.js';
+import { MAX_CHECKS, MAX_EXPLORED } from './engine/control.js';
 
 /** What a thread of a scenario has of its own, given to `program`. */
 export interface ThreadContext {
@@ -107,7 +108,7 @@ export const exploredWaiting = (ctx: ThreadContext) => ({
 
 /** Checks a scenario, for an error at load instead of in a worker. @throws TypeError naming what is wrong */
 export function defineScenario(scenario: Scenario): Scenario {
-  const { name, threads, storeBuffer = [] } = scenario;
+  const { name, threads, checks, storeBuffer = [] } = scenario;
   for (const [key, is] of Object.entries({
     name: 'string',
     about: 'string',
@@ -120,7 +121,10 @@ export function defineScenario(scenario: Scenario): Scenario {
   }
   const names = threads.map((thread) => thread.name);
   if (threads.length === 0) throw new TypeError(`scenario ${name}: there is no thread`);
-  if (threads.length > 12) throw new TypeError(`scenario ${name}: more than 12 threads`);
+  if (threads.length > MAX_EXPLORED)
+    throw new TypeError(`scenario ${name}: more than ${MAX_EXPLORED} threads`);
+  if (checks.length > MAX_CHECKS) throw new TypeError(`scenario ${name}: more than ${MAX_CHECKS} checks`);
+  if (new Set(checks).size !== checks.length) throw new TypeError(`scenario ${name}: a check is there twice`);
   if (new Set(names).size !== names.length) throw new TypeError(`scenario ${name}: two threads of one name`);
   if (threads.every(({ daemon }) => daemon === true))
     throw new TypeError(`scenario ${name}: nothing but daemons`);
@@ -128,4 +132,13 @@ export function defineScenario(scenario: Scenario): Scenario {
     if (!names.includes(thread))
       throw new TypeError(`scenario ${name}: storeBuffer names '${thread}', which is no thread`);
   return scenario;
+}
+
+/** Whether a module's export is a scenario, as far as can be told. */
+export function isScenario(value: unknown): value is Scenario {
+  if (typeof value !== 'object' || value === null) return false;
+  const { name, about, checks, threads } = value as Partial<Record<keyof Scenario, unknown>>;
+  return (
+    typeof name === 'string' && typeof about === 'string' && Array.isArray(checks) && Array.isArray(threads)
+  );
 }

@@ -8,7 +8,7 @@ import { Wasm, type WasmMemory } from '../../hw/memory/webassembly.js';
 import { memoryFor } from '../../runtime/machine.js';
 import { currentThread, pin, unpin } from '../bench/affinity.js';
 import { GHOST_WORDS, MONITOR_WORDS } from './engine/context.js';
-import { ControlMemory, H, PHASE_CLOSE } from './engine/control.js';
+import { ControlMemory, D, H, PHASE_CLOSE } from './engine/control.js';
 import type {
   CampaignRequest,
   CampaignResult,
@@ -20,11 +20,13 @@ import type {
   ToDriver,
 } from './engine/messages.js';
 import { stateCountBuffer } from './engine/state-count.js';
-import type { Scenario } from './scenario.js';
+import { defineScenario, isScenario, type Scenario } from './scenario.js';
 
 const WASM_PAGE = 65_536;
-/** A step takes microseconds; setting up a machine, a second at worst. */
+/** Without a step for so long: told. A step takes microseconds; setting up a machine, a second at worst. */
 const STUCK_SECONDS = 5;
+const STALL_MS = 30_000;
+const LOOK_MS = 250;
 
 /** What holds for all campaigns of a session. */
 export interface SessionOptions {
@@ -35,8 +37,10 @@ export interface SessionOptions {
   readonly cpu?: number;
   /** Counts different states: for scenarios without a machine, which each step then costs twice. */
   readonly countStates?: boolean;
+  /** So long without a step, and a campaign is given up: some thread never comes to its next access. Default 30000. */
+  readonly stallMs?: number;
   readonly onProgress?: (schedules: number, steps: number) => void;
-  /** Once a campaign: for so many seconds nobody made an access. Code that loops without one is never interrupted. */
+  /** Once a campaign: for so many seconds nobody made an access. Code that loops without one is not interrupted. */
   readonly onStuck?: (seconds: number) => void;
 }
 
@@ -56,12 +60,14 @@ export class ExploreSession {
   readonly #onProgress: SessionOptions['onProgress'];
   readonly #onStuck: SessionOptions['onStuck'];
   readonly #bugs: readonly BugName[];
+  readonly #stallMs: number;
+  #looking: NodeJS.Timeout | undefined;
+  /** When something last happened, and what told it. */
+  #seen = { atMs: 0, told: '', stuck: false };
+  #closing = false;
   #recording: { steps: RecordedStep[]; notes: RecordedNote[] } = { steps: [], notes: [] };
   #settle: { resolve(result: CampaignResult): void; reject(error: Error): void } | null = null;
   #broken: Error | null = null;
-  #lookout: NodeJS.Timeout | undefined;
-  /** Looks that found no step and no schedule more than the one before. */
-  #quiet = 0;
 
   private constructor(
     scenario: Scenario,
@@ -77,13 +83,15 @@ export class ExploreSession {
     this.#onProgress = options.onProgress;
     this.#onStuck = options.onStuck;
     this.#bugs = options.bugs ?? [];
+    this.#stallMs = options.stallMs ?? STALL_MS;
   }
 
   /** Starts the workers. @throws what the module or its scenario is wrong with */
   static async start(source: ScenarioSource, options: SessionOptions = {}): Promise<ExploreSession> {
     const module = (await import(source.url)) as Record<string, unknown>;
-    const scenario = module[source.export] as Scenario | undefined;
-    if (scenario === undefined) throw new TypeError(`${source.url} exports no scenario '${source.export}'`);
+    const scenario = module[source.export];
+    if (!isScenario(scenario)) throw new TypeError(`${source.url} exports no scenario '${source.export}'`);
+    defineScenario(scenario);
     const control = new ControlMemory();
     control.i32[H.threads] = scenario.threads.length;
     const memory = memoryOf(scenario);
@@ -115,17 +123,18 @@ export class ExploreSession {
     return session;
   }
 
-  /** Runs one campaign; one at a time. @throws Error the scenario cannot be set up, or a worker died */
+  /** Runs one campaign; one at a time. @throws Error the scenario cannot be set up, or a worker died or hangs */
   run(request: CampaignRequest): Promise<CampaignResult> {
     if (this.#settle !== null) throw new Error('explore: a campaign is under way');
     if (this.#broken !== null) return Promise.reject(this.#broken);
     this.#recording = { steps: [], notes: [] };
     this.#control.cancel(false);
+    this.#seen = { atMs: performance.now(), told: '', stuck: false };
+    this.#looking = setInterval(() => this.#look(), LOOK_MS);
     return new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
       const message: ToDriver = { type: 'campaign', request: { bugs: this.#bugs, ...request } };
       this.#workers[0]!.postMessage(message);
-      this.#watch();
     });
   }
 
@@ -150,14 +159,15 @@ export class ExploreSession {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#lookout);
+    this.#closing = true;
+    clearInterval(this.#looking);
     this.#control.i32[H.phase] = PHASE_CLOSE;
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 
   async #ready(): Promise<void> {
     const ready = this.#workers.map(
-      (worker) =>
+      (worker, index) =>
         new Promise<void>((resolve, reject) => {
           worker.on('message', (message: FromWorker) => {
             if (message.type === 'ready') resolve();
@@ -166,6 +176,15 @@ export class ExploreSession {
               reject(error);
               this.#fail(error);
             } else this.#hear(message);
+          });
+          worker.on('exit', (code) => {
+            if (this.#closing) return;
+            const { name } = this.scenario.threads[index]!;
+            const error = new Error(
+              `${this.scenario.name}: the worker of thread '${name}' exited with ${code}`,
+            );
+            reject(error);
+            this.#fail(error);
           });
           worker.on('error', (error) => {
             reject(error);
@@ -178,7 +197,7 @@ export class ExploreSession {
 
   #hear(message: FromWorker): void {
     if (message.type === 'progress') {
-      this.#quiet = 0;
+      this.#seen.atMs = performance.now();
       this.#onProgress?.(message.schedules, message.steps);
     } else if (message.type === 'record') {
       this.#recording.steps.push(...message.steps);
@@ -186,32 +205,42 @@ export class ExploreSession {
     } else if (message.type === 'result') {
       const settle = this.#settle;
       this.#settle = null;
-      clearInterval(this.#lookout);
+      clearInterval(this.#looking);
       // The records of the other workers are on their way through other ports.
       setImmediate(() => settle?.resolve(message.result));
     }
   }
 
-  #watch(): void {
-    if (this.#onStuck === undefined) return;
-    let before = -1;
-    this.#quiet = 0;
-    this.#lookout = setInterval(() => {
-      const steps = this.#control.i32[H.steps]!;
-      this.#quiet = steps === before ? this.#quiet + 1 : 0;
-      before = steps;
-      if (this.#quiet < STUCK_SECONDS) return;
-      clearInterval(this.#lookout);
-      this.#onStuck?.(STUCK_SECONDS);
-    }, 1000).unref();
-  }
-
+  /** The first error is why: what comes after it comes of it. */
   #fail(error: Error): void {
-    this.#broken = error;
-    clearInterval(this.#lookout);
+    this.#broken ??= error;
+    clearInterval(this.#looking);
     const settle = this.#settle;
     this.#settle = null;
-    settle?.reject(error);
+    settle?.reject(this.#broken);
+  }
+
+  /** Nobody can interrupt a thread that loops without a shared access, or waits for what the explorer does not see. */
+  #look(): void {
+    const control = this.#control;
+    const [steps, decisions, checks] = [H.steps, H.decisions, H.checksRun].map((word) => control.i32[word]!);
+    const told = `${steps} ${decisions} ${checks}`;
+    const nowMs = performance.now();
+    if (told !== this.#seen.told) Object.assign(this.#seen, { atMs: nowMs, told });
+    const quietMs = nowMs - this.#seen.atMs;
+    if (quietMs >= 1000 * STUCK_SECONDS && !this.#seen.stuck) {
+      this.#seen.stuck = true;
+      this.#onStuck?.(STUCK_SECONDS);
+    }
+    if (quietMs < this.#stallMs) return;
+    const chosen = decisions === 0 ? 0 : control.i32[control.decision(decisions! - 1) + D.choice]! & 255;
+    const { name } = this.scenario.threads[chosen]!;
+    const when = `after ${steps} steps of a schedule, '${name}' chosen last`;
+    this.#fail(
+      new Error(
+        `${this.scenario.name}: no step for ${this.#stallMs / 1000} s, ${when}: a thread that does not end`,
+      ),
+    );
   }
 }
 

@@ -120,7 +120,11 @@ async function runBug(session: ExploreSession, entry: ZooEntry, options: ZooOpti
     expected,
     replayed,
     replays: options.replays,
-    clean: off.failure === null && ownChecks(off.checks) > 0 && (off.exhausted || off.schedules >= budget),
+    clean:
+      off.failure === null &&
+      !off.diverged &&
+      ownChecks(off.checks) > 0 &&
+      (off.exhausted || off.schedules >= budget),
     cleanSchedules: off.schedules,
   };
   return { ...row, problem: problemOf(row, off) };
@@ -171,6 +175,7 @@ function problemOf(row: Omit<ZooRow, 'problem'>, off: CampaignResult): string | 
   if (row.replayed < row.replays) return `replayed ${row.replayed} times of ${row.replays}`;
   if (off.failure !== null) return `without the bug: ${off.failure.invariant}: ${off.failure.detail}`;
   if (ownChecks(off.checks) === 0) return 'without the bug no check ran';
+  if (off.diverged) return `without the bug: the code did not follow its plan: ${off.summary}`;
   if (!row.clean) return `without the bug only ${off.schedules} of ${row.budget} schedules in time`;
   return null;
 }

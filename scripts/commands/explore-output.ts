@@ -119,7 +119,7 @@ export function textOutput(stdout: Output, stderr: Output, table: TableOptions):
         passing('');
         stderr.write(
           `iommufd explore: ${name}: no access to shared memory for ${seconds} s; a thread that loops without one` +
-            ' is never interrupted: two Ctrl-C end it\n',
+            ' is given up after 30 s\n',
         );
       },
       shrinking: (tried, switches, steps) =>

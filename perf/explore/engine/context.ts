@@ -93,7 +93,7 @@ export class WorkerContext implements ThreadContext {
     control.i32[control.checkCount(index)]!++;
     control.i32[H.checksRun]!++;
     if (holds) return;
-    scheduler.fail(invariant, story());
+    scheduler.fail(invariant, told(story));
     throw new ScheduleOver('an invariant is broken');
   }
 
@@ -145,6 +145,15 @@ export class WorkerContext implements ThreadContext {
     if (this.#published.version !== version)
       this.#published = { version, value: JSON.parse(control.published) };
     return this.#published.value;
+  }
+}
+
+/** An invariant that is broken stays so when there is no telling how. */
+function told(story: () => string): string {
+  try {
+    return story();
+  } catch (error) {
+    return `no story: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
   }
 }
 

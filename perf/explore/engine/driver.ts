@@ -94,6 +94,7 @@ export function runCampaign(
       };
     }
     strategy.learn?.(run, failure !== null);
+    if (strategy.diverged === true) diverged = true;
   }
   return {
     schedules,

@@ -233,9 +233,24 @@ export class ThreadScheduler implements ScheduleHook {
     this.active = false;
     i32[this.#at + T.status] = STATUS_DONE;
     if (i32[H.end] === END_NOT_YET && this.#programsDone()) i32[H.settling] = 1;
-    const next = i32[H.end] === END_NOT_YET ? this.#nextOrStuck(OP_START, 0) : this.#unfinished();
+    const next = i32[H.end] === END_NOT_YET ? this.#successor() : this.#unfinished();
     if (next !== this.#me) this.#control.give(next);
     return next === this.#me;
+  }
+
+  /** Whose turn it is after this thread's last; its last decision may be one too many. */
+  #successor(): number {
+    try {
+      return this.#nextOrStuck(OP_START, 0);
+    } catch (error) {
+      if (!(error instanceof ScheduleOver)) throw error;
+      return this.#unfinished();
+    }
+  }
+
+  /** Whether the schedule has ended: what is thrown from here on comes of that. */
+  get over(): boolean {
+    return this.#i32[H.end] !== END_NOT_YET;
   }
 
   /** Ends the schedule. The thread that says so unwinds by throwing, the others when it is their turn. */
@@ -243,7 +258,8 @@ export class ThreadScheduler implements ScheduleHook {
     if (this.#i32[H.end] === END_VIOLATION) return;
     this.#i32[H.end] = END_VIOLATION;
     this.#i32[H.culprit] = this.#me;
-    const record: ViolationRecord = { invariant, detail, thread: this.#names[this.#me] ?? `${this.#me}` };
+    const thread = this.#names[this.#me] ?? `${this.#me}`;
+    const record: ViolationRecord = { invariant, detail: cut(detail), thread };
     this.#control.text = JSON.stringify(record);
   }
 
@@ -449,6 +465,12 @@ export class ThreadScheduler implements ScheduleHook {
     i32[H.writes]!++;
   }
 }
+
+/** A detail has room for so many characters, however JSON writes them. */
+const MAX_DETAIL = 40_000;
+
+const cut = (text: string): string =>
+  text.length <= MAX_DETAIL ? text : `${text.slice(0, MAX_DETAIL)}... (${text.length} characters)`;
 
 /** For reports: how many could have gone on at a decision. */
 export const enabledCount = (enabled: number): number => count(enabled & 0xfff);

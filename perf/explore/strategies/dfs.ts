@@ -21,6 +21,9 @@
  * along whatever its thread then does to ghost words and clock, so that steps on different words do not commute; and
  * sleep sets are not sound under a bound of preemptions (Coons, Musuvathi, McKinley, OOPSLA 2013).
  *
+ * A search is one only while what a prefix leads to is always the same: each run is compared with the one that showed
+ * its last choice, up to there. Code that went otherwise has diverged, and nothing is exhausted.
+ *
  * Shards: a schedule descends from the one whose run showed the choice it begins with. One or two generations below
  * the first schedule of all, prefixes are dealt out by a hash, and all that descend from them go along. What lies
  * above has one owner too; the others run it only to see what there is (`scouts`).
@@ -35,11 +38,14 @@ interface Alternative {
   readonly depth: number;
   readonly choice: number;
   readonly generation: number;
+  /** Hash of the run up to that choice. */
+  readonly before: number;
 }
 
 export class DfsStrategy implements Strategy {
   readonly name = 'dfs';
   scouts = false;
+  diverged = false;
   readonly #options: StrategyOptions;
   readonly #reduce: boolean;
   /** Generation that decides whose a schedule is. */
@@ -48,8 +54,10 @@ export class DfsStrategy implements Strategy {
   /** Prefixes to begin from within this bound and the next, and their generations. */
   #roots = new IntQueue();
   #rootGenerations = new IntQueue();
+  #rootBefore = new IntQueue();
   #putOff = new IntQueue();
   #putOffGenerations = new IntQueue();
+  #putOffBefore = new IntQueue();
   #bound = 0;
   /** Schedules of each bound. */
   readonly #counts: number[] = [0];
@@ -59,6 +67,8 @@ export class DfsStrategy implements Strategy {
   #nodes: number[] = [];
   #generation = 0;
   #planned = 0;
+  /** What the run must come to before the last choice that is planned. */
+  #before = 0;
   #exhausted = false;
   #sawStores = false;
 
@@ -68,6 +78,7 @@ export class DfsStrategy implements Strategy {
     this.#dealtAt = Math.max(1, Math.min(2, options.preemptions));
     this.#roots.push(ROOT);
     this.#rootGenerations.push(0);
+    this.#rootBefore.push(0);
   }
 
   next(plan: Plan): boolean {
@@ -94,10 +105,17 @@ export class DfsStrategy implements Strategy {
     const from = this.#planned;
     for (let d = Math.max(0, from - 1); d < run.length; d++) this.#path[d] = run.choice(d);
     this.#path.length = run.length;
-    for (let d = from; d < run.length; d++) if (!this.#open(run, d)) break;
+    let before = 0;
+    for (let d = 0; d < run.length; d++) {
+      before = runHash(before, run.current(d), run.enabled(d), run.stores(d));
+      if (d === from - 1 && before !== this.#before) this.diverged = true;
+      if (d >= from && !this.#open(run, d, before)) break;
+      before = runHash(before, run.choice(d), run.op(d), run.offset(d));
+    }
   }
 
   summary(): string {
+    if (this.diverged) return 'not exhaustive: what a prefix of choices led to was not always the same';
     const total = this.#counts.reduce((sum, n) => sum + n, 0);
     const each = this.#counts.map((n, bound) => `${n} with ${bound}`).join(', ');
     const { preemptions, shard } = this.#options;
@@ -117,6 +135,7 @@ export class DfsStrategy implements Strategy {
       this.#nodes.length = Math.min(this.#nodes.length, alternative.depth);
       this.#path.push(alternative.choice);
       this.#generation = alternative.generation;
+      this.#before = alternative.before;
       return true;
     }
     if (this.#roots.length === 0) {
@@ -125,19 +144,22 @@ export class DfsStrategy implements Strategy {
       this.#counts.push(0);
       this.#roots = this.#putOff;
       this.#rootGenerations = this.#putOffGenerations;
+      this.#rootBefore = this.#putOffBefore;
       this.#putOff = new IntQueue();
       this.#putOffGenerations = new IntQueue();
+      this.#putOffBefore = new IntQueue();
     }
     const root = this.#roots.shift();
     if (root === undefined) return this.#bound === this.#options.preemptions ? false : this.#advance();
     this.#nodes = this.#tree.path(root);
     this.#path = this.#nodes.map((node) => this.#tree.choice(node));
     this.#generation = this.#rootGenerations.shift()!;
+    this.#before = this.#rootBefore.shift()!;
     return true;
   }
 
   /** What else could have been chosen at a decision of the run. @returns whether to look at what comes after it */
-  #open(run: Run, depth: number): boolean {
+  #open(run: Run, depth: number, before: number): boolean {
     const chosen = run.choice(depth);
     const generation = Math.min(this.#generation + 1, this.#dealtAt + 1);
     const afterStore = depth > 0 && run.op(depth - 1) === OP_FLUSH;
@@ -155,25 +177,26 @@ export class DfsStrategy implements Strategy {
     if (run.stores(depth) > 0) this.#sawStores = true;
     for (let n = run.stores(depth) - 1; n >= 0; n--)
       // Places of the same thread's older stores are as they were before.
-      if (n < firstStore || n >= lastStore) this.#later(depth, NTH_STORE + n, generation);
+      if (n < firstStore || n >= lastStore) this.#later({ depth, choice: NTH_STORE + n, generation, before });
     for (let thread = 31; thread >= 0; thread--) {
       if ((enabled & (1 << thread)) === 0 || thread === chosen || thread === storer) continue;
-      if (!preempts || thread === current) this.#later(depth, thread, generation);
-      else this.#putOffTo(depth, thread, generation);
+      if (!preempts || thread === current) this.#later({ depth, choice: thread, generation, before });
+      else this.#putOffTo({ depth, choice: thread, generation, before });
     }
     return chosen !== storer;
   }
 
-  #later(depth: number, choice: number, generation: number): void {
-    this.#alternatives.push({ depth, choice, generation });
+  #later(alternative: Alternative): void {
+    this.#alternatives.push(alternative);
   }
 
-  #putOffTo(depth: number, choice: number, generation: number): void {
+  #putOffTo({ depth, choice, generation, before }: Alternative): void {
     if (this.#bound === this.#options.preemptions) return;
     for (let d = this.#nodes.length; d < depth; d++)
       this.#nodes.push(this.#tree.add(d === 0 ? ROOT : this.#nodes[d - 1]!, this.#path[d]!));
     this.#putOff.push(this.#tree.add(depth === 0 ? ROOT : this.#nodes[depth - 1]!, choice));
     this.#putOffGenerations.push(generation);
+    this.#putOffBefore.push(before);
   }
 
   #isMine(): boolean {
@@ -184,4 +207,11 @@ export class DfsStrategy implements Strategy {
     hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
     return ((hash ^ (hash >>> 16)) >>> 0) % count === index;
   }
+}
+
+function runHash(hash: number, a: number, b: number, c: number): number {
+  let x = Math.imul(hash ^ a, 0x85ebca6b);
+  x = Math.imul(x ^ (x >>> 13) ^ b, 0xc2b2ae35);
+  x = Math.imul(x ^ (x >>> 15) ^ c, 0x01000193);
+  return x ^ (x >>> 16);
 }

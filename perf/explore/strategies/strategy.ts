@@ -180,6 +180,8 @@ export interface Strategy {
   readonly wantsSites?: boolean;
   /** The schedule planned last is only to see what there is: it is another shard's, and not counted. */
   readonly scouts?: boolean;
+  /** The code did not go as it went before under the same choices. */
+  readonly diverged?: boolean;
   /** Plans the next schedule. @returns false when there is none left */
   next(plan: Plan): boolean;
   /** Sees how it went. */

@@ -4,7 +4,13 @@ import { mergeReports } from '../../../perf/explore/merge.js';
 import { type ExploreReport, exploreReport } from '../../../perf/explore/report.js';
 import { MUTEX, withSession } from './strategies/campaign.js';
 
-const HEAD = { scenario: 'mutex-2', bugs: [], strategy: 'dfs', seed: 1 };
+const HEAD = {
+  scenario: 'mutex-2',
+  bugs: [],
+  strategy: 'dfs',
+  seed: 1,
+  bounds: { depth: 3, preemptions: 2 },
+};
 
 const report = (index: number, count: number, result: Partial<CampaignResult> = {}): ExploreReport =>
   exploreReport(
@@ -71,7 +77,12 @@ test('merge: shards twice, of another number, or of another campaign are refused
   refuses([report(0, 2), report(1, 3)], /number of shards/);
   refuses([report(0, 2), { ...report(1, 2), seed: 2 }], /seed is 2, and 1/);
   refuses([report(0, 2), { ...report(1, 2), bugs: ['x'] }], /bugs/);
+  const deeper = { ...report(1, 2), bounds: { depth: 3, preemptions: 3 } };
+  refuses([report(0, 2), deeper], /bounds/);
   refuses([{ ...report(0, 2), shard: 'all' }], /'all'/);
+  refuses([report(0, 2), { ...report(1, 2), shard: '5/2' }], /no shard 5\/2/);
+  refuses([{ ...report(0, 1), shard: '0/0' }], /no shard 0\/0/);
+  refuses([{ ...report(0, 1), shard: `0/${'9'.repeat(400)}` }], /names no shards/);
 });
 
 test.serial('merge: the parts of a search are the search', (t) =>
