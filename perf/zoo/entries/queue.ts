@@ -12,8 +12,8 @@ const entry = (
 
 export const queueEntries: readonly ZooEntry[] = [
   entry('sync-waits-on-wrong-index', 'queueLongList', 'pct', 1000),
-  entry('cmdq-published-before-valid', 'queueTwoLists', 'random', 2000),
-  entry('cmdq-valid-before-written', 'queueTwoLists', 'random', 2000),
+  { ...entry('cmdq-published-before-valid', 'queueTwoLists', 'pct', 3000), depth: 5 },
+  { ...entry('cmdq-valid-before-written', 'queueTwoLists', 'pct', 3000), depth: 5 },
   entry('cmdq-owner-does-not-wait', 'queueTwoLists', 'pct', 1000),
   entry('cmdq-full-taken-for-empty', 'queueLastSlot', 'pct', 100),
   entry('cmdq-cons-published-early', 'queueLapped', 'pct', 1000),
