@@ -26,11 +26,12 @@ export class PageAccess {
    * Moves a word.
    * @param kind    READ or WRITE
    * @param landed  after the word was moved, and before the epoch is left
+   * @param ssid    its PASID, or NO_SSID
    * @returns XLAT_OK, or the fault
    */
-  make(iova: bigint, kind: number, landed: (pa: number) => void): number {
+  make(iova: bigint, kind: number, landed: (pa: number) => void, ssid: number = NO_SSID): number {
     const { port } = this;
-    port.prepare(0, Number(iova & 0xffff_ffffn), Number(iova >> 32n), kind, port.streamId, NO_SSID);
+    port.prepare(0, Number(iova & 0xffff_ffffn), Number(iova >> 32n), kind, port.streamId, ssid);
     port.translate(1);
     const status = port.status(0);
     if (status === XLAT_OK) {

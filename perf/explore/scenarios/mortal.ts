@@ -15,7 +15,7 @@ export class Death extends Error {}
 
 /** The environment of the thread that may die. */
 export function mortal(ctx: ThreadContext): SyncEnv {
-  const words = new MortalWords(ctx.memory.buffer as SharedArrayBuffer, () => ctx.ghost[DOOMED] !== 0);
+  const words = new MortalWords(ctx.memory.buffer as SharedArrayBuffer, () => isDoomed(ctx));
   return { ...waitsInSlices(ctx), words };
 }
 
@@ -35,11 +35,18 @@ export function untilDeath(ctx: ThreadContext, live: () => void, died?: () => vo
 
 /** One step, after which the mortal thread makes one access more at most. */
 export function kill(ctx: ThreadContext): void {
-  ctx.words.add(ctx.base + STEP, 1);
+  doom(ctx, ctx.words, ctx.base + STEP);
+}
+
+/** The same, where the step is a word of one's own. */
+export function doom(ctx: ThreadContext, words: Words, step: number): void {
+  words.add(step, 1);
   ctx.ghost[DOOMED] = 1;
 }
 
-class MortalWords extends Words {
+export const isDoomed = (ctx: ThreadContext): boolean => ctx.ghost[DOOMED] !== 0;
+
+export class MortalWords extends Words {
   readonly #isDoomed: () => boolean;
 
   constructor(buffer: SharedArrayBuffer, isDoomed: () => boolean) {

@@ -22,12 +22,14 @@ export const DATA_PAGE = 6;
 const PAGES = 8;
 const TABLE = 0b11n;
 /** A page: valid, access flag, inner shareable, unprivileged and writable. */
-const LEAF = 0x743n;
+export const LEAF = 0x743n;
 /** V, and Config = stage 1 translates. */
 export const S1_VSTE = 0b1011n;
 
 export interface SmallGuest {
   readonly viommuId: number;
+  /** The nest parent. */
+  readonly parent: number;
   /** Linear offset of a byte of guest RAM. */
   linear(gpa: number): number;
   /** Linear offset of the leaf that maps IOVA 0 to DATA_PAGE. */
@@ -63,6 +65,7 @@ export function smallGuest({ machine, fd, ioasId, devIds }: SmallHost, device = 
   writeCd(machine, linear(cd), TABLES[0] * PAGE_BYTES);
   return {
     viommuId,
+    parent,
     linear,
     leaf: linear(TABLES[3] * PAGE_BYTES),
     data: ram - machine.memory.ram.linear + machine.memory.ram.basePa + DATA_PAGE * PAGE_BYTES,
