@@ -106,7 +106,8 @@ function scenario(name: string, about: string, storeBuffer: readonly string[], a
         return () => {
           for (let i = 0; i < ACCESSES; i++) device.make(IOVA, WRITE, landed);
           new Gate(ctx, gate).pass();
-          device.make(IOVA, WRITE, landed);
+          const status = device.make(IOVA, WRITE, landed);
+          ctx.check('R1', status !== 0, () => 'a DMA succeeds after the guest has cleared the stream');
         };
       },
     },
