@@ -21,6 +21,8 @@ export interface ZooOptions {
   readonly cpus: readonly number[];
   readonly signal?: AbortSignal;
   readonly onRow?: (row: ZooRow) => void;
+  /** What is looked for. Default: the zoo. */
+  readonly entries?: readonly ZooEntry[];
 }
 
 /** One bug. */
@@ -56,7 +58,7 @@ const LIMIT_MS = 30_000;
 
 /** @returns the rows in the zoo's order; fewer when the signal came */
 export async function runZoo(options: ZooOptions): Promise<ZooRow[]> {
-  const wanted = ENTRIES.filter(({ bug }) => options.bugs?.includes(bug) ?? true);
+  const wanted = (options.entries ?? ENTRIES).filter(({ bug }) => options.bugs?.includes(bug) ?? true);
   const groups = new Map<string, ZooEntry[]>();
   for (const entry of wanted) {
     const key = `${entry.scenario.file}#${entry.scenario.export}`;
@@ -82,20 +84,56 @@ async function* runGroup(
   cpu: number | undefined,
   options: ZooOptions,
 ): AsyncGenerator<ZooRow> {
-  const { file, export: name } = group[0]!.scenario;
-  const url = new URL(`../explore/scenarios/${file}.js`, import.meta.url).href;
-  const session = await ExploreSession.start(
-    { url, export: name },
-    { seed: options.seed, ...(cpu !== undefined && { cpu }) },
-  );
+  let session: ExploreSession | null = null;
   try {
     for (const entry of group) {
       if (options.signal?.aborted === true) return;
-      yield await runBug(session, entry, options);
+      try {
+        session ??= await startSession(entry, cpu, options.seed);
+        yield await runBug(session, entry, options);
+      } catch (error) {
+        // A session whose thread died is of no more use; the other bugs are looked for in a new one.
+        await session?.close();
+        session = null;
+        yield brokenRow(entry, options, error instanceof Error ? error.message : String(error));
+      }
     }
   } finally {
-    await session.close();
+    await session?.close();
   }
+}
+
+function startSession(
+  { scenario }: ZooEntry,
+  cpu: number | undefined,
+  seed: number,
+): Promise<ExploreSession> {
+  const url = new URL(`../explore/scenarios/${scenario.file}.js`, import.meta.url).href;
+  return ExploreSession.start({ url, export: scenario.export }, { seed, ...(cpu !== undefined && { cpu }) });
+}
+
+/** A bug whose scenario could not be run to its end. */
+function brokenRow(entry: ZooEntry, { replays }: ZooOptions, problem: string): ZooRow {
+  const { bug, budget, scenario, strategy } = entry;
+  const { origin, where, invariant: expected } = BUGS[bug];
+  return {
+    bug,
+    origin,
+    where,
+    found: false,
+    by: `explore (${strategy})`,
+    scenario: `${scenario.file}#${scenario.export}`,
+    schedules: 0,
+    seconds: 0,
+    budget,
+    invariant: null,
+    expected,
+    replayed: 0,
+    replays,
+    clean: false,
+    cleanSchedules: 0,
+    problem: `could not be run: ${problem}`,
+  };
 }
 
 async function runBug(session: ExploreSession, entry: ZooEntry, options: ZooOptions): Promise<ZooRow> {
