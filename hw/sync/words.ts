@@ -67,19 +67,13 @@ export class Words {
   }
 
   load(offset: number): number {
-    if (hook !== null) {
-      hook.point(OP_LOAD, offset);
-      const own = hook.forward32(offset);
-      if (own !== undefined) return own;
-    }
+    // What a hook does stands elsewhere throughout: these are small enough to be inlined.
+    if (hook !== null) return this.#hookedLoad(hook, offset);
     return Atomics.load(this.#i32, offset >>> 2);
   }
 
   store(offset: number, value: number): void {
-    if (hook !== null) {
-      hook.point(OP_STORE, offset);
-      if (hook.storing(offset, 4, value | 0, 0)) return;
-    }
+    if (hook !== null && hookedStore(hook, offset, value)) return;
     Atomics.store(this.#i32, offset >>> 2, value);
   }
 
@@ -126,20 +120,12 @@ export class Words {
   }
 
   load64(offset: number): bigint {
-    if (hook !== null) {
-      hook.point(OP_LOAD, offset);
-      const own = hook.forward64(offset);
-      if (own !== undefined) return own;
-    }
+    if (hook !== null) return this.#hookedLoad64(hook, offset);
     return BigInt.asUintN(64, Atomics.load(this.#i64, Math.floor(offset / 8)));
   }
 
   store64(offset: number, value: bigint): void {
-    if (hook !== null) {
-      hook.point(OP_STORE, offset);
-      const low = Number(BigInt.asIntN(32, value));
-      if (hook.storing(offset, 8, low, Number(BigInt.asIntN(32, value >> 32n)))) return;
-    }
+    if (hook !== null && hookedStore64(hook, offset, value)) return;
     Atomics.store(this.#i64, Math.floor(offset / 8), BigInt.asIntN(64, value));
   }
 
@@ -160,28 +146,40 @@ export class Words {
    * own word guards; by itself it may be torn between words.
    */
   read(offset: number, into: Int32Array, at: number, count: number): void {
+    if (hook !== null) {
+      this.#hookedRead(hook, offset, into, at, count);
+      return;
+    }
     const word = offset >>> 2;
-    if (hook !== null) hook.point(OP_LOAD, offset);
-    for (let i = 0; i < count; i++) into[at + i] = hook?.forward32(offset + 4 * i) ?? this.#i32[word + i]!;
+    for (let i = 0; i < count; i++) into[at + i] = this.#i32[word + i]!;
   }
 
   /** read() into a Uint32Array; one function for both kinds of array would be slow with each. */
   readUnsigned(offset: number, into: Uint32Array, at: number, count: number): void {
+    if (hook !== null) {
+      this.#hookedRead(hook, offset, into, at, count);
+      return;
+    }
     const word = offset >>> 2;
-    if (hook !== null) hook.point(OP_LOAD, offset);
-    for (let i = 0; i < count; i++) into[at + i] = hook?.forward32(offset + 4 * i) ?? this.#i32[word + i]!;
+    for (let i = 0; i < count; i++) into[at + i] = this.#i32[word + i]!;
   }
 
   /** Copies `count` words into shared memory, as read() does out of it. */
   write(offset: number, from: Int32Array, at: number, count: number): void {
-    if (hook !== null && this.#hookedWrite(hook, offset, from, at, count)) return;
+    if (hook !== null) {
+      this.#hookedWrite(hook, offset, from, at, count);
+      return;
+    }
     const word = offset >>> 2;
     for (let i = 0; i < count; i++) this.#i32[word + i] = from[at + i]!;
   }
 
   /** write() from a Uint32Array. */
   writeUnsigned(offset: number, from: Uint32Array, at: number, count: number): void {
-    if (hook !== null && this.#hookedWrite(hook, offset, from, at, count)) return;
+    if (hook !== null) {
+      this.#hookedWrite(hook, offset, from, at, count);
+      return;
+    }
     const word = offset >>> 2;
     for (let i = 0; i < count; i++) this.#i32[word + i] = from[at + i]! | 0;
   }
@@ -196,18 +194,41 @@ export class Words {
     hook.dmaWmb();
   }
 
-  /** The words of a block go one by one into the hook's store buffer, or all to memory. */
+  #hookedLoad(hooked: ScheduleHook, offset: number): number {
+    hooked.point(OP_LOAD, offset);
+    return hooked.forward32(offset) ?? Atomics.load(this.#i32, offset >>> 2);
+  }
+
+  #hookedLoad64(hooked: ScheduleHook, offset: number): bigint {
+    hooked.point(OP_LOAD, offset);
+    return hooked.forward64(offset) ?? BigInt.asUintN(64, Atomics.load(this.#i64, Math.floor(offset / 8)));
+  }
+
+  #hookedRead(
+    hooked: ScheduleHook,
+    offset: number,
+    into: Int32Array | Uint32Array,
+    at: number,
+    count: number,
+  ): void {
+    hooked.point(OP_LOAD, offset);
+    for (let i = 0; i < count; i++)
+      into[at + i] = hooked.forward32(offset + 4 * i) ?? this.#i32[(offset >>> 2) + i]!;
+  }
+
+  /** The words of a block go one by one into the hook's store buffer, or to memory. */
   #hookedWrite(
     hooked: ScheduleHook,
     offset: number,
-    from: ArrayLike<number>,
+    from: Int32Array | Uint32Array,
     at: number,
     count: number,
-  ): boolean {
+  ): void {
     hooked.point(OP_STORE, offset);
-    let taken = 0;
-    for (let i = 0; i < count; i++) if (hooked.storing(offset + 4 * i, 4, from[at + i]! | 0, 0)) taken++;
-    return taken > 0;
+    for (let i = 0; i < count; i++) {
+      const value = from[at + i]! | 0;
+      if (!hooked.storing(offset + 4 * i, 4, value, 0)) this.#i32[(offset >>> 2) + i] = value;
+    }
   }
 
   /**
@@ -241,4 +262,16 @@ export class Words {
     const result = Atomics.waitAsync(this.#i32, offset >>> 2, value, timeoutMs);
     return result.async ? (result.value as Promise<WaitResult>) : Promise.resolve(result.value as WaitResult);
   }
+}
+
+/** @returns whether the hook keeps the store */
+function hookedStore(hooked: ScheduleHook, offset: number, value: number): boolean {
+  hooked.point(OP_STORE, offset);
+  return hooked.storing(offset, 4, value | 0, 0);
+}
+
+function hookedStore64(hooked: ScheduleHook, offset: number, value: bigint): boolean {
+  hooked.point(OP_STORE, offset);
+  const low = Number(BigInt.asIntN(32, value));
+  return hooked.storing(offset, 8, low, Number(BigInt.asIntN(32, value >> 32n)));
 }
