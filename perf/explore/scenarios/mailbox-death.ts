@@ -8,21 +8,14 @@
  */
 import { Control } from '../../../workers/protocol/control.js';
 import { MailboxClient } from '../../../workers/protocol/mailbox-client.js';
-import {
-  iommufdTarget,
-  MAILBOX_KEY,
-  MailboxLayout,
-  TICKET_FREE,
-  TICKETS,
-  Ticket,
-} from '../../../workers/protocol/mailbox-layout.js';
+import { iommufdTarget } from '../../../workers/protocol/mailbox-layout.js';
 import { reclaimTickets } from '../../../workers/protocol/mailbox-server.js';
 import { machineScenario } from '../machine-scenario.js';
 import { Death, doom, isDoomed, MortalWords } from './mortal.js';
+import { answerAll, checkAnswer } from './object-answers.js';
 import { CoreServer } from './object-core.js';
 import { SMALL } from './object-guest.js';
 
-const answerOf = (cmd: number): number => cmd * 11;
 const CALLS = 3;
 
 export const mailboxDeath = machineScenario<number>({
@@ -33,27 +26,11 @@ export const mailboxDeath = machineScenario<number>({
   // The victim may be asleep when it dies, and nobody wakes it.
   timeouts: true,
   core(ctx, machine, share) {
-    const server = new CoreServer(ctx, machine, (cmd, bytes) => {
-      bytes[0] = answerOf(cmd);
-      return answerOf(cmd);
-    });
-    const { memory } = machine;
-    const tickets =
-      memory.region(MailboxLayout, MAILBOX_KEY).base + MailboxLayout.at.tickets + Ticket.at.state;
+    const body = answerAll(ctx, machine);
     const pfn = machine.frames.alloc();
     machine.frames.zero(pfn, 1);
-    share(memory.linearOf(pfn * 4096, 4));
-    return {
-      run: () => server.serveAll(),
-      check() {
-        const states = Array.from(
-          { length: TICKETS },
-          (_, i) => memory.u32[(tickets + i * Ticket.size) >>> 2]!,
-        );
-        const left = states.findIndex((state) => state !== TICKET_FREE);
-        ctx.check('R15', left < 0, () => `nobody uses ticket ${left}, its state is ${states[left]}`);
-      },
-    };
+    share(machine.memory.linearOf(pfn * 4096, 4));
+    return body;
   },
   threads: {
     victim(ctx, thread) {
@@ -82,12 +59,7 @@ export const mailboxDeath = machineScenario<number>({
       const control = new Control(thread.memory);
       const ask = (cmd: number): void => {
         const bytes = new Uint8Array(1);
-        const result = client.call(iommufdTarget(0), cmd, bytes);
-        ctx.check(
-          'R21',
-          result === answerOf(cmd) && bytes[0] === answerOf(cmd),
-          () => `call ${cmd} is answered ${result} and ${bytes[0]}, not ${answerOf(cmd)}`,
-        );
+        checkAnswer(ctx, cmd, client.call(iommufdTarget(0), cmd, bytes), bytes);
       };
       return () => {
         ask(4);

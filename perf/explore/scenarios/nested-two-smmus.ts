@@ -6,21 +6,12 @@
  *            IOVA 0x1000 --stage 1--> GPA BEHIND      core     unmap BEHIND from the parent, its frame is free
  *   device1  GPA BEHIND
  */
-import {
-  CMD_TLBI_NH_VA,
-  COMMAND_BYTES,
-  COMMAND_WORDS,
-  encodeTlbiAddress,
-} from '../../../hw/smmuv3/command.js';
-import {
-  HwptInvalidate,
-  IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
-} from '../../../uapi/iommufd/hwpt-invalidate.js';
 import { machineScenario } from '../machine-scenario.js';
 import { Gate } from '../monitors/gate.js';
 import { PageAccess, WRITE } from '../monitors/page-access.js';
 import { PageOwners } from '../monitors/page-owners.js';
-import { ASID, LEAF, smallGuest } from './small-guest.js';
+import { type GuestUnmapping, prepareUnmapping, unmapInGuest } from './guest-unmapping.js';
+import { LEAF, smallGuest } from './small-guest.js';
 import { PAGE, PAGE_BYTES, smallHost } from './small-host.js';
 import { twoSmmus } from './two-devices.js';
 
@@ -32,11 +23,7 @@ interface Shared {
   readonly ramBase: number;
   readonly gates: { readonly guest: number; readonly core: number };
   readonly fdIndex: number;
-  readonly viommuId: number;
-  readonly leaf: number;
-  readonly data: number;
-  /** User address of the command. */
-  readonly command: string;
+  readonly unmapping: GuestUnmapping;
 }
 
 export const unmapBelowGuest = machineScenario<Shared>({
@@ -47,29 +34,23 @@ export const unmapBelowGuest = machineScenario<Shared>({
   core(ctx, machine, share) {
     const host = smallHost(ctx, machine);
     const { fd, ioasId, vfios, owners, map, warm } = host;
-    const { viommuId, parent, leaf, data, cd, nested } = smallGuest(host);
+    const guest = smallGuest(host);
     const { userVa } = map(BEHIND, MINE);
-    machine.memory.words.store64(leaf + 8, BEHIND | LEAF);
-    vfios[0]!.attach(nested(cd));
-    vfios[1]!.attach(parent);
-    owners.give(data, MINE);
+    machine.memory.words.store64(guest.leaf + 8, BEHIND | LEAF);
+    vfios[0]!.attach(guest.nested(guest.cd));
+    vfios[1]!.attach(guest.parent);
+    owners.give(guest.data, MINE);
     warm(0, 0n);
     warm(0, PAGE);
     warm(1, BEHIND);
     machine.user.free(userVa, PAGE_BYTES);
-    const command = machine.user.alloc(PAGE_BYTES);
-    const words = new Uint32Array(COMMAND_WORDS);
-    encodeTlbiAddress(words, 0, CMD_TLBI_NH_VA, 0, ASID, 0, true);
-    machine.user.copyOut(command, new Uint8Array(words.buffer));
+    const unmapping = prepareUnmapping(machine, guest);
     const gate = Gate.make(ctx, machine);
     share({
       ramBase: machine.memory.ram.basePa,
       gates: { guest: Gate.make(ctx, machine).at, core: gate.at },
       fdIndex: fd.index,
-      viommuId,
-      leaf,
-      data,
-      command: `${command}`,
+      unmapping,
     });
     return () => {
       fd.ioasUnmap({ ioasId, iova: BEHIND, length: PAGE });
@@ -77,25 +58,8 @@ export const unmapBelowGuest = machineScenario<Shared>({
     };
   },
   threads: {
-    guest(ctx, thread, { ramBase, gates, fdIndex, viommuId, leaf, data, command }) {
-      const owners = new PageOwners(ctx, ramBase);
-      const shared = thread.shared(fdIndex);
-      const bytes = HwptInvalidate.toBytes({
-        size: HwptInvalidate.size,
-        hwptId: viommuId,
-        dataUptr: BigInt(command),
-        dataType: IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
-        entryLen: COMMAND_BYTES,
-        entryNum: 1,
-      });
-      return () => {
-        ctx.words.store64(leaf, 0n);
-        const status = shared.hwptInvalidate(bytes);
-        ctx.check('R1', status === 0, () => `the invalidation ended in ${status}`);
-        owners.give(data, 0);
-        new Gate(ctx, gates.guest).open();
-      };
-    },
+    guest: (ctx, thread, { ramBase, fdIndex, gates, unmapping }) =>
+      unmapInGuest(ctx, thread, unmapping, { ramBase, fdIndex, gate: gates.guest }),
     device0(ctx, thread, { ramBase, gates }) {
       const owners = new PageOwners(ctx, ramBase);
       const device = new PageAccess(ctx, thread, 0);
