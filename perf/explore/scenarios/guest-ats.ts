@@ -22,7 +22,7 @@ import { smallHost, smallMachine } from './small-host.js';
 
 const GUESTS = 1;
 const HOSTS = 2;
-const ACCESSES = 3;
+const ACCESSES = 6;
 /** Ghost words: whose pages a DMA may reach, by table, as bits; whether the guest's page is unmapped. */
 const MAY = 0;
 const UNMAPPED = 1;
@@ -44,7 +44,7 @@ export const guestAtcInv = machineScenario<Shared>({
     const host = smallHost(ctx, machine);
     const { fd, vfios, owners, map, warm } = host;
     const { viommuId, leaf, data, cd, nested } = smallGuest(host);
-    const guests = nested(cd);
+    const guests = nested(cd, true);
     const hosts = fd.ioasAlloc().ioasId;
     map(0n, HOSTS, hosts);
     vfios[0]!.attach(hosts);

@@ -26,6 +26,9 @@ export const LEAF = 0x743n;
 /** V, and Config = stage 1 translates. */
 export const S1_VSTE = 0b1011n;
 
+/** Word 1: EATS = 1. */
+const EATS_FULL = 1n << 28n;
+
 export interface SmallGuest {
   readonly viommuId: number;
   /** The nest parent. */
@@ -38,8 +41,8 @@ export interface SmallGuest {
   readonly data: number;
   /** GPA of the CD of that table. */
   readonly cd: number;
-  /** A nested HWPT whose CD is at `cd`. */
-  nested(cd: number): number;
+  /** A nested HWPT whose CD is at `cd`; with ATS the vSTE lets the device keep translations (EATS = 1). */
+  nested(cd: number, ats?: boolean): number;
 }
 
 /** @param device  whose vIOMMU it is */
@@ -70,9 +73,10 @@ export function smallGuest({ machine, fd, ioasId, devIds }: SmallHost, device = 
     leaf: linear(TABLES[3] * PAGE_BYTES),
     data: ram - machine.memory.ram.linear + machine.memory.ram.basePa + DATA_PAGE * PAGE_BYTES,
     cd,
-    nested(at) {
+    nested(at, ats = false) {
       const data = new Uint8Array(16);
       new DataView(data.buffer).setBigUint64(0, S1_VSTE | BigInt(at), true);
+      if (ats) new DataView(data.buffer).setBigUint64(8, EATS_FULL, true);
       return fd.hwptAlloc({
         devId: devIds[device]!,
         ptId: viommuId,

@@ -93,7 +93,7 @@ export class Smmuv3Invalidator implements SharedInvalidator {
     const queue = this.#queue(table.iommu);
     const vmid = table.vmid;
     const view = new DataView(entries.buffer, entries.byteOffset, entries.byteLength);
-    const atcBlind = table.iommu === this.#atcBlind;
+    const atcBlind = table.iommu === this.#atcBlind || this.#env.bugs?.['atc-inv-skipped'] === true;
     const untagged = this.#env.bugs?.['tlbi-nh-va-without-vmid'] === true;
     for (let next = 0; next < count; ) {
       // The table stays as it is from the look-up of a StreamID until the command is on the queue.
